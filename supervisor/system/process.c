@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The birth of child processes, and what must be true of them before any other code runs. Children never return up the
+ * parent's stack: they exec or _exit. Called by the supervisor, by templates and by droverctl.
+ */
+#include "system/process.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/banned.h"
+
+#define FDS_MAX 8
+
+extern char *program_invocation_name;
+
+void process_close_from(int first)
+{
+	close_range((unsigned)first, ~0u, 0);
+}
+
+void process_reset_signals(void)
+{
+	struct sigaction action = {.sa_handler = SIG_DFL};
+	sigset_t none;
+
+	for (int signo = 1; signo < _NSIG; signo++)
+		if (signo != SIGKILL && signo != SIGSTOP)
+			sigaction(signo, &action, NULL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+bool process_tie(int signal, pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, signal);
+	return getppid() == parent;
+}
+
+static int drop_capabilities(void)
+{
+	struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct data[2] = {0};
+
+	/* The bounding set can only be emptied by who may do so; without privileges it gives nothing away. */
+	for (int cap = 0; cap <= 63; cap++)
+		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 && errno != EINVAL)
+		return -errno;
+	return syscall(SYS_capset, &head, data) < 0 ? -errno : 0;
+}
+
+int process_drop(const struct process_user *user, struct why *why)
+{
+	int r;
+
+	/* Only the bounding set needs privilege to shrink, so it goes before the user changes. */
+	for (int cap = 0; cap <= 63; cap++)
+		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+	if (setgroups(user->n_groups, user->groups) < 0)
+		return why_set(why, -errno, "set supplementary groups: %s", strerror(errno));
+	if (setresgid(user->gid, user->gid, user->gid) < 0)
+		return why_set(why, -errno, "change to group %d: %s", (int)user->gid, strerror(errno));
+	if (setresuid(user->uid, user->uid, user->uid) < 0)
+		return why_set(why, -errno, "change to user %d: %s", (int)user->uid, strerror(errno));
+	r = drop_capabilities();
+	if (r < 0)
+		return why_set(why, r, "drop capabilities: %s", strerror(-r));
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return why_set(why, -errno, "set no_new_privs: %s", strerror(errno));
+	return 0;
+}
+
+struct failure {
+	int error;
+	struct why why;
+};
+
+static int arrange_fds(const struct process_spec *spec, int report)
+{
+	int moved[FDS_MAX + 2];
+	size_t n = 0;
+
+	/* First out of the way of 3, 4, …, then into place; the program and the report pipe come last. */
+	for (size_t i = 0; i < spec->n_fds + 2; i++) {
+		int fd = i < spec->n_fds ? spec->fds[i] : i == spec->n_fds ? spec->program : report;
+
+		moved[i] = fcntl(fd, F_DUPFD_CLOEXEC, 3 + FDS_MAX + 2);
+		if (moved[i] < 0)
+			return -errno;
+		n++;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (dup3(moved[i], 3 + (int)i, i < spec->n_fds ? 0 : O_CLOEXEC) < 0)
+			return -errno;
+	process_close_from(3 + (int)n);
+	return 0;
+}
+
+static void child(const struct process_spec *spec, pid_t parent, int report)
+{
+	struct failure failure = {0};
+	const char *title = spec->title;
+	char room[PROCESS_TITLE_MAX + 1];
+	char *argv[2] = {room, NULL};
+	int program = 3 + (int)spec->n_fds;
+	int null;
+
+	process_reset_signals();
+	/* Its own group: a terminal's Ctrl-C is for droverd alone, which then ends its children in order. */
+	setpgid(0, 0);
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) {
+		failure.error = why_set(&failure.why, -errno, "open /dev/null: %s", strerror(errno));
+		goto out;
+	}
+	failure.error = arrange_fds(spec, report);
+	report = program + 1;
+	if (failure.error < 0) {
+		why_set(&failure.why, failure.error, "arrange descriptors: %s", strerror(-failure.error));
+		goto out;
+	}
+	for (size_t i = 0; i < spec->n_limits; i++) {
+		struct rlimit limit = {spec->limits[i].value, spec->limits[i].value};
+
+		if (setrlimit((__rlimit_resource_t)spec->limits[i].resource, &limit) < 0) {
+			failure.error = why_set(&failure.why, -errno, "set resource limit %d: %s",
+						spec->limits[i].resource, strerror(errno));
+			goto out;
+		}
+	}
+	if (spec->nice && nice(spec->nice) == -1)
+		errno = 0; /* a lower priority than asked for is no reason not to work */
+	if (spec->user) {
+		failure.error = process_drop(spec->user, &failure.why);
+		if (failure.error < 0)
+			goto out;
+	} else {
+		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	}
+	if (chdir(spec->working_directory ? spec->working_directory : "/") < 0) {
+		failure.error = why_set(&failure.why, -errno, "change to directory %s: %s", spec->working_directory,
+					strerror(errno));
+		goto out;
+	}
+	if (!process_tie(spec->death_signal, parent))
+		_exit(0);
+	/* The title is padded, so that the program can write a longer one over it. */
+	memset(room, ' ', sizeof room - 1);
+	memcpy(room, title, strnlen(title, sizeof room - 1));
+	room[sizeof room - 1] = '\0';
+	syscall(SYS_execveat, program, "", argv, spec->environment, 0x1000 /* AT_EMPTY_PATH */);
+	failure.error = why_set(&failure.why, -errno, "execute %s: %s", title, strerror(errno));
+out:
+	if (write(report, &failure, sizeof failure) < 0)
+		_exit(127);
+	_exit(126);
+}
+
+int process_spawn(const struct process_spec *spec, pid_t *ret_pid, struct why *why)
+{
+	struct failure failure;
+	sigset_t all, before;
+	int report[2], error;
+	pid_t parent = getpid(), pid;
+	ssize_t size;
+
+	if (spec->n_fds > FDS_MAX)
+		return why_set(why, -EINVAL, "too many descriptors for a child");
+	if (pipe2(report, O_CLOEXEC) < 0)
+		return why_set(why, -errno, "make a pipe: %s", strerror(errno));
+	/* No signal may run a handler of ours in the child before it has reset them. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	pid = fork();
+	if (!pid)
+		child(spec, parent, report[1]);
+	error = -errno;
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	close(report[1]);
+	if (pid < 0) {
+		close(report[0]);
+		return why_set(why, error, "fork: %s", strerror(-error));
+	}
+	do {
+		size = read(report[0], &failure, sizeof failure);
+	} while (size < 0 && errno == EINTR);
+	close(report[0]);
+	if (size == sizeof failure) {
+		waitpid(pid, NULL, 0);
+		failure.why.text[sizeof failure.why.text - 1] = '\0';
+		return why_set(why, failure.error ? failure.error : -EIO, "%s", failure.why.text);
+	}
+	*ret_pid = pid;
+	return 0;
+}
+
+void process_rename(const char *title, const char *name)
+{
+	char *room = program_invocation_name;
+	size_t size = strlen(room);
+
+	/* A title shorter than its room would leave the old one's end in ps; spaces do not show. */
+	memset(room, ' ', size);
+	memcpy(room, title, strnlen(title, size));
+	prctl(PR_SET_NAME, name);
+}
+
+static int kill_if_stranger(pid_t pid, bool (*known)(void *context, pid_t pid), void *context)
+{
+	if (known(context, pid))
+		return 0;
+	kill(pid, SIGKILL);
+	return 1;
+}
+
+/* The slow way, for kernels without CONFIG_PROC_CHILDREN. */
+static int kill_strangers_of_proc(bool (*known)(void *context, pid_t pid), void *context)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+	pid_t self = getpid();
+	int count = 0;
+
+	if (!proc)
+		return -errno;
+	while ((entry = readdir(proc))) {
+		char path[64], line[512], *end;
+		long pid = strtol(entry->d_name, &end, 10);
+		FILE *stat;
+		int ppid = -1;
+
+		if (*end || pid <= 0)
+			continue;
+		snprintf(path, sizeof path, "/proc/%ld/stat", pid);
+		stat = fopen(path, "re");
+		if (!stat)
+			continue;
+		if (fgets(line, sizeof line, stat)) {
+			end = strrchr(line, ')');
+			if (end)
+				sscanf(end + 1, " %*c %d", &ppid);
+		}
+		fclose(stat);
+		if (ppid == self)
+			count += kill_if_stranger((pid_t)pid, known, context);
+	}
+	closedir(proc);
+	return count;
+}
+
+int process_kill_strangers(bool (*known)(void *context, pid_t pid), void *context)
+{
+	char path[64];
+	FILE *children;
+	int count = 0;
+	int64_t pid;
+
+	snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)gettid());
+	children = fopen(path, "re");
+	if (!children)
+		return errno == ENOENT ? kill_strangers_of_proc(known, context) : -errno;
+	while (fscanf(children, "%" SCNd64, &pid) == 1)
+		count += kill_if_stranger((pid_t)pid, known, context);
+	fclose(children);
+	return count;
+}
+
+const char *process_describe_status(int status, char *text, size_t size)
+{
+	if (WIFEXITED(status))
+		snprintf(text, size, "exited with status %d", WEXITSTATUS(status));
+	else if (WIFSIGNALED(status))
+		snprintf(text, size, "was killed by signal %d (SIG%s%s)", WTERMSIG(status),
+			 sigabbrev_np(WTERMSIG(status)) ? sigabbrev_np(WTERMSIG(status)) : "?",
+			 WCOREDUMP(status) ? ", core dumped" : "");
+	else
+		snprintf(text, size, "ended with wait status 0x%x", (unsigned)status);
+	return text;
+}
+
+long long process_resident_bytes(pid_t pid)
+{
+	char path[64];
+	long long pages = -1;
+	FILE *statm;
+
+	snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
+	statm = fopen(path, "re");
+	if (!statm)
+		return -errno;
+	if (fscanf(statm, "%*d %lld", &pages) != 1)
+		pages = -1;
+	fclose(statm);
+	return pages < 0 ? -ESRCH : pages * sysconf(_SC_PAGESIZE);
+}
