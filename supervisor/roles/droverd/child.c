@@ -235,10 +235,39 @@ void children_close(struct children *children)
 	free(children->environment);
 }
 
+/* The added entries, and those of ours that they do not replace. */
+static char **join_environment(char **ours, char *const *added)
+{
+	size_t n_ours = 0, n_added = 0;
+	char **all;
+
+	while (ours[n_ours])
+		n_ours++;
+	while (added && added[n_added])
+		n_added++;
+	all = calloc(n_ours + n_added + 1, sizeof *all);
+	if (!all)
+		return NULL;
+	for (size_t i = 0; i < n_added; i++)
+		all[i] = added[i];
+	for (size_t i = 0, n = n_added; i < n_ours; i++) {
+		size_t name = strcspn(ours[i], "=") + 1;
+		bool hidden = false;
+
+		for (size_t j = 0; j < n_added; j++)
+			hidden |= !strncmp(added[j], ours[i], name);
+		if (!hidden)
+			all[n++] = ours[i];
+	}
+	return all;
+}
+
 int child_start(struct children *children, const struct child_request *request, struct child **ret_child,
 		struct why *why)
 {
 	struct child *child = calloc(1, sizeof *child);
+	char **environment = join_environment(children->environment, request->environment);
+	char title[PROCESS_TITLE_MAX + 16];
 	int pair[2] = {-1, -1}, fds[2], r;
 	struct process_spec spec = {
 		.program = children->programs[request->program],
@@ -248,12 +277,12 @@ int child_start(struct children *children, const struct child_request *request, 
 		.limits = request->limits,
 		.n_limits = request->n_limits,
 		.nice = request->nice,
-		.environment = children->environment,
+		.environment = environment,
 		.working_directory = request->working_directory,
 		.death_signal = request->death_signal ? request->death_signal : SIGKILL,
 	};
 
-	if (!child) {
+	if (!child || !environment) {
 		r = why_set(why, -ENOMEM, "out of memory");
 		goto out;
 	}
@@ -276,8 +305,6 @@ int child_start(struct children *children, const struct child_request *request, 
 		why_set(why, r, "event loop: %s", strerror(-r));
 		goto out;
 	}
-	char title[PROCESS_TITLE_MAX + 16];
-
 	snprintf(title, sizeof title, "drover: %s", request->title);
 	spec.title = title;
 	fds[0] = pair[1];
@@ -301,6 +328,7 @@ out:
 		close(pair[1]);
 	if (request->link >= 0)
 		close(request->link);
+	free(environment);
 	free(child);
 	return r;
 }

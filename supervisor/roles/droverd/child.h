@@ -76,6 +76,7 @@ struct child_request {
 	size_t n_limits;
 	int nice;
 	const char *working_directory;
+	char *const *environment; /* entries added to the roles' own; ends with NULL; NULL: none */
 	int death_signal;   /* 0: SIGKILL */
 	int64_t patience_ms; /* mute until ready, which is due within this; 0: pinged from the start */
 };

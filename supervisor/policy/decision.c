@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Puts a decision into words and remembers the last ones. Decides nothing; called by the supervisor when a target
+ * changes, and by whatever shows why.
+ */
+#include "policy/decision.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/units.h"
+
+#include "base/banned.h"
+
+/* Appends at *used; what does not fit is cut. */
+__attribute__((format(printf, 4, 5))) static void add(char *text, size_t size, size_t *used, const char *format, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, format);
+	n = vsnprintf(text + *used, size - *used, format, ap);
+	va_end(ap);
+	if (n > 0)
+		*used = (size_t)n < size - *used ? *used + (size_t)n : size - 1;
+}
+
+static void add_handling(char *text, size_t size, size_t *used, double ms)
+{
+	char human[UNITS_TEXT_MAX];
+
+	if (ms < 0)
+		add(text, size, used, "handling time not measured yet");
+	else if (ms < 1)
+		add(text, size, used, "%.0f µs each", ms * 1000);
+	else if (ms < 1000)
+		add(text, size, used, "%.3g ms each", ms);
+	else
+		add(text, size, used, "%s each", units_human_duration((int64_t)ms, human, sizeof human));
+}
+
+const char *decision_format(const struct decision *decision, char *text, size_t size)
+{
+	const struct demand_result *demand = &decision->demand;
+	char fragment[96], human[UNITS_TEXT_MAX];
+	size_t used = 0;
+
+	add(text, size, &used, "%d → %d worker%s: ", decision->from, decision->to, decision->to == 1 ? "" : "s");
+	if (demand->known) {
+		add(text, size, &used, "%" PRId64 " waiting, %.3g/s arriving, ", demand->ready, demand->arrival_per_s);
+		add_handling(text, size, &used, demand->handling_ms);
+		add(text, size, &used, ", objective %s asks for %d",
+		    units_human_duration(decision->objective_ms, human, sizeof human), demand->workers);
+	} else {
+		add(text, size, &used, "depth unknown, the last answer was %d", demand->workers);
+	}
+	if (decision->rule != LIMITS_NONE)
+		add(text, size, &used, "; %s",
+		    limits_rule_text(decision->rule, decision->rule_value, decision->budget, fragment, sizeof fragment));
+	if (decision->ramp == RAMP_DOWN)
+		add(text, size, &used, "; %d were idle throughout the window", decision->idle);
+	if (decision->note[0])
+		add(text, size, &used, "; %s", decision->note);
+	return text;
+}
+
+int decision_ring_add(struct decision_ring *ring, const struct decision *decision)
+{
+	if (!ring->entries) {
+		ring->entries = calloc(DECISION_RING, sizeof *ring->entries);
+		if (!ring->entries)
+			return -ENOMEM;
+	}
+	ring->entries[ring->next] = *decision;
+	ring->next = (ring->next + 1) % DECISION_RING;
+	if (ring->count < DECISION_RING)
+		ring->count++;
+	return 0;
+}
+
+const struct decision *decision_ring_get(const struct decision_ring *ring, unsigned age)
+{
+	if (age >= ring->count)
+		return NULL;
+	return &ring->entries[(ring->next + DECISION_RING - 1 - age) % DECISION_RING];
+}
+
+void decision_ring_free(struct decision_ring *ring)
+{
+	if (!ring)
+		return;
+	free(ring->entries);
+	*ring = (struct decision_ring){0};
+}

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The decision path of DESIGN §2 on one node: measurements → demand → limits → budgets → share → ramp → target. All
+ * arithmetic is in policy/; this file gathers the inputs, records each change with its reasons, and tells the pairs. It
+ * runs on every sample and report (coalesced), and each 250 ms while anything is in motion; an idle node does not tick.
+ */
+#include "roles/droverd/supervisor.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "policy/apportion.h"
+#include "policy/budget.h"
+#include "policy/limits.h"
+
+#include "base/banned.h"
+
+#define TICK_MS 250
+#define SOON_MS 5
+#define RATE_WINDOW_MS 5000
+
+/* One type's way through a round. */
+struct round {
+	struct type *type;
+	struct limits_result limits;
+};
+
+static bool in_motion(const struct type *type)
+{
+	return type->pair != PAIR_NONE || type->target > 0 || type->config->min > 0 || type->override.scaled ||
+	       (type->depth_known && type->depth.ready > 0) || type->wanted.workers > 0;
+}
+
+static bool can_serve(const struct type *type)
+{
+	const struct supervisor *supervisor = type->supervisor;
+
+	return type->handler && !type->gone && !type->override.paused && !supervisor->draining && !supervisor->stopping;
+}
+
+/* Ready events that no worker has: what the depth shows, less what is known to be in workers' hands. */
+static int64_t waiting(const struct type *type)
+{
+	int64_t ready = type->depth.ready;
+
+	if (!type->depth_known || ready < 0)
+		return -1;
+	if (type->depth.flags & DROVER_DEPTH_INCLUDES_HELD)
+		ready -= type->report.in_flight;
+	else
+		ready += type->report.held;
+	return ready > 0 ? ready : 0;
+}
+
+static double handling_ms(const struct type *type, int64_t now_ms)
+{
+	if (type->report.handling_us >= 0)
+		return (double)type->report.handling_us / 1000;
+	/* Nothing ended yet: it takes at least as long as it has taken so far. */
+	return type->busy_since_ms ? (double)(now_ms - type->busy_since_ms) : -1;
+}
+
+static void measure_rates(struct type *type, int64_t now_ms)
+{
+	double elapsed = (double)(now_ms - type->rated_ms) / 1000, weight;
+
+	if (type->rated_ms && elapsed < 0.2)
+		return;
+	weight = elapsed * 1000 >= RATE_WINDOW_MS ? 1 : elapsed * 1000 / RATE_WINDOW_MS;
+	if (type->rated_ms) {
+		uint64_t failed = type->report.failed + type->report.crashed + type->report.timed_out;
+
+		type->rate_done += weight * ((double)(type->report.done - type->rated_done) / elapsed - type->rate_done);
+		type->rate_failed += weight * ((double)(failed - type->rated_failed) / elapsed - type->rate_failed);
+		type->rated_failed = failed;
+		if (type->rate_done < 0.001)
+			type->rate_done = 0;
+		if (type->rate_failed < 0.001)
+			type->rate_failed = 0;
+	}
+	type->rated_done = type->report.done;
+	type->rated_ms = now_ms;
+}
+
+static struct limits_result limit(struct type *type, int64_t now_ms)
+{
+	const struct config_type *config = type->config;
+	struct demand_input demand = {
+		.now_ms = now_ms,
+		.ready = waiting(type),
+		.in_flight = type->report.in_flight,
+		.handled = type->report.handled,
+		.handling_ms = handling_ms(type, now_ms),
+		.objective_ms = config->objective_ms,
+		.utilisation_percent = DEMAND_UTILISATION,
+		.busy = type->report.busy,
+	};
+	struct limits_input limits = {
+		.current = type->target,
+		.min = config->min,
+		.max = config->max,
+		.override_min = type->override.scaled ? type->override.min : -1,
+		.override_max = type->override.scaled ? type->override.max : -1,
+		.node_max = config->node_max,
+		.nodes = 1,
+		.useful_max = type->depth_known ? (int)type->depth.useful_max : 0,
+		.braked = !strcmp(type->report.mode, "probe"),
+		.paused = !can_serve(type),
+	};
+
+	type->wanted = demand_next(&type->demand, &demand);
+	limits.demand = type->wanted.workers;
+	limits.known = type->wanted.known;
+	return limits_apply(&limits);
+}
+
+static void record(const struct round *round, const struct budget_want *want, const struct ramp_result *ramp, int idle)
+{
+	const struct config *config = round->type->supervisor->config;
+	struct type *type = round->type;
+	struct decision decision = {
+		.wall_ms = clock_wall_ms(),
+		.demand = type->wanted,
+		.objective_ms = type->config->objective_ms,
+		.rule = want->bound >= 0 ? LIMITS_BUDGET : round->limits.rule,
+		.rule_value = want->bound >= 0 ? config->budgets[want->bound].max : round->limits.value,
+		.total = want->grant,
+		.ramp = ramp->rule,
+		.idle = idle,
+		.from = type->target,
+		.to = ramp->target,
+	};
+	char text[DECISION_TEXT_MAX];
+
+	if (want->bound >= 0)
+		snprintf(decision.budget, sizeof decision.budget, "%s", config->budgets[want->bound].name);
+	snprintf(decision.note, sizeof decision.note, "%s", type->note);
+	type->note[0] = '\0';
+	decision_ring_add(&type->decisions, &decision);
+	log_info("%s: %s", type->name, decision_format(&decision, text, sizeof text));
+}
+
+static void act(const struct round *round, const struct budget_want *want, int64_t now_ms)
+{
+	struct type *type = round->type;
+	struct apportion_member self = {apportion_hash(type->supervisor->node_id), 1, -1};
+	struct ramp_input input = {
+		.now_ms = now_ms,
+		.target = type->target,
+		.desired = apportion_share(type->name, want->grant, &self, 1, 0),
+		.idle_low = type->report.idle_low,
+		.at_once = want->pressed || (round->limits.rule != LIMITS_NONE && round->limits.rule != LIMITS_UNKNOWN),
+	};
+	struct ramp_result ramp = ramp_next(&type->ramp, &input);
+
+	if (ramp.target != type->target) {
+		record(round, want, &ramp, input.idle_low);
+		type->target = ramp.target;
+		pair_target(type);
+	}
+	type->report.idle_low = -1;
+	if (type->target > 0 && type->pair == PAIR_NONE && can_serve(type) && now_ms >= type->retry_ms)
+		pair_start(type);
+	else if (type->pair == PAIR_RUNNING &&
+		 (type->gone || type->supervisor->draining || type->supervisor->stopping || !type->handler ||
+		  ramp_may_leave(now_ms, type->last_event_ms > type->pair_started_ms ? type->last_event_ms
+										     : type->pair_started_ms,
+				 type->target, type->report.ready + type->report.starting)))
+		pair_leave(type);
+}
+
+static bool budget_covers(const struct config_budget *budget, const char *type)
+{
+	for (size_t i = 0; budget->types[i]; i++)
+		if (!fnmatch(budget->types[i], type, 0))
+			return true;
+	return false;
+}
+
+/* The budgets over the types of this round; members are allocated in one piece with them. */
+static struct budget *make_budgets(const struct config *config, const struct round *rounds, size_t n, size_t n_budgets)
+{
+	struct budget *budgets = calloc(1, n_budgets * (sizeof *budgets + n * sizeof(size_t)) + 1);
+	size_t *members = budgets ? (size_t *)(void *)(budgets + n_budgets) : NULL;
+
+	for (size_t i = 0; budgets && i < n_budgets; i++, members += n) {
+		budgets[i] = (struct budget){.max = config->budgets[i].max,
+					     .floor = config->budgets[i].floor,
+					     .members = members};
+		for (size_t j = 0; j < n; j++)
+			if (budget_covers(&config->budgets[i], rounds[j].type->name))
+				members[budgets[i].n_members++] = j;
+	}
+	return budgets;
+}
+
+static void decide_round(struct supervisor *supervisor, struct round *rounds, struct budget_want *wants, size_t n,
+			 int64_t now_ms)
+{
+	size_t n_budgets = supervisor->config->n_budgets;
+	struct budget *budgets;
+
+	for (size_t i = 0; i < n; i++) {
+		struct type *type = rounds[i].type;
+
+		measure_rates(type, now_ms);
+		rounds[i].limits = limit(type, now_ms);
+		wants[i] = (struct budget_want){.want = rounds[i].limits.total,
+						.held = type->report.ready + type->report.starting,
+						.weight = 1};
+	}
+	budgets = make_budgets(supervisor->config, rounds, n, n_budgets);
+	if (!budgets)
+		return; /* no memory: everything stays as it is until the next tick */
+	budget_share(budgets, n_budgets, wants, n);
+	free(budgets);
+	for (size_t i = 0; i < n; i++)
+		act(&rounds[i], &wants[i], now_ms);
+}
+
+static void decide(struct supervisor *supervisor)
+{
+	struct round *rounds = calloc(supervisor->n_types + 1, sizeof *rounds);
+	struct budget_want *wants = calloc(supervisor->n_types + 1, sizeof *wants);
+	int64_t now_ms = clock_now_ms(), wall_ms = clock_wall_ms();
+	size_t n = 0;
+
+	for (size_t i = 0; rounds && wants && i < supervisor->n_types; i++) {
+		struct type *type = supervisor->types[i];
+
+		override_expire(type, wall_ms);
+		if (in_motion(type))
+			rounds[n++].type = type;
+	}
+	if (rounds && wants)
+		decide_round(supervisor, rounds, wants, n, now_ms);
+	free(rounds);
+	free(wants);
+	sd_event_source_set_enabled(supervisor->tick, n ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
+	if (n)
+		sd_event_source_set_time_relative(supervisor->tick, TICK_MS * 1000);
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *context)
+{
+	struct supervisor *supervisor = context;
+
+	(void)source;
+	(void)usec;
+	sd_event_source_set_enabled(supervisor->soon, SD_EVENT_OFF);
+	decide(supervisor);
+	return 0;
+}
+
+void decide_soon(struct supervisor *supervisor)
+{
+	int enabled = SD_EVENT_OFF;
+
+	if (!supervisor->soon || (sd_event_source_get_enabled(supervisor->soon, &enabled) >= 0 && enabled != SD_EVENT_OFF))
+		return;
+	sd_event_source_set_time_relative(supervisor->soon, SOON_MS * 1000);
+	sd_event_source_set_enabled(supervisor->soon, SD_EVENT_ONESHOT);
+}
+
+int decide_open(struct supervisor *supervisor)
+{
+	int r;
+
+	r = sd_event_add_time_relative(supervisor->event, &supervisor->tick, CLOCK_MONOTONIC, TICK_MS * 1000, 10000,
+				       on_timer, supervisor);
+	if (r < 0)
+		return r;
+	r = sd_event_add_time_relative(supervisor->event, &supervisor->soon, CLOCK_MONOTONIC, SOON_MS * 1000, 1000,
+				       on_timer, supervisor);
+	if (r < 0)
+		return r;
+	/* After the I/O of a turn, so that one round sees all of it. */
+	sd_event_source_set_priority(supervisor->tick, SD_EVENT_PRIORITY_NORMAL + 5);
+	return sd_event_source_set_priority(supervisor->soon, SD_EVENT_PRIORITY_NORMAL + 5);
+}
+
+void decide_close(struct supervisor *supervisor)
+{
+	supervisor->tick = sd_event_source_disable_unref(supervisor->tick);
+	supervisor->soon = sd_event_source_disable_unref(supervisor->soon);
+}
