@@ -2,19 +2,21 @@
 /*
  * drover/broker.h - writing a broker plugin
  *
- * A broker plugin speaks to one message broker for Drover's processes: the dispatcher of a type (declare, subscribe,
- * settle, publish), the gauge (depths) and errands (declare, publish, dead letters). Each process opens it once and
- * runs it in its own event loop, single-threaded:
+ * A broker plugin speaks to one message broker for Drover's processes: the dispatcher of a type
+ * (declare, subscribe, settle, publish), the gauge (depths) and errands (declare, publish, dead
+ * letters). Each process opens it once and runs it in its own event loop, single-threaded:
  *
  *     open → { wait until `fd` is ready for `events`, or `timeout_ms` has passed → process } … → close
  *
- * No function blocks for longer than 100 ms. Requests are asynchronous: what becomes of them comes out of `process`
- * through the callbacks given to `open`. Callbacks may call every function but `close` and `process`. Functions return 0
- * or a negative errno value; -EAGAIN from a request means "not now, ask again after the next `process`" (its callback is
- * not called), any other error is final for this request.
+ * No function blocks for longer than 100 ms. Requests are asynchronous: what becomes of them comes
+ * out of `process` through the callbacks given to `open`. Callbacks may call every function but
+ * `close` and `process`. Functions return 0 or a negative errno value; -EAGAIN from a request means
+ * "not now, ask again after the next `process`" (its callback is not called), any other error is
+ * final for this request.
  *
- * Nothing is lost by design: an event belongs to the broker until `settle` was confirmed by the callback `settled`. When
- * the process dies, or closes, what it held is given out again, and no attempt is counted for it.
+ * Nothing is lost by design: an event belongs to the broker until `settle` was confirmed by the
+ * callback `settled`. When the process dies, or closes, what it held is given out again, and no
+ * attempt is counted for it.
  */
 #ifndef DROVER_BROKER_H
 #define DROVER_BROKER_H
@@ -28,7 +30,8 @@ extern "C" {
 
 enum drover_broker_scope {
 	DROVER_SCOPE_CLUSTER = 1, /* every node sees the same queues */
-	DROVER_SCOPE_HOST = 2,    /* queues of this host alone; its types are planned by each node for itself */
+	/* queues of this host alone; its types are planned by each node for itself */
+	DROVER_SCOPE_HOST = 2,
 };
 
 /* What a process opens the broker for; a broker opens no more than that needs. */
@@ -41,8 +44,9 @@ enum drover_broker_use {
 enum drover_broker_state {
 	DROVER_BROKER_CONNECTING = 0,
 	DROVER_BROKER_UP = 1,
-	DROVER_BROKER_DOWN = 2,    /* not reachable; the plugin or its process tries again */
-	DROVER_BROKER_REFUSED = 3, /* reachable, but a person must act: credentials, protocol, another owner, no space */
+	DROVER_BROKER_DOWN = 2, /* not reachable; the plugin or its process tries again */
+	/* reachable, but a person must act: credentials, protocol, another owner, no space */
+	DROVER_BROKER_REFUSED = 3,
 };
 
 #define DROVER_UNKNOWN (-1) /* of a depth: not known, which is not zero */
@@ -50,13 +54,17 @@ enum drover_broker_state {
 struct drover_depth {
 	uint32_t size;
 	uint32_t flags;
-	int64_t ready;      /* events that could be handled now */
-	int64_t delayed;    /* waiting for their retry or first delivery time */
-	int64_t dead;       /* dead letters */
-	int64_t oldest_ms;  /* age of the oldest ready event, milliseconds */
-	int64_t useful_max; /* more workers than this cannot be used (partitions); 0: no such bound */
+	int64_t ready;     /* events that could be handled now */
+	int64_t delayed;   /* waiting for their retry or first delivery time */
+	int64_t dead;      /* dead letters */
+	int64_t oldest_ms; /* age of the oldest ready event, milliseconds */
+	/* more workers than this cannot be used (partitions); 0: no such bound */
+	int64_t useful_max;
 };
-/* `ready` counts events that a dispatcher of this host holds too; the caller subtracts what it knows to be held. */
+/*
+ * `ready` counts events that a dispatcher of this host holds too; the caller subtracts what it
+ * knows to be held.
+ */
 #define DROVER_DEPTH_INCLUDES_HELD 1u
 
 /* The topology of one event type at the broker. */
@@ -65,32 +73,37 @@ struct drover_queue {
 	const char *type;        /* the event type that is subscribed */
 	const char *name;        /* its queue */
 	const char *const *bind; /* event types that this queue receives; ends with NULL */
-	int64_t retry_first_ms;  /* the type's retry policy, for brokers that build delay queues from it */
+	/* the type's retry policy, for brokers that build delay queues from it */
+	int64_t retry_first_ms;
 	int64_t retry_cap_ms;
 	int64_t retry_factor_percent; /* 300: each delay is three times the one before */
-	int exclusive;           /* one active consumer anywhere */
+	int exclusive;                /* one active consumer anywhere */
 };
 
-/* An event in our hands. Valid, with all it points to, until `settled` was called for it, or until `close`. */
+/*
+ * An event in our hands. Valid, with all it points to, until `settled` was called for it, or until
+ * `close`.
+ */
 struct drover_delivery {
 	uint32_t size;
-	uint32_t attempts;   /* failed attempts counted so far */
-	int64_t enqueued_ms; /* wall clock: when it became ready; DROVER_UNKNOWN */
-	int64_t first_ms;    /* wall clock: when it was first published; DROVER_UNKNOWN */
+	uint32_t attempts;         /* failed attempts counted so far */
+	int64_t enqueued_ms;       /* wall clock: when it became ready; DROVER_UNKNOWN */
+	int64_t first_ms;          /* wall clock: when it was first published; DROVER_UNKNOWN */
 	struct drover_event event; /* event.attempt is attempts + 1 */
 };
 
 enum drover_settlement_kind {
 	DROVER_SETTLE_DONE = 1,
-	DROVER_SETTLE_RETRY = 2,     /* again after delay_ms, with `attempts` failed attempts */
-	DROVER_SETTLE_DEAD = 3,      /* to the dead letters, with reason, attempts and node */
-	DROVER_SETTLE_GIVE_BACK = 4, /* again as if it had never been taken, at its old place if possible */
+	DROVER_SETTLE_RETRY = 2, /* again after delay_ms, with `attempts` failed attempts */
+	DROVER_SETTLE_DEAD = 3,  /* to the dead letters, with reason, attempts and node */
+	/* again as if it had never been taken, at its old place if possible */
+	DROVER_SETTLE_GIVE_BACK = 4,
 };
 
 struct drover_settlement {
 	uint32_t size;
-	uint32_t kind;      /* enum drover_settlement_kind */
-	uint32_t attempts;  /* failed attempts, this one included */
+	uint32_t kind;     /* enum drover_settlement_kind */
+	uint32_t attempts; /* failed attempts, this one included */
 	int64_t delay_ms;
 	const char *reason; /* one sentence; NULL: none. Copied. */
 	const char *node;   /* the node that gave up; copied */
@@ -100,11 +113,11 @@ struct drover_settlement {
 struct drover_letter {
 	uint32_t size;
 	uint32_t attempts;
-	const char *key;   /* names the letter for dead_settle; the event's id may not be unique */
+	const char *key; /* names the letter for dead_settle; the event's id may not be unique */
 	const char *reason;
 	const char *node;
-	int64_t first_ms;  /* wall clock: when the event was first published; DROVER_UNKNOWN */
-	int64_t last_ms;   /* wall clock: when it was given up */
+	int64_t first_ms; /* wall clock: when the event was first published; DROVER_UNKNOWN */
+	int64_t last_ms;  /* wall clock: when it was given up */
 	struct drover_event event;
 };
 
@@ -113,22 +126,30 @@ enum drover_letter_action {
 	DROVER_LETTER_PURGE = 2,
 };
 
-/* What the broker calls, from `process` or from within a request. `context` is the one given to `open`. */
+/*
+ * What the broker calls, from `process` or from within a request. `context` is the one given to
+ * `open`.
+ */
 struct drover_broker_callbacks {
 	uint32_t size;
 	void *context;
 	void (*state)(void *context, enum drover_broker_state state, const char *sentence);
-	/* A declared topology; `error` 0 or -errno. For a dry run, and where something differs, `sentence` says what. */
+	/*
+	 * A declared topology; `error` 0 or -errno. For a dry run, and where something differs,
+	 * `sentence` says what.
+	 */
 	void (*declared)(void *context, const char *queue, int error, const char *sentence);
 	void (*depth)(void *context, const char *queue, const struct drover_depth *depth);
 	/* A hint that the depth of a queue changed, for a gauge that need not poll. */
 	void (*changed)(void *context, const char *queue);
 	void (*deliver)(void *context, struct drover_delivery *delivery);
 	/*
-	 * The settlement is durable (error 0), or could not be made and will be tried no more (-errno, sentence); the
-	 * delivery is gone with this call in both cases; in the second the broker gives the event out again.
+	 * The settlement is durable (error 0), or could not be made and will be tried no more
+	 * (-errno, sentence); the delivery is gone with this call in both cases; in the second the
+	 * broker gives the event out again.
 	 */
-	void (*settled)(void *context, struct drover_delivery *delivery, int error, const char *sentence);
+	void (*settled)(void *context, struct drover_delivery *delivery, int error,
+			const char *sentence);
 	/* `cookie` as given to publish. 0: durable in every queue that takes it. */
 	void (*published)(void *context, void *cookie, int error, const char *sentence);
 	/* One dead letter of a browse; NULL: that was the last. */
@@ -142,17 +163,19 @@ struct drover_broker {
 	uint32_t reserved;
 
 	/*
-	 * Never fails for a broker that is away: that is a state. Settings come from `host`, and besides the plugin's own
-	 * rows: "state_dir" (the node's state directory, absolute), "node", "instance" (text that is the same for all
-	 * processes of one droverd and differs from every other droverd's). On error *ret_broker is untouched and
-	 * error_text (of error_size bytes) has a sentence.
+	 * Never fails for a broker that is away: that is a state. Settings come from `host`, and
+	 * besides the plugin's own rows: "state_dir" (the node's state directory, absolute),
+	 * "node", "instance" (text that is the same for all processes of one droverd and differs
+	 * from every other droverd's). On error *ret_broker is untouched and error_text (of
+	 * error_size bytes) has a sentence.
 	 */
 	int (*open)(const struct drover_host *host, enum drover_broker_use use,
-		    const struct drover_broker_callbacks *callbacks, void **ret_broker, char *error_text,
-		    size_t error_size);
+		    const struct drover_broker_callbacks *callbacks, void **ret_broker,
+		    char *error_text, size_t error_size);
 	void (*close)(void *broker);
 
-	int (*fd)(void *broker);             /* to wait on, stable until close; -1: none, only the timeout counts */
+	/* to wait on, stable until close; -1: none, only the timeout counts */
+	int (*fd)(void *broker);
 	uint32_t (*events)(void *broker);    /* POLLIN, POLLOUT */
 	int64_t (*timeout_ms)(void *broker); /* until `process` must be called; -1: none */
 	void (*process)(void *broker);
@@ -160,19 +183,31 @@ struct drover_broker {
 	int (*declare)(void *broker, const struct drover_queue *queue, int dry_run);
 	int (*depths)(void *broker, const char *const *queues, size_t n);
 
-	/* One subscription per open. `credit`: how many events, and how many bytes of bodies, may be in our hands. */
+	/*
+	 * One subscription per open. `credit`: how many events, and how many bytes of bodies, may
+	 * be in our hands.
+	 */
 	int (*subscribe)(void *broker, const struct drover_queue *queue);
 	int (*credit)(void *broker, uint32_t events, uint64_t bytes);
 	/* Also of deliveries in any order. After -EAGAIN the delivery is still ours. */
-	int (*settle)(void *broker, struct drover_delivery *delivery, const struct drover_settlement *settlement);
+	int (*settle)(void *broker, struct drover_delivery *delivery,
+		      const struct drover_settlement *settlement);
 
-	/* To every queue that binds event->type, after delay_ms. -ENOENT: no queue takes it. `event` is copied. */
-	int (*publish)(void *broker, const struct drover_event *event, int64_t delay_ms, void *cookie);
+	/*
+	 * To every queue that binds event->type, after delay_ms. -ENOENT: no queue takes it.
+	 * `event` is copied.
+	 */
+	int (*publish)(void *broker, const struct drover_event *event, int64_t delay_ms,
+		       void *cookie);
 
-	/* Calls `letter` for each dead letter of the queue, oldest first, and then with NULL. Never destroys one. */
+	/*
+	 * Calls `letter` for each dead letter of the queue, oldest first, and then with NULL. Never
+	 * destroys one.
+	 */
 	int (*dead_browse)(void *broker, const char *queue);
 	/* Of a letter that the browse of this handle has shown. */
-	int (*dead_settle)(void *broker, const char *queue, const char *key, enum drover_letter_action action);
+	int (*dead_settle)(void *broker, const char *queue, const char *key,
+			   enum drover_letter_action action);
 };
 
 #ifdef __cplusplus

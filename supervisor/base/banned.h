@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Calls that have a safer sibling fail to compile. Included last by every source file, after the system's headers,
- * so that only our own code is bound by it.
+ * Calls that have a safer sibling fail to compile. Included last by every source file, after the
+ * system's headers, so that only our own code is bound by it.
  */
 #ifndef DROVER_BASE_BANNED_H
 #define DROVER_BASE_BANNED_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The byte buffer behind frames, messages and lines. Owns its memory, knows nothing of what it holds.
+ * The byte buffer behind frames, messages and lines. Owns its memory, knows nothing of what it
+ * holds.
  */
 #include "base/buf.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads the clocks and turns wall-clock times to text and back. Must not be called from policy code.
+ * Reads the clocks and turns wall-clock times to text and back. Must not be called from policy
+ * code.
  */
 #include "base/clock.h"
 
@@ -50,8 +51,8 @@ int clock_parse_wall(const char *text, int64_t *ret_wall_ms)
 	int year, month, day, hour, minute, second, used = 0, offset = 0, millis = 0;
 	struct tm tm = {0};
 
-	if (sscanf(text, "%4d-%2d-%2d%*1[Tt ]%2d:%2d:%2d%n", &year, &month, &day, &hour, &minute, &second,
-		   &used) != 6 ||
+	if (sscanf(text, "%4d-%2d-%2d%*1[Tt ]%2d:%2d:%2d%n", &year, &month, &day, &hour, &minute,
+		   &second, &used) != 6 ||
 	    !used)
 		return -EINVAL;
 	text += used;
@@ -74,8 +75,8 @@ int clock_parse_wall(const char *text, int64_t *ret_wall_ms)
 	} else {
 		return -EINVAL;
 	}
-	if (*text || month < 1 || month > 12 || day < 1 || day > 31 || hour < 0 || hour > 23 || minute < 0 ||
-	    minute > 59 || second < 0 || second > 60)
+	if (*text || month < 1 || month > 12 || day < 1 || day > 31 || hour < 0 || hour > 23 ||
+	    minute < 0 || minute > 59 || second < 0 || second > 60)
 		return -EINVAL;
 	tm.tm_year = year - 1900;
 	tm.tm_mon = month - 1;

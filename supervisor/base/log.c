@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Writes log lines, each with a single write(2) so that lines of several processes never mix. Keeps errno. Control
- * characters are shown as '?', so that nothing that came from outside can forge a second line.
+ * Writes log lines, each with a single write(2) so that lines of several processes never mix. Keeps
+ * errno. Control characters are shown as '?', so that nothing that came from outside can forge a
+ * second line.
  */
 #include "base/log.h"
 

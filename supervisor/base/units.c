@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Parses and prints durations and sizes. Pure; called by the configuration, droverctl and whatever shows a time.
+ * Parses and prints durations and sizes. Pure; called by the configuration, droverctl and whatever
+ * shows a time.
  */
 #include "base/units.h"
 
@@ -27,7 +28,7 @@ static const struct unit sizes[] = {
 };
 
 #define MAX_DURATION_MS (INT64_C(10000) * 86400000)
-#define MAX_SIZE (INT64_C(1) << 62)
+#define MAX_SIZE        (INT64_C(1) << 62)
 
 static int parse_number(const char *text, double *ret_value, const char **ret_rest)
 {
@@ -135,8 +136,10 @@ const char *units_human_duration(int64_t ms, char *text, size_t size)
 	else if (ms < 7200000)
 		snprintf(text, size, "%" PRId64 " min", ms / 60000);
 	else if (ms < 172800000)
-		snprintf(text, size, "%" PRId64 " h %" PRId64 " min", ms / 3600000, ms / 60000 % 60);
+		snprintf(text, size, "%" PRId64 " h %" PRId64 " min", ms / 3600000,
+			 ms / 60000 % 60);
 	else
-		snprintf(text, size, "%" PRId64 " d %" PRId64 " h", ms / 86400000, ms / 3600000 % 24);
+		snprintf(text, size, "%" PRId64 " d %" PRId64 " h", ms / 86400000,
+			 ms / 3600000 % 24);
 	return text;
 }

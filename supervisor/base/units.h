@@ -9,12 +9,14 @@
 #include <stdint.h>
 
 /*
- * ms, s, m (or min), h, d; a fraction is allowed ("1.5s"), a bare number is refused except 0. -EINVAL: not a duration;
- * -ERANGE: more than 10,000 days.
+ * ms, s, m (or min), h, d; a fraction is allowed ("1.5s"), a bare number is refused except 0.
+ * -EINVAL: not a duration; -ERANGE: more than 10,000 days.
  */
 int units_parse_duration(const char *text, int64_t *ret_ms);
 
-/* Bytes; K, M, G, T are powers of 1024, with or without "B" or "iB". -EINVAL, -ERANGE (over 2^62). */
+/*
+ * Bytes; K, M, G, T are powers of 1024, with or without "B" or "iB". -EINVAL, -ERANGE (over 2^62).
+ */
 int units_parse_size(const char *text, int64_t *ret_bytes);
 
 /* The shortest exact form, "1500ms", "5s", "2h"; text needs UNITS_TEXT_MAX. Both return text. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Builds the sentences of errors. Decides nothing, logs nothing; called by every layer that can fail on something a
- * person must mend.
+ * Builds the sentences of errors. Decides nothing, logs nothing; called by every layer that can
+ * fail on something a person must mend.
  */
 #include "base/why.h"
 

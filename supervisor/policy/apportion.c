@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Splits a type's total over the nodes that can serve it: Sainte-Laguë with hashed signposts. Decides shares only; who is
- * eligible and what the total is comes from the plan. Called by every supervisor for itself, and by droverctl's view of
- * the cluster; all must come to the same numbers, on any machine, hence integers.
+ * Splits a type's total over the nodes that can serve it: Sainte-Laguë with hashed signposts.
+ * Decides shares only; who is eligible and what the total is comes from the plan. Called by every
+ * supervisor for itself, and by droverctl's view of the cluster; all must come to the same numbers,
+ * on any machine, hence integers.
  *
- * The seat m of node j is given out when a level x, rising from 0, reaches (m + h_j) / w_j. So the shares for a total are
- * found by bisecting the level at which that many seats are out. Levels are in units of 2^-24; few seats share a unit, and
- * those are told apart exactly.
+ * The seat m of node j is given out when a level x, rising from 0, reaches (m + h_j) / w_j. So the
+ * shares for a total are found by bisecting the level at which that many seats are out. Levels are
+ * in units of 2^-24; few seats share a unit, and those are told apart exactly.
  */
 #include "policy/apportion.h"
 
@@ -62,7 +63,8 @@ static int seats_at(uint64_t type, const struct apportion_member *member, uint64
 	return seats > APPORTION_TOTAL_MAX ? APPORTION_TOTAL_MAX : (int)seats;
 }
 
-static int64_t all_seats_at(uint64_t type, const struct apportion_member *members, size_t n, uint64_t level)
+static int64_t all_seats_at(uint64_t type, const struct apportion_member *members, size_t n,
+			    uint64_t level)
 {
 	int64_t seats = 0;
 
@@ -72,7 +74,8 @@ static int64_t all_seats_at(uint64_t type, const struct apportion_member *member
 }
 
 /* The highest level at which no more than total seats are out. */
-static uint64_t find_level(uint64_t type, int total, const struct apportion_member *members, size_t n)
+static uint64_t find_level(uint64_t type, int total, const struct apportion_member *members,
+			   size_t n)
 {
 	uint64_t low = 0, high = ((uint64_t)total + 1) << FRACTION_BITS, middle;
 
@@ -87,23 +90,27 @@ static uint64_t find_level(uint64_t type, int total, const struct apportion_memb
 }
 
 /*
- * Does a's next seat, the one that comes out in the unit after level, come before b's? Both at (m + h) / w, compared
- * crosswise; the seats count from 0, so the next one's number is how many are out.
+ * Does a's next seat, the one that comes out in the unit after level, come before b's? Both at (m +
+ * h) / w, compared crosswise; the seats count from 0, so the next one's number is how many are out.
  */
-static bool comes_before(uint64_t type, const struct apportion_member *a, const struct apportion_member *b, uint64_t level)
+static bool comes_before(uint64_t type, const struct apportion_member *a,
+			 const struct apportion_member *b, uint64_t level)
 {
-	uint64_t at_a = ((uint64_t)seats_at(type, a, level) << FRACTION_BITS) + signpost(type, a->node);
-	uint64_t at_b = ((uint64_t)seats_at(type, b, level) << FRACTION_BITS) + signpost(type, b->node);
+	uint64_t at_a =
+		((uint64_t)seats_at(type, a, level) << FRACTION_BITS) + signpost(type, a->node);
+	uint64_t at_b =
+		((uint64_t)seats_at(type, b, level) << FRACTION_BITS) + signpost(type, b->node);
 	uint64_t key_a = at_a * weight_of(b), key_b = at_b * weight_of(a);
 
 	return key_a != key_b ? key_a < key_b : a->node < b->node;
 }
 
 /*
- * The seats of one member. What bisection leaves over, `rest`, are seats within one unit of the level; a member has at
- * most one of them there for each 2^24 of weight, that is one.
+ * The seats of one member. What bisection leaves over, `rest`, are seats within one unit of the
+ * level; a member has at most one of them there for each 2^24 of weight, that is one.
  */
-static int share_of(uint64_t type, int rest, uint64_t level, const struct apportion_member *members, size_t n, size_t self)
+static int share_of(uint64_t type, int rest, uint64_t level, const struct apportion_member *members,
+		    size_t n, size_t self)
 {
 	const struct apportion_member *me = &members[self];
 	int seats = seats_at(type, me, level), before = 0;
@@ -111,7 +118,8 @@ static int share_of(uint64_t type, int rest, uint64_t level, const struct apport
 	if (!rest || seats_at(type, me, level + 1) == seats)
 		return seats;
 	for (size_t i = 0; i < n; i++) {
-		if (i == self || seats_at(type, &members[i], level + 1) == seats_at(type, &members[i], level))
+		if (i == self ||
+		    seats_at(type, &members[i], level + 1) == seats_at(type, &members[i], level))
 			continue;
 		if (comes_before(type, &members[i], me, level))
 			before++;
@@ -124,16 +132,19 @@ static int clamp_total(int total)
 	return total < 0 ? 0 : total > APPORTION_TOTAL_MAX ? APPORTION_TOTAL_MAX : total;
 }
 
-int apportion_share(const char *type, int total, const struct apportion_member *members, size_t n, size_t self)
+int apportion_share(const char *type, int total, const struct apportion_member *members, size_t n,
+		    size_t self)
 {
 	uint64_t hash = apportion_hash(type), level;
 
 	total = clamp_total(total);
 	level = find_level(hash, total, members, n);
-	return share_of(hash, (int)(total - all_seats_at(hash, members, n, level)), level, members, n, self);
+	return share_of(hash, (int)(total - all_seats_at(hash, members, n, level)), level, members,
+			n, self);
 }
 
-void apportion_all(const char *type, int total, const struct apportion_member *members, size_t n, int *ret_shares)
+void apportion_all(const char *type, int total, const struct apportion_member *members, size_t n,
+		   int *ret_shares)
 {
 	uint64_t hash = apportion_hash(type), level;
 	int rest;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From a type's total to each node's share: seats go by highest priority weight / (seat + hash(type, node)), the hash in
- * (0,1), seats counted from 0. Every node computes this alone and all must agree, so it is integers only, and the hash is
- * fixed for good: 64-bit FNV-1a, finished by the mixer of splitmix64; a type's and a node's are combined by xor, mixed
- * again, and the upper 24 bits are the fraction. Ties go to the lower node hash.
+ * From a type's total to each node's share: seats go by highest priority weight / (seat +
+ * hash(type, node)), the hash in (0,1), seats counted from 0. Every node computes this alone and
+ * all must agree, so it is integers only, and the hash is fixed for good: 64-bit FNV-1a, finished
+ * by the mixer of splitmix64; a type's and a node's are combined by xor, mixed again, and the upper
+ * 24 bits are the fraction. Ties go to the lower node hash.
  *
- * The shares sum up to the total exactly, nobody's share falls when the total grows, nobody's falls when another node
- * leaves, and only the newcomer's rises when one joins.
+ * The shares sum up to the total exactly, nobody's share falls when the total grows, nobody's falls
+ * when another node leaves, and only the newcomer's rises when one joins.
  */
 #ifndef DROVER_POLICY_APPORTION_H
 #define DROVER_POLICY_APPORTION_H
@@ -14,8 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define APPORTION_TOTAL_MAX (1 << 20) /* larger totals count as this one */
-#define APPORTION_WEIGHT_MAX 65535    /* larger weights count as this one */
+#define APPORTION_TOTAL_MAX  (1 << 20) /* larger totals count as this one */
+#define APPORTION_WEIGHT_MAX 65535     /* larger weights count as this one */
 
 struct apportion_member {
 	uint64_t node;   /* apportion_hash of the node's id */
@@ -26,12 +27,14 @@ struct apportion_member {
 uint64_t apportion_hash(const char *text);
 
 /*
- * The share of members[self] among n eligible members; their order does not matter. The shares of all sum up to the
- * total, or to what the caps and weights leave if that is less. O(n).
+ * The share of members[self] among n eligible members; their order does not matter. The shares of
+ * all sum up to the total, or to what the caps and weights leave if that is less. O(n).
  */
-int apportion_share(const char *type, int total, const struct apportion_member *members, size_t n, size_t self);
+int apportion_share(const char *type, int total, const struct apportion_member *members, size_t n,
+		    size_t self);
 
 /* The shares of all: ret_shares has room for n. */
-void apportion_all(const char *type, int total, const struct apportion_member *members, size_t n, int *ret_shares);
+void apportion_all(const char *type, int total, const struct apportion_member *members, size_t n,
+		   int *ret_shares);
 
 #endif

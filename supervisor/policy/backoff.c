@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Paces restarts and reconnects. Decides the delay only; who waits it out is the caller: the supervisor for its roles, a
- * dispatcher for its workers and its broker. It never gives up.
+ * Paces restarts and reconnects. Decides the delay only; who waits it out is the caller: the
+ * supervisor for its roles, a dispatcher for its workers and its broker. It never gives up.
  */
 #include "policy/backoff.h"
 
 #include "base/banned.h"
 
-const struct backoff_policy backoff_process = {.first_ms = 100, .cap_ms = 30000, .healthy_ms = 10000};
+const struct backoff_policy backoff_process = {.first_ms = 100,
+					       .cap_ms = 30000,
+					       .healthy_ms = 10000};
 
-int64_t backoff_next_ms(struct backoff *backoff, const struct backoff_policy *policy, int64_t ran_ms, double random)
+int64_t backoff_next_ms(struct backoff *backoff, const struct backoff_policy *policy,
+			int64_t ran_ms, double random)
 {
 	int64_t delay = policy->first_ms;
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How long to wait before something that died is started again, or something refused is tried again: at once the first
- * time, then 100 ms, doubled up to 30 s, with jitter, for ever; a healthy run starts it over. There is no last try.
+ * How long to wait before something that died is started again, or something refused is tried
+ * again: at once the first time, then 100 ms, doubled up to 30 s, with jitter, for ever; a healthy
+ * run starts it over. There is no last try.
  */
 #ifndef DROVER_POLICY_BACKOFF_H
 #define DROVER_POLICY_BACKOFF_H
@@ -21,12 +22,17 @@ struct backoff {
 };
 
 /*
- * It died or was refused after having run for ran_ms (0 where it never ran): the delay before the next start. `random` of
- * [0,1) spreads delays other than 0 over -25 % … +25 %, and the cap holds after that.
+ * It died or was refused after having run for ran_ms (0 where it never ran): the delay before the
+ * next start. `random` of [0,1) spreads delays other than 0 over -25 % … +25 %, and the cap holds
+ * after that.
  */
-int64_t backoff_next_ms(struct backoff *backoff, const struct backoff_policy *policy, int64_t ran_ms, double random);
+int64_t backoff_next_ms(struct backoff *backoff, const struct backoff_policy *policy,
+			int64_t ran_ms, double random);
 
-/* It proved itself before healthy_ms were over (handled an event, answered): the next failure is a first one. */
+/*
+ * It proved itself before healthy_ms were over (handled an event, answered): the next failure is a
+ * first one.
+ */
 void backoff_reset(struct backoff *backoff);
 
 #endif

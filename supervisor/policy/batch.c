@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sizes a write to a worker. Decides a number only; called by the dispatcher each time it hands out.
+ * Sizes a write to a worker. Decides a number only; called by the dispatcher each time it hands
+ * out.
  */
 #include "policy/batch.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Slows hand-out to probes while most events fail. Decides how many may go out now and when that ends; what happens to
- * each failed event is policy/retry. One belongs to each dispatcher, which tells the supervisor the mode.
+ * Slows hand-out to probes while most events fail. Decides how many may go out now and when that
+ * ends; what happens to each failed event is policy/retry. One belongs to each dispatcher, which
+ * tells the supervisor the mode.
  */
 #include "policy/brake.h"
 
@@ -71,7 +72,8 @@ static void release(struct brake *brake)
 	*brake = (struct brake){.off = brake->off};
 }
 
-static bool note_probe(struct brake *brake, int64_t now_ms, uint64_t key, enum brake_outcome outcome)
+static bool note_probe(struct brake *brake, int64_t now_ms, uint64_t key,
+		       enum brake_outcome outcome)
 {
 	if (!brake->probing || brake->probe != key)
 		return false;
@@ -89,7 +91,8 @@ static bool note_probe(struct brake *brake, int64_t now_ms, uint64_t key, enum b
 	case BRAKE_CRASHED:
 		brake->successes = 0;
 		brake->next_probe_ms = now_ms + brake->step_ms;
-		brake->step_ms = brake->step_ms > BRAKE_STEP_CAP_MS / 2 ? BRAKE_STEP_CAP_MS : 2 * brake->step_ms;
+		brake->step_ms = brake->step_ms > BRAKE_STEP_CAP_MS / 2 ? BRAKE_STEP_CAP_MS
+									: 2 * brake->step_ms;
 		return false;
 	case BRAKE_RETURNED:
 		break;
@@ -99,7 +102,8 @@ static bool note_probe(struct brake *brake, int64_t now_ms, uint64_t key, enum b
 
 bool brake_note(struct brake *brake, int64_t now_ms, uint64_t key, enum brake_outcome outcome)
 {
-	bool failed = outcome == BRAKE_FAILED || outcome == BRAKE_CRASHED, was_probing = brake->mode == BRAKE_PROBE;
+	bool failed = outcome == BRAKE_FAILED || outcome == BRAKE_CRASHED,
+	     was_probing = brake->mode == BRAKE_PROBE;
 	int of;
 
 	if (brake->off) {

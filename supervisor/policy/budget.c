@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Shares budgets out among the types in them. Decides by how much each is kept below what it wants, for now and in the
- * end; knows nothing of why it wants that. Called by the supervisor after limits, for the cluster's budgets where it leads
- * and for its own node's.
+ * Shares budgets out among the types in them. Decides by how much each is kept below what it wants,
+ * for now and in the end; knows nothing of why it wants that. Called by the supervisor after
+ * limits, for the cluster's budgets where it leads and for its own node's.
  *
- * Both passes are one loop: a heap of the wants that may still rise, the lowest gives its place up when one of its
- * budgets is out of room. The first pass finds the fair levels, floors first; the second starts from what exists and
- * lets everybody rise to the fair level as far as places are really free.
+ * Both passes are one loop: a heap of the wants that may still rise, the lowest gives its place up
+ * when one of its budgets is out of room. The first pass finds the fair levels, floors first; the
+ * second starts from what exists and lets everybody rise to the fair level as far as places are
+ * really free.
  */
 #include "policy/budget.h"
 
@@ -21,8 +22,8 @@ static unsigned weight_of(const struct budget_want *want)
 }
 
 /*
- * Who rises next: the lowest level for its weight after rising; of equals the one with fewer, of those without any whose
- * turn it is.
+ * Who rises next: the lowest level for its weight after rising; of equals the one with fewer, of
+ * those without any whose turn it is.
  */
 static bool rises_before(const struct budget_want *wants, size_t a, size_t b)
 {
@@ -90,7 +91,8 @@ static void fill(struct budget *budgets, struct budget_want *wants, size_t n_wan
 	}
 }
 
-static void prepare(struct budget *budgets, size_t n_budgets, struct budget_want *wants, size_t n_wants, uint64_t turn)
+static void prepare(struct budget *budgets, size_t n_budgets, struct budget_want *wants,
+		    size_t n_wants, uint64_t turn)
 {
 	size_t wanting = 0, step;
 
@@ -102,7 +104,10 @@ static void prepare(struct budget *budgets, size_t n_budgets, struct budget_want
 		if (wants[i].want > 0)
 			wants[i].rank = wanting++;
 	}
-	/* An eighth of those who want something move up at each turn, so nobody waits for more than eight. */
+	/*
+	 * An eighth of those who want something move up at each turn, so nobody waits for more than
+	 * eight.
+	 */
 	step = wanting < 8 ? 1 : wanting / 8;
 	for (size_t i = 0; i < n_wants; i++)
 		if (wants[i].want > 0)
@@ -133,7 +138,8 @@ static void find_fair(struct budget *budgets, struct budget_want *wants, size_t 
 }
 
 /* What exists takes its places first, wanted or not; the rest is free to grow into. */
-static void find_grants(struct budget *budgets, size_t n_budgets, struct budget_want *wants, size_t n_wants)
+static void find_grants(struct budget *budgets, size_t n_budgets, struct budget_want *wants,
+			size_t n_wants)
 {
 	for (size_t b = 0; b < n_budgets; b++) {
 		int64_t room = budgets[b].max;
@@ -151,7 +157,8 @@ static void find_grants(struct budget *budgets, size_t n_budgets, struct budget_
 		wants[i].grant = wants[i].in ? wants[i].level : wants[i].fair;
 }
 
-void budget_share(struct budget *budgets, size_t n_budgets, struct budget_want *wants, size_t n_wants, uint64_t turn)
+void budget_share(struct budget *budgets, size_t n_budgets, struct budget_want *wants,
+		  size_t n_wants, uint64_t turn)
 {
 	uint64_t waiting = 0;
 

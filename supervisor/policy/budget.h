@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Budgets shared by groups of types: no group gets more workers than its budget's max, every member
- * gets its floor first, and the rest rises like water: one worker at a time to whoever has least for
- * its weight (max-min fairness). So a flood in one type never pushes a quiet one below its level,
- * which shares proportional to the wants would do. A type may be in several budgets; the tightest
- * binds. Where a budget has too few places to give everybody even one, they take turns.
+ * gets its floor first, and the rest rises like water: one worker at a time to whoever has least
+ * for its weight (max-min fairness). So a flood in one type never pushes a quiet one below its
+ * level, which shares proportional to the wants would do. A type may be in several budgets; the
+ * tightest binds. Where a budget has too few places to give everybody even one, they take turns.
  *
- * A budget holds over what exists, not only over what is wanted: workers that cannot be shed yet keep
- * their places, and the others grow only into what is left.
+ * A budget holds over what exists, not only over what is wanted: workers that cannot be shed yet
+ * keep their places, and the others grow only into what is left.
  */
 #ifndef DROVER_POLICY_BUDGET_H
 #define DROVER_POLICY_BUDGET_H
@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BUDGETS_MAX 64       /* of one call */
+#define BUDGETS_MAX    64    /* of one call */
 #define BUDGET_TURN_MS 10000 /* how long a turn should last: pass now_ms / BUDGET_TURN_MS */
 
 struct budget {
@@ -34,10 +34,11 @@ struct budget_want {
 	unsigned weight; /* 1 where nothing is configured; 0 counts as 1 */
 
 	/* Written by budget_share: */
-	int fair;     /* what it gets once the others have let go, <= want */
-	int grant;    /* what it may have now, <= fair */
-	int bound;    /* index of the budget that keeps grant below want; -1: none */
-	bool pressed; /* holds more than fair while a member of the same budget waits: shed at once */
+	int fair;  /* what it gets once the others have let go, <= want */
+	int grant; /* what it may have now, <= fair */
+	int bound; /* index of the budget that keeps grant below want; -1: none */
+	/* holds more than fair while a member of the same budget waits: shed at once */
+	bool pressed;
 
 	/* Scratch of budget_share: */
 	uint64_t in; /* a bit for each of its budgets */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Puts a decision into words and remembers the last ones. Decides nothing; called by the supervisor when a target
- * changes, and by whatever shows why.
+ * Puts a decision into words and remembers the last ones. Decides nothing; called by the supervisor
+ * when a target changes, and by whatever shows why.
  */
 #include "policy/decision.h"
 
@@ -16,7 +16,8 @@
 #include "base/banned.h"
 
 /* Appends at *used; what does not fit is cut. */
-__attribute__((format(printf, 4, 5))) static void add(char *text, size_t size, size_t *used, const char *format, ...)
+__attribute__((format(printf, 4, 5))) static void add(char *text, size_t size, size_t *used,
+						      const char *format, ...)
 {
 	va_list ap;
 	int n;
@@ -39,7 +40,8 @@ static void add_handling(char *text, size_t size, size_t *used, double ms)
 	else if (ms < 1000)
 		add(text, size, used, "%.3g ms each", ms);
 	else
-		add(text, size, used, "%s each", units_human_duration((int64_t)ms, human, sizeof human));
+		add(text, size, used, "%s each",
+		    units_human_duration((int64_t)ms, human, sizeof human));
 }
 
 const char *decision_format(const struct decision *decision, char *text, size_t size)
@@ -48,18 +50,22 @@ const char *decision_format(const struct decision *decision, char *text, size_t 
 	char fragment[96], human[UNITS_TEXT_MAX];
 	size_t used = 0;
 
-	add(text, size, &used, "%d → %d worker%s: ", decision->from, decision->to, decision->to == 1 ? "" : "s");
+	add(text, size, &used, "%d → %d worker%s: ", decision->from, decision->to,
+	    decision->to == 1 ? "" : "s");
 	if (demand->known) {
-		add(text, size, &used, "%" PRId64 " waiting, %.3g/s arriving, ", demand->ready, demand->arrival_per_s);
+		add(text, size, &used, "%" PRId64 " waiting, %.3g/s arriving, ", demand->ready,
+		    demand->arrival_per_s);
 		add_handling(text, size, &used, demand->handling_ms);
 		add(text, size, &used, ", objective %s asks for %d",
-		    units_human_duration(decision->objective_ms, human, sizeof human), demand->workers);
+		    units_human_duration(decision->objective_ms, human, sizeof human),
+		    demand->workers);
 	} else {
 		add(text, size, &used, "depth unknown, the last answer was %d", demand->workers);
 	}
 	if (decision->rule != LIMITS_NONE)
 		add(text, size, &used, "; %s",
-		    limits_rule_text(decision->rule, decision->rule_value, decision->budget, fragment, sizeof fragment));
+		    limits_rule_text(decision->rule, decision->rule_value, decision->budget,
+				     fragment, sizeof fragment));
 	if (decision->ramp == RAMP_DOWN)
 		add(text, size, &used, "; %d were idle throughout the window", decision->idle);
 	if (decision->note[0])

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The record of one change of a type's worker count (G10): what was measured, what was asked for, which rule bound it.
- * The supervisor keeps the last 64 of each type, journals one line each, and `droverctl why` shows them; the sentence is
- * made here so that all say the same.
+ * The record of one change of a type's worker count (G10): what was measured, what was asked for,
+ * which rule bound it. The supervisor keeps the last 64 of each type, journals one line each, and
+ * `droverctl why` shows them; the sentence is made here so that all say the same.
  */
 #ifndef DROVER_POLICY_DECISION_H
 #define DROVER_POLICY_DECISION_H
@@ -14,34 +14,40 @@
 #include "policy/limits.h"
 #include "policy/ramp.h"
 
-#define DECISION_RING 64
+#define DECISION_RING     64
 #define DECISION_TEXT_MAX 320
 
 struct decision {
 	int64_t wall_ms;
 	struct demand_result demand; /* B, λ, S and the demand; known = false: depth unknown */
 	int64_t objective_ms;
-	enum limits_rule rule;       /* what bound the total, with its value */
+	enum limits_rule rule; /* what bound the total, with its value */
 	int rule_value;
-	char budget[32];             /* its name with LIMITS_BUDGET, else "" */
-	int total;                   /* after limits and budgets */
+	char budget[32]; /* its name with LIMITS_BUDGET, else "" */
+	int total;       /* after limits and budgets */
 	enum ramp_rule ramp;
-	int idle;                    /* with RAMP_DOWN: workers idle throughout the window */
-	int from, to;                /* the target on this node before and after */
-	char note[64];               /* who and why where a person asked for it ("scale by root: sale day"), else "" */
+	int idle;     /* with RAMP_DOWN: workers idle throughout the window */
+	int from, to; /* the target on this node before and after */
+	/* who and why where a person asked for it ("scale by root: sale day"), else "" */
+	char note[64];
 };
 
 /* One sentence without a final full stop; text needs DECISION_TEXT_MAX. Returns text. */
 const char *decision_format(const struct decision *decision, char *text, size_t size);
 
-/* The last DECISION_RING decisions; the memory is allocated with the first. Zeroed memory is an empty one. */
+/*
+ * The last DECISION_RING decisions; the memory is allocated with the first. Zeroed memory is an
+ * empty one.
+ */
 struct decision_ring {
 	struct decision *entries; /* DECISION_RING of them, or NULL */
 	unsigned next, count;     /* count <= DECISION_RING */
 };
 
-int decision_ring_add(struct decision_ring *ring, const struct decision *decision);          /* 0 or -ENOMEM */
-const struct decision *decision_ring_get(const struct decision_ring *ring, unsigned age);    /* 0: newest; NULL: none */
-void decision_ring_free(struct decision_ring *ring);                                         /* NULL-safe */
+int decision_ring_add(struct decision_ring *ring,
+		      const struct decision *decision); /* 0 or -ENOMEM */
+const struct decision *decision_ring_get(const struct decision_ring *ring,
+					 unsigned age); /* 0: newest; NULL: none */
+void decision_ring_free(struct decision_ring *ring);    /* NULL-safe */
 
 #endif

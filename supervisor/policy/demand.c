@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sizes one type by its load. Decides how many workers its work asks for and nothing else: limits, shares and the pace
- * of change come after it. Called by the supervisor that leads, once per sample, and by the simulator.
+ * Sizes one type by its load. Decides how many workers its work asks for and nothing else: limits,
+ * shares and the pace of change come after it. Called by the supervisor that leads, once per
+ * sample, and by the simulator.
  */
 #include "policy/demand.h"
 
 #include "base/banned.h"
 
-#define WINDOW_MAX_MS 600000
+#define WINDOW_MAX_MS   600000
 #define HANDLING_MIN_MS 0.001 /* what a clock of µs can tell from nothing */
 
 /*
- * A rate seen for less than the time an event takes says little: one arrival of a 60 s event within 10 s is not yet 6
- * workers' worth. So slow handlers are smoothed over longer.
+ * A rate seen for less than the time an event takes says little: one arrival of a 60 s event within
+ * 10 s is not yet 6 workers' worth. So slow handlers are smoothed over longer.
  */
 static int64_t window_of(const struct demand *demand)
 {
@@ -24,9 +25,10 @@ static int64_t window_of(const struct demand *demand)
 }
 
 /*
- * What arrived since the last sample. Depth and counters come from different processes at different moments, so a sample
- * may show events leaving before it shows that they had come. What is missing is owed and taken off the next arrivals,
- * but never more than was handled, so that a purged queue does not hide its arrivals for minutes.
+ * What arrived since the last sample. Depth and counters come from different processes at different
+ * moments, so a sample may show events leaving before it shows that they had come. What is missing
+ * is owed and taken off the next arrivals, but never more than was handled, so that a purged queue
+ * does not hide its arrivals for minutes.
  */
 static double arrived(struct demand *demand, int64_t inside, uint64_t handled)
 {
@@ -73,7 +75,8 @@ static void measure_arrivals(struct demand *demand, const struct demand_input *i
 static double load_of(const struct demand *demand, const struct demand_input *input)
 {
 	int percent = input->utilisation_percent;
-	double s = demand->handling_ms, t = input->objective_ms > 0 ? (double)input->objective_ms : 1;
+	double s = demand->handling_ms,
+	       t = input->objective_ms > 0 ? (double)input->objective_ms : 1;
 	double ready = (double)input->ready, drain = ready * s / t, load, slow;
 
 	if (percent < 1 || percent > 100)
@@ -105,7 +108,8 @@ struct demand_result demand_next(struct demand *demand, const struct demand_inpu
 
 	if (input->handling_ms >= 0) {
 		demand->measured = true;
-		demand->handling_ms = input->handling_ms > HANDLING_MIN_MS ? input->handling_ms : HANDLING_MIN_MS;
+		demand->handling_ms =
+			input->handling_ms > HANDLING_MIN_MS ? input->handling_ms : HANDLING_MIN_MS;
 	}
 	result->handling_ms = demand->measured ? demand->handling_ms : -1;
 	result->known = input->ready >= 0;

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How many workers the work of one type asks for: enough to keep up with what arrives, λ·S/utilisation, and to hand out
- * what waits within the objective, B·S/T. λ is measured as the change of everything that is in the system plus what left
- * it, smoothed over 10 s; B is what waits now, so a burst is answered with the next sample.
+ * How many workers the work of one type asks for: enough to keep up with what arrives,
+ * λ·S/utilisation, and to hand out what waits within the objective, B·S/T. λ is measured as the
+ * change of everything that is in the system plus what left it, smoothed over 10 s; B is what waits
+ * now, so a burst is answered with the next sample.
  *
- * A backlog of B never asks for more than B workers. Where a handler takes longer than the objective, busy workers will
- * not be free in time, so what waits is asked for on top of them.
+ * A backlog of B never asks for more than B workers. Where a handler takes longer than the
+ * objective, busy workers will not be free in time, so what waits is asked for on top of them.
  *
- * Unknown is not zero: while the depth is unknown the last answer stands, marked as not known. While the handling time
- * was never measured, work asks for one worker, to learn it. Whenever something waits the answer is at least 1; when
- * nothing waits and nothing arrived for a window it is 0.
+ * Unknown is not zero: while the depth is unknown the last answer stands, marked as not known.
+ * While the handling time was never measured, work asks for one worker, to learn it. Whenever
+ * something waits the answer is at least 1; when nothing waits and nothing arrived for a window it
+ * is 0.
  */
 #ifndef DROVER_POLICY_DEMAND_H
 #define DROVER_POLICY_DEMAND_H
@@ -17,7 +19,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define DEMAND_WINDOW_MS 10000     /* smoothing of λ; longer where one event takes longer than half of it */
+#define DEMAND_WINDOW_MS \
+	10000 /* smoothing of λ; longer where one event takes longer than half of it */
 #define DEMAND_WORKERS_MAX 1000000 /* what an answer is capped at */
 
 struct demand_result {
@@ -30,25 +33,31 @@ struct demand_result {
 
 /* One type's memory; zeroed memory is the state before the first sample. */
 struct demand {
-	bool sampled;           /* the four below hold a sample */
+	bool sampled; /* the four below hold a sample */
 	int64_t sampled_ms;
-	int64_t arrived_ms;     /* when something last arrived */
-	int64_t inside;         /* ready + in_flight at the sample */
+	int64_t arrived_ms; /* when something last arrived */
+	int64_t inside;     /* ready + in_flight at the sample */
 	uint64_t handled;
-	double owed;            /* <= 0: arrivals already counted that a skewed sample has yet to show */
-	double arrival_per_s;   /* smoothed, >= 0; exactly 0 after a window without arrivals */
-	double handling_ms;     /* the last measured S; valid when measured */
+	/* <= 0: arrivals already counted that a skewed sample has yet to show */
+	double owed;
+	double arrival_per_s; /* smoothed, >= 0; exactly 0 after a window without arrivals */
+	double handling_ms;   /* the last measured S; valid when measured */
 	bool measured;
 	struct demand_result last;
 };
 
 struct demand_input {
 	int64_t now_ms;
-	int64_t ready;           /* events waiting, with those prefetched and not yet handed out; < 0: unknown */
-	int64_t in_flight;       /* events in workers' hands, >= 0 */
-	uint64_t handled;        /* settled so far with any outcome (a retry counts: it will arrive again); may restart at 0 */
-	double handling_ms;      /* S: mean over a window; while nothing ended yet, callers may pass the age of the oldest
-				    event in hand as its lower bound; < 0: unknown */
+	/* events waiting, with those prefetched and not yet handed out; < 0: unknown */
+	int64_t ready;
+	int64_t in_flight; /* events in workers' hands, >= 0 */
+	/* settled so far with any outcome (a retry will arrive again); may restart at 0 */
+	uint64_t handled;
+	/*
+	 * S: mean over a window; while nothing ended yet, callers may pass the age of the oldest
+	 * event in hand as its lower bound; < 0: unknown
+	 */
+	double handling_ms;
 	int64_t objective_ms;    /* T > 0 */
 	int utilisation_percent; /* 1..100, DEMAND_UTILISATION where nothing is configured */
 	int busy;                /* workers with an event in hand */
@@ -56,7 +65,10 @@ struct demand_input {
 
 #define DEMAND_UTILISATION 80
 
-/* Takes one sample into the state and returns the answer; called on every sample of a type, at any interval. */
+/*
+ * Takes one sample into the state and returns the answer; called on every sample of a type, at any
+ * interval.
+ */
 struct demand_result demand_next(struct demand *demand, const struct demand_input *input);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Counts durations in log-linear buckets, and turns them into quantiles, bytes and coarse edges. Decides nothing, reads no
- * clock. Called by dispatchers (add), the supervisor (merge, window) and the api (quantiles, edges); decode reads what a
- * less trusted process sent.
+ * Counts durations in log-linear buckets, and turns them into quantiles, bytes and coarse edges.
+ * Decides nothing, reads no clock. Called by dispatchers (add), the supervisor (merge, window) and
+ * the api (quantiles, edges); decode reads what a less trusted process sent.
  */
 #include "policy/histogram.h"
 
@@ -12,14 +12,15 @@
 #include "base/banned.h"
 
 #define SUB_BITS 3
-#define SUB (1 << SUB_BITS)
+#define SUB      (1 << SUB_BITS)
 
-#define FORMAT 1
+#define FORMAT            1
 #define DECODED_COUNT_MAX (UINT64_C(1) << 48)
 
 /* Seconds. Round numbers, for people's eyes and alerts; dense where handlers live. */
 static const double edges[HISTOGRAM_EDGES] = {
-	0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600,
+	0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1,  0.25,
+	0.5,    1,      2.5,   5,     10,   60,    600,  3600,
 };
 
 static size_t bucket_of(uint64_t us)
@@ -46,7 +47,9 @@ static void bucket_range(size_t i, uint64_t *ret_low, uint64_t *ret_high)
 	*ret_high = *ret_low + (UINT64_C(1) << shift) - 1;
 }
 
-/* Stands for all of a bucket: the harmonic mean of its ends has the smallest worst relative error. */
+/*
+ * Stands for all of a bucket: the harmonic mean of its ends has the smallest worst relative error.
+ */
 static double bucket_us(size_t i)
 {
 	uint64_t low, high;
@@ -211,10 +214,14 @@ int histogram_decode(const void *data, size_t size, struct histogram *ret_histog
 		histogram.count += count;
 		next += gap + 1;
 	}
-	/* The mean sizes the cluster: a sum that the counts deny is no sum. One part in 1e9 is rounding. */
+	/*
+	 * The mean sizes the cluster: a sum that the counts deny is no sum. One part in 1e9 is
+	 * rounding.
+	 */
 	sum_range(&histogram, &low, &high);
 	sum = (double)histogram.sum_us;
-	if (histogram.count > DECODED_COUNT_MAX || sum < low * (1 - 1e-9) - 1 || sum > high * (1 + 1e-9))
+	if (histogram.count > DECODED_COUNT_MAX || sum < low * (1 - 1e-9) - 1 ||
+	    sum > high * (1 + 1e-9))
 		return -EPROTO;
 	*ret_histogram = histogram;
 	return 0;

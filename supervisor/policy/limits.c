@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bounds what demand asks for. Decides the total of a type and which rule made it so; knows neither nodes' shares nor
- * other types. Called by the supervisor that leads, after demand and before budgets, and by the simulator.
+ * Bounds what demand asks for. Decides the total of a type and which rule made it so; knows neither
+ * nodes' shares nor other types. Called by the supervisor that leads, after demand and before
+ * budgets, and by the simulator.
  */
 #include "policy/limits.h"
 
@@ -51,7 +52,8 @@ struct limits_result limits_apply(const struct limits_input *input)
 	if (!input->known)
 		result = (struct limits_result){input->current, LIMITS_UNKNOWN, input->current};
 	at_least(&result, input->override_min >= 0 ? LIMITS_OVERRIDE_MIN : LIMITS_MIN, min);
-	at_most(&result, input->override_max >= 0 ? LIMITS_OVERRIDE_MAX : LIMITS_MAX, max > 0 ? max : 0);
+	at_most(&result, input->override_max >= 0 ? LIMITS_OVERRIDE_MAX : LIMITS_MAX,
+		max > 0 ? max : 0);
 	if (input->node_max > 0)
 		at_most(&result, LIMITS_NODE_MAX,
 			input->node_max > INT_MAX / nodes ? INT_MAX : input->node_max * nodes);
@@ -73,7 +75,8 @@ const char *limits_rule_name(enum limits_rule rule)
 	return rule < LIMITS_RULES ? rules[rule].name : rules[LIMITS_NONE].name;
 }
 
-const char *limits_rule_text(enum limits_rule rule, int value, const char *name, char *text, size_t size)
+const char *limits_rule_text(enum limits_rule rule, int value, const char *name, char *text,
+			     size_t size)
 {
 	if (rule >= LIMITS_RULES)
 		rule = LIMITS_NONE;

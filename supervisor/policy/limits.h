@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From demand to the total of a type: min, max (both replaced by an operator's override where one stands), the nodes'
- * own bounds, what the broker can make use of, the failure brake, pause. Later ones win over earlier ones; the result
- * names the last that changed the number. Budgets (policy/budget.h) come after this and use LIMITS_BUDGET for their name.
+ * From demand to the total of a type: min, max (both replaced by an operator's override where one
+ * stands), the nodes' own bounds, what the broker can make use of, the failure brake, pause. Later
+ * ones win over earlier ones; the result names the last that changed the number. Budgets
+ * (policy/budget.h) come after this and use LIMITS_BUDGET for their name.
  */
 #ifndef DROVER_POLICY_LIMITS_H
 #define DROVER_POLICY_LIMITS_H
@@ -11,8 +12,8 @@
 #include <stddef.h>
 
 enum limits_rule {
-	LIMITS_NONE,         /* the demand stands as it is */
-	LIMITS_UNKNOWN,      /* demand not known: the current total stands */
+	LIMITS_NONE,    /* the demand stands as it is */
+	LIMITS_UNKNOWN, /* demand not known: the current total stands */
 	LIMITS_MIN,
 	LIMITS_MAX,
 	LIMITS_OVERRIDE_MIN, /* droverctl scale --min */
@@ -35,7 +36,8 @@ struct limits_input {
 	int node_max;     /* most workers on one node; <= 0: no bound */
 	int nodes;        /* that can serve the type, >= 1 */
 	int useful_max;   /* as the broker knows it, e.g. partitions; <= 0: unknown or no bound */
-	bool braked;      /* most events fail: no growth above current (but min, and one worker to probe with) */
+	/* most events fail: no growth above current (but min, and one worker to probe with) */
+	bool braked;
 	bool paused;
 };
 
@@ -51,9 +53,10 @@ struct limits_result limits_apply(const struct limits_input *input);
 const char *limits_rule_name(enum limits_rule rule);
 
 /*
- * A fragment of a sentence: "bound by max 12", "held at 4 by the failure brake", "paused"; "" for LIMITS_NONE. `name` is
- * the budget's name with LIMITS_BUDGET, else NULL. Returns text.
+ * A fragment of a sentence: "bound by max 12", "held at 4 by the failure brake", "paused"; "" for
+ * LIMITS_NONE. `name` is the budget's name with LIMITS_BUDGET, else NULL. Returns text.
  */
-const char *limits_rule_text(enum limits_rule rule, int value, const char *name, char *text, size_t size);
+const char *limits_rule_text(enum limits_rule rule, int value, const char *name, char *text,
+			     size_t size);
 
 #endif

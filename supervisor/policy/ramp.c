@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Moves one node's target of one type towards what is desired. Decides when and by how many; which workers go is the
- * dispatcher's choice among its idle ones. Called by each supervisor on every sample, and by the simulator.
+ * Moves one node's target of one type towards what is desired. Decides when and by how many; which
+ * workers go is the dispatcher's choice among its idle ones. Called by each supervisor on every
+ * sample, and by the simulator.
  */
 #include "policy/ramp.h"
 
@@ -10,8 +11,8 @@
 #include "base/banned.h"
 
 static const char *const names[RAMP_RULES] = {
-	[RAMP_STEADY] = "steady", [RAMP_UP] = "up",	[RAMP_WAIT] = "wait",
-	[RAMP_BUSY] = "busy",	  [RAMP_DOWN] = "down", [RAMP_AT_ONCE] = "at once",
+	[RAMP_STEADY] = "steady", [RAMP_UP] = "up",     [RAMP_WAIT] = "wait",
+	[RAMP_BUSY] = "busy",     [RAMP_DOWN] = "down", [RAMP_AT_ONCE] = "at once",
 };
 
 static void open_window(struct ramp *ramp, int64_t now_ms, int desired)
@@ -28,7 +29,8 @@ static void note_growth(struct ramp *ramp, int64_t now_ms)
 	if (!ramp->shed || now_ms - ramp->shed_ms > 2 * (int64_t)ramp->window_ms)
 		return;
 	ramp->shed = false;
-	ramp->window_ms = ramp->window_ms > RAMP_WINDOW_MAX_MS / 2 ? RAMP_WINDOW_MAX_MS : 2 * ramp->window_ms;
+	ramp->window_ms =
+		ramp->window_ms > RAMP_WINDOW_MAX_MS / 2 ? RAMP_WINDOW_MAX_MS : 2 * ramp->window_ms;
 	ramp->calm_ms = now_ms;
 }
 
@@ -38,7 +40,8 @@ static void forgive(struct ramp *ramp, int64_t now_ms)
 		ramp->window_ms = RAMP_WINDOW_MS;
 		ramp->calm_ms = now_ms;
 	}
-	if (ramp->window_ms > RAMP_WINDOW_MS && now_ms - ramp->calm_ms >= 4 * (int64_t)ramp->window_ms) {
+	if (ramp->window_ms > RAMP_WINDOW_MS &&
+	    now_ms - ramp->calm_ms >= 4 * (int64_t)ramp->window_ms) {
 		ramp->window_ms /= 2;
 		ramp->calm_ms = now_ms;
 	}

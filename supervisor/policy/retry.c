@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What becomes of an event after an outcome. Decides action, count and delay; the dispatcher carries it out with its
- * broker and settles only when that is durable.
+ * What becomes of an event after an outcome. Decides action, count and delay; the dispatcher
+ * carries it out with its broker and settles only when that is durable.
  */
 #include "policy/retry.h"
 
@@ -9,7 +9,10 @@
 
 #include "base/banned.h"
 
-const struct retry_policy retry_default = {.first_ms = 1000, .factor = 3, .cap_ms = 600000, .max_attempts = 15};
+const struct retry_policy retry_default = {.first_ms = 1000,
+					   .factor = 3,
+					   .cap_ms = 600000,
+					   .max_attempts = 15};
 
 int64_t retry_delay_ms(const struct retry_policy *policy, int attempts, double random)
 {
@@ -36,12 +39,13 @@ struct retry_result retry_next(const struct retry_policy *policy, const struct r
 		snprintf(result.suffix, sizeof result.suffix, " (rejected)");
 	} else if (result.attempts >= policy->max_attempts) {
 		result.action = RETRY_DEAD;
-		snprintf(result.suffix, sizeof result.suffix, " (gave up after %d attempt%s)", result.attempts,
-			 result.attempts == 1 ? "" : "s");
+		snprintf(result.suffix, sizeof result.suffix, " (gave up after %d attempt%s)",
+			 result.attempts, result.attempts == 1 ? "" : "s");
 	} else if (input->outcome == RETRY_OUTCOME_CRASHED && !input->attempts) {
 		result.action = RETRY_AGAIN_ALONE;
 	} else if (input->outcome == RETRY_OUTCOME_FAILED && input->asked_ms >= 0) {
-		result.delay_ms = input->asked_ms < RETRY_DELAY_MAX_MS ? input->asked_ms : RETRY_DELAY_MAX_MS;
+		result.delay_ms =
+			input->asked_ms < RETRY_DELAY_MAX_MS ? input->asked_ms : RETRY_DELAY_MAX_MS;
 	} else {
 		result.delay_ms = retry_delay_ms(policy, result.attempts, input->random);
 	}

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What happens to an event after an outcome: settled, tried again later, tried again at once and alone, or dead-lettered.
- * Attempts count outcomes, not deliveries: an event that went back because its dispatcher died or because a neighbour in
- * its batch crashed was not attempted. The defaults (15 attempts, 1 s x3 up to 10 min) outlast an outage of one hour.
+ * What happens to an event after an outcome: settled, tried again later, tried again at once and
+ * alone, or dead-lettered. Attempts count outcomes, not deliveries: an event that went back because
+ * its dispatcher died or because a neighbour in its batch crashed was not attempted. The defaults
+ * (15 attempts, 1 s x3 up to 10 min) outlast an outage of one hour.
  */
 #ifndef DROVER_POLICY_RETRY_H
 #define DROVER_POLICY_RETRY_H
@@ -30,25 +31,28 @@ enum retry_outcome {
 };
 
 enum retry_action {
-	RETRY_SETTLE,      /* done for good */
-	RETRY_LATER,       /* store for another attempt after delay_ms */
-	RETRY_AGAIN_ALONE, /* hand out again at once, in a batch of its own; nothing needs to be stored */
-	RETRY_DEAD,        /* dead letter, its reason followed by `suffix` */
+	RETRY_SETTLE, /* done for good */
+	RETRY_LATER,  /* store for another attempt after delay_ms */
+	/* hand out again at once, in a batch of its own; nothing needs to be stored */
+	RETRY_AGAIN_ALONE,
+	RETRY_DEAD, /* dead letter, its reason followed by `suffix` */
 };
 
 struct retry_input {
 	enum retry_outcome outcome;
-	int attempts;          /* outcomes counted before this one, >= 0 */
-	bool alone;            /* this try was itself a RETRY_AGAIN_ALONE */
-	int64_t asked_ms;      /* the delay the handler asked for; < 0: as the policy says */
-	double random;         /* [0,1) */
+	int attempts;     /* outcomes counted before this one, >= 0 */
+	bool alone;       /* this try was itself a RETRY_AGAIN_ALONE */
+	int64_t asked_ms; /* the delay the handler asked for; < 0: as the policy says */
+	double random;    /* [0,1) */
 };
 
 struct retry_result {
 	enum retry_action action;
-	int attempts;     /* counted now, this outcome included; goes with the event from here on */
-	int64_t delay_ms; /* with RETRY_LATER, 0..RETRY_DELAY_MAX_MS (plus jitter where the policy's) */
-	char suffix[64];  /* with RETRY_DEAD: " (rejected)" or " (gave up after 15 attempts)"; else "" */
+	int attempts; /* counted now, this outcome included; goes with the event from here on */
+	/* with RETRY_LATER, 0..RETRY_DELAY_MAX_MS (plus jitter where the policy's) */
+	int64_t delay_ms;
+	/* with RETRY_DEAD: " (rejected)" or " (gave up after 15 attempts)"; else "" */
+	char suffix[64];
 };
 
 struct retry_result retry_next(const struct retry_policy *policy, const struct retry_input *input);

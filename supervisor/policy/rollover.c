@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Judges a replaced handler by its first events. Decides whether it stays; keeping the old one alive meanwhile and naming
- * the refused one is the supervisor's part.
+ * Judges a replaced handler by its first events. Decides whether it stays; keeping the old one
+ * alive meanwhile and naming the refused one is the supervisor's part.
  */
 #include "policy/rollover.h"
 
@@ -16,7 +16,8 @@ enum rollover_judgement rollover_judge(const struct rollover_input *input)
 	if (input->new_failed_starts >= ROLLOVER_FAILED_STARTS)
 		return ROLLOVER_REFUSE;
 	/* Some verdicts besides the crashes: then it is the events that are bad, not the file. */
-	if (input->new_crashed_events >= ROLLOVER_CRASHED_EVENTS && input->new_crashed_events > input->new_verdicts)
+	if (input->new_crashed_events >= ROLLOVER_CRASHED_EVENTS &&
+	    input->new_crashed_events > input->new_verdicts)
 		return ROLLOVER_REFUSE;
 	return ROLLOVER_TRYING;
 }

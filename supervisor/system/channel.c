@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The channel's mechanics: sendmsg and recvmsg with descriptors, and a queue for what does not fit. Knows nothing of
- * verbs; called by every role.
+ * The channel's mechanics: sendmsg and recvmsg with descriptors, and a queue for what does not fit.
+ * Knows nothing of verbs; called by every role.
  */
 #include "system/channel.h"
 
@@ -29,7 +29,9 @@ union control {
 
 int channel_pair(int ret_fds[2])
 {
-	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ret_fds) < 0 ? -errno : 0;
+	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ret_fds) < 0
+		       ? -errno
+		       : 0;
 }
 
 void channel_open(struct channel *channel, int fd)
@@ -87,11 +89,13 @@ static int transmit(int fd, const void *data, size_t size, const int *fds, size_
 			return 0;
 		if (errno == EINTR)
 			continue;
-		return errno == EAGAIN || errno == ENOBUFS || errno == ETOOMANYREFS ? -EAGAIN : -EPIPE;
+		return errno == EAGAIN || errno == ENOBUFS || errno == ETOOMANYREFS ? -EAGAIN
+										    : -EPIPE;
 	}
 }
 
-int channel_send(struct channel *channel, const struct message *message, const int *fds, size_t n_fds)
+int channel_send(struct channel *channel, const struct message *message, const int *fds,
+		 size_t n_fds)
 {
 	size_t size = buf_size(&message->buf);
 	struct channel_packet *packet;
@@ -139,7 +143,8 @@ int channel_flush(struct channel *channel)
 {
 	while (channel->first) {
 		struct channel_packet *packet = channel->first;
-		int r = transmit(channel->fd, packet->data, packet->size, packet->fds, packet->n_fds);
+		int r = transmit(channel->fd, packet->data, packet->size, packet->fds,
+				 packet->n_fds);
 
 		if (r == -EAGAIN)
 			return 0;
@@ -150,8 +155,8 @@ int channel_flush(struct channel *channel)
 	return 0;
 }
 
-int channel_receive(struct channel *channel, struct message_view *ret_view, int ret_fds[CHANNEL_FDS_MAX],
-		    size_t *ret_n_fds)
+int channel_receive(struct channel *channel, struct message_view *ret_view,
+		    int ret_fds[CHANNEL_FDS_MAX], size_t *ret_n_fds)
 {
 	static uint8_t data[MESSAGE_MAX];
 	struct iovec iov = {data, sizeof data};
@@ -181,7 +186,8 @@ int channel_receive(struct channel *channel, struct message_view *ret_view, int 
 		close_all(ret_fds, n_fds);
 		return -EPIPE;
 	}
-	if ((msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || message_read(data, (size_t)size, ret_view) < 0) {
+	if ((msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
+	    message_read(data, (size_t)size, ret_view) < 0) {
 		close_all(ret_fds, n_fds);
 		return -EPROTO;
 	}

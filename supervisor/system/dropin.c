@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Looks at handler files without running a byte of them. Called by the supervisor, which decides what becomes of them.
+ * Looks at handler files without running a byte of them. Called by the supervisor, which decides
+ * what becomes of them.
  */
 #include "system/dropin.h"
 
@@ -21,8 +22,8 @@ static const struct {
 	const char *suffix;
 	const char *interpreter; /* for a file that is not executable; NULL: loaded, not run */
 } kinds[] = {
-	{".so", NULL},	   {".php", "php"}, {".sh", "sh"},  {".py", "python3"},
-	{".rb", "ruby"},   {".js", "node"}, {".pl", "perl"},
+	{".so", NULL},   {".php", "php"}, {".sh", "sh"},   {".py", "python3"},
+	{".rb", "ruby"}, {".js", "node"}, {".pl", "perl"},
 };
 
 static const char *suffix_of(const char *name)
@@ -53,7 +54,8 @@ bool dropin_type(const char *file_name, char ret_type[DROPIN_TYPE_MAX])
 	if (!length || length >= DROPIN_TYPE_MAX)
 		return false;
 	for (size_t i = 0; i < length; i++)
-		if (!strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-", file_name[i]))
+		if (!strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-",
+			    file_name[i]))
 			return false;
 	memcpy(ret_type, file_name, length);
 	ret_type[length] = '\0';
@@ -73,14 +75,16 @@ int dropin_stat(const char *path, struct dropin_stamp *ret_stamp)
 		return -errno;
 	if (!S_ISREG(st.st_mode))
 		return -EISDIR;
-	*ret_stamp = (struct dropin_stamp){st.st_dev, st.st_ino, (uint64_t)st.st_size,
-					   (int64_t)st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec};
+	*ret_stamp =
+		(struct dropin_stamp){st.st_dev, st.st_ino, (uint64_t)st.st_size,
+				      (int64_t)st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec};
 	return 0;
 }
 
 bool dropin_same(const struct dropin_stamp *a, const struct dropin_stamp *b)
 {
-	return a->device == b->device && a->inode == b->inode && a->size == b->size && a->changed_ns == b->changed_ns;
+	return a->device == b->device && a->inode == b->inode && a->size == b->size &&
+	       a->changed_ns == b->changed_ns;
 }
 
 static int trust_one(const char *path, uid_t owner, struct why *why)
@@ -90,10 +94,13 @@ static int trust_one(const char *path, uid_t owner, struct why *why)
 	if (lstat(path, &st) < 0)
 		return why_set(why, -errno, "%s: %s", path, strerror(errno));
 	if (st.st_uid && st.st_uid != owner)
-		return why_set(why, -EPERM, "%s belongs to user %u, who could change what runs; root or user %u must own it",
-			       path, st.st_uid, owner);
+		return why_set(
+			why, -EPERM,
+			"%s belongs to user %u, who could change what runs; root or user %u must own it",
+			path, st.st_uid, owner);
 	if ((st.st_mode & 022) && !(S_ISDIR(st.st_mode) && (st.st_mode & S_ISVTX) && !st.st_uid))
-		return why_set(why, -EPERM, "%s can be written by others (mode %04o); chmod go-w it", path,
+		return why_set(why, -EPERM,
+			       "%s can be written by others (mode %04o); chmod go-w it", path,
 			       st.st_mode & 07777);
 	return 0;
 }
@@ -133,10 +140,11 @@ int dropin_command(const char *path, const char **ret_interpreter, struct why *w
 		*ret_interpreter = kinds[i].interpreter;
 		return 0;
 	}
-	return why_set(why, -ENOEXEC,
-		       "%s is not executable, and its name ends with no suffix that Drover knows an interpreter for (.php "
-		       ".sh .py .rb .js .pl); chmod +x it",
-		       path);
+	return why_set(
+		why, -ENOEXEC,
+		"%s is not executable, and its name ends with no suffix that Drover knows an interpreter for (.php "
+		".sh .py .rb .js .pl); chmod +x it",
+		path);
 }
 
 int dropin_copy(const char *path, struct why *why)
@@ -157,7 +165,8 @@ int dropin_copy(const char *path, struct why *why)
 	}
 	while ((n = sendfile(to, from, NULL, 1 << 20)) > 0)
 		;
-	if (n < 0 || fcntl(to, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0) {
+	if (n < 0 ||
+	    fcntl(to, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0) {
 		error = -errno;
 		goto fail;
 	}

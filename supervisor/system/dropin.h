@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Handler files: which files of a directory are handlers and for which type, whether they may be trusted, how they are
- * run, and the private copy of a .so that is loaded instead of the file.
+ * Handler files: which files of a directory are handlers and for which type, whether they may be
+ * trusted, how they are run, and the private copy of a .so that is loaded instead of the file.
  */
 #ifndef DROVER_SYSTEM_DROPIN_H
 #define DROVER_SYSTEM_DROPIN_H
@@ -22,8 +22,9 @@ struct dropin_stamp {
 };
 
 /*
- * The type that a file of this name in a handlers directory serves: the name less one known suffix. False for what is no
- * handler: dotfiles, editors' and packagers' leftovers, names that cannot be a type's.
+ * The type that a file of this name in a handlers directory serves: the name less one known suffix.
+ * False for what is no handler: dotfiles, editors' and packagers' leftovers, names that cannot be a
+ * type's.
  */
 bool dropin_type(const char *file_name, char ret_type[DROPIN_TYPE_MAX]);
 
@@ -34,14 +35,16 @@ int dropin_stat(const char *path, struct dropin_stamp *ret_stamp);
 bool dropin_same(const struct dropin_stamp *a, const struct dropin_stamp *b);
 
 /*
- * Whether nobody but root and `owner` can change the file or replace it: it, its directory and all above, links resolved,
- * are owned by one of them and not writable by others (a sticky directory of root's excepted). 0, or -errno and who could.
+ * Whether nobody but root and `owner` can change the file or replace it: it, its directory and all
+ * above, links resolved, are owned by one of them and not writable by others (a sticky directory of
+ * root's excepted). 0, or -errno and who could.
  */
 int dropin_trust(const char *path, uid_t owner, struct why *why);
 
 /*
- * The command line that runs a script or executable: the file itself where it is executable, else the interpreter that its
- * suffix names before it. ret_interpreter is NULL or a static text. -ENOEXEC when neither fits.
+ * The command line that runs a script or executable: the file itself where it is executable, else
+ * the interpreter that its suffix names before it. ret_interpreter is NULL or a static text.
+ * -ENOEXEC when neither fits.
  */
 int dropin_command(const char *path, const char **ret_interpreter, struct why *why);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Encodes and decodes the frames of the event path. Pure but for memory; called by dispatchers, workers and whatever
- * hosts a handler.
+ * Encodes and decodes the frames of the event path. Pure but for memory; called by dispatchers,
+ * workers and whatever hosts a handler.
  */
 #include "system/frame.h"
 
@@ -31,7 +31,7 @@ struct verdict_head {
 	int64_t busy_us;
 };
 
-#define TEXTS 7
+#define TEXTS  7
 #define ABSENT UINT32_MAX
 
 static void put_head(struct buf *out, enum frame_kind kind, uint32_t sequence, size_t size)
@@ -41,7 +41,8 @@ static void put_head(struct buf *out, enum frame_kind kind, uint32_t sequence, s
 	buf_append(out, &head, sizeof head);
 }
 
-void frame_put(struct buf *out, enum frame_kind kind, uint32_t sequence, const void *payload, size_t size)
+void frame_put(struct buf *out, enum frame_kind kind, uint32_t sequence, const void *payload,
+	       size_t size)
 {
 	put_head(out, kind, sequence, size);
 	buf_append(out, payload, size);
@@ -58,14 +59,15 @@ static uint8_t *write_text(uint8_t *at, const char *text, uint32_t size)
 	return at + size + 1;
 }
 
-void frame_put_event(struct buf *out, enum frame_kind kind, uint32_t sequence, const struct drover_event *event,
-		     uint32_t limit_ms)
+void frame_put_event(struct buf *out, enum frame_kind kind, uint32_t sequence,
+		     const struct drover_event *event, uint32_t limit_ms)
 {
-	const char *texts[TEXTS] = {event->id,	    event->source,	    event->type,       event->time,
-				    event->subject, event->datacontenttype, event->traceparent};
+	const char *texts[TEXTS] = {event->id,         event->source,  event->type,
+				    event->time,       event->subject, event->datacontenttype,
+				    event->traceparent};
 	uint32_t sizes[TEXTS];
-	struct event_head head = {limit_ms, event->flags, event->attempt, (uint32_t)event->n_extensions,
-				  event->body_size};
+	struct event_head head = {limit_ms, event->flags, event->attempt,
+				  (uint32_t)event->n_extensions, event->body_size};
 	size_t size = sizeof head + event->body_size;
 	uint8_t *at;
 
@@ -89,8 +91,10 @@ void frame_put_event(struct buf *out, enum frame_kind kind, uint32_t sequence, c
 	for (size_t i = 0; i < TEXTS; i++)
 		at = write_text(at, texts[i], sizes[i]);
 	for (size_t i = 0; i < event->n_extensions; i++) {
-		at = write_text(at, event->extensions[i].name, (uint32_t)strlen(event->extensions[i].name));
-		at = write_text(at, event->extensions[i].value, (uint32_t)strlen(event->extensions[i].value));
+		at = write_text(at, event->extensions[i].name,
+				(uint32_t)strlen(event->extensions[i].name));
+		at = write_text(at, event->extensions[i].value,
+				(uint32_t)strlen(event->extensions[i].value));
 	}
 	if (event->body_size)
 		memcpy(at, event->body, event->body_size);
@@ -100,7 +104,8 @@ void frame_put_event(struct buf *out, enum frame_kind kind, uint32_t sequence, c
 void frame_put_verdict(struct buf *out, uint32_t sequence, const struct frame_verdict *verdict)
 {
 	size_t reason_size = strnlen(verdict->reason, sizeof verdict->reason - 1);
-	struct verdict_head head = {verdict->verdict, (uint32_t)reason_size, verdict->delay_ms, verdict->busy_us};
+	struct verdict_head head = {verdict->verdict, (uint32_t)reason_size, verdict->delay_ms,
+				    verdict->busy_us};
 
 	put_head(out, FRAME_VERDICT, sequence, sizeof head + reason_size);
 	buf_append(out, &head, sizeof head);
@@ -123,7 +128,8 @@ int frame_next(const struct buf *in, size_t payload_max, struct frame *ret_frame
 		return -EPROTO;
 	if (buf_size(in) - sizeof head < head.size)
 		return 0;
-	*ret_frame = (struct frame){head.kind, head.sequence, buf_front(in) + sizeof head, head.size};
+	*ret_frame =
+		(struct frame){head.kind, head.sequence, buf_front(in) + sizeof head, head.size};
 	return 1;
 }
 
@@ -153,12 +159,13 @@ static int read_text(const uint8_t **at, size_t *left, const char **ret_text)
 	return 0;
 }
 
-int frame_get_event(const struct frame *frame, struct drover_event *ret_event, struct drover_attribute *attributes,
-		    uint32_t *ret_limit_ms)
+int frame_get_event(const struct frame *frame, struct drover_event *ret_event,
+		    struct drover_attribute *attributes, uint32_t *ret_limit_ms)
 {
 	struct drover_event event = {.size = sizeof event};
-	const char **texts[TEXTS] = {&event.id,	     &event.source,	     &event.type,	&event.time,
-				     &event.subject, &event.datacontenttype, &event.traceparent};
+	const char **texts[TEXTS] = {&event.id,         &event.source,  &event.type,
+				     &event.time,       &event.subject, &event.datacontenttype,
+				     &event.traceparent};
 	const uint8_t *at = frame->payload;
 	size_t left = frame->size;
 	struct event_head head;
@@ -175,7 +182,8 @@ int frame_get_event(const struct frame *frame, struct drover_event *ret_event, s
 			return -EPROTO;
 	for (uint32_t i = 0; i < head.n_extensions; i++)
 		if (read_text(&at, &left, &attributes[i].name) < 0 ||
-		    read_text(&at, &left, &attributes[i].value) < 0 || !attributes[i].name || !attributes[i].value)
+		    read_text(&at, &left, &attributes[i].value) < 0 || !attributes[i].name ||
+		    !attributes[i].value)
 			return -EPROTO;
 	if (left != head.body_size)
 		return -EPROTO;

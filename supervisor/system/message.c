@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Encodes and decodes messages: per field a type byte, a key length byte, a 32-bit value size, the key and the value,
- * both texts with their NUL. The first field is the verb, under the empty key. Called by every role.
+ * Encodes and decodes messages: per field a type byte, a key length byte, a 32-bit value size, the
+ * key and the value, both texts with their NUL. The first field is the verb, under the empty key.
+ * Called by every role.
  */
 #include "system/message.h"
 
@@ -12,7 +13,8 @@
 
 #define HEAD 6 /* type, key length, value size */
 
-static void add(struct message *message, enum message_type type, const char *key, const void *value, size_t size)
+static void add(struct message *message, enum message_type type, const char *key, const void *value,
+		size_t size)
 {
 	size_t key_size = strlen(key);
 	uint32_t wire = (uint32_t)size;
@@ -76,7 +78,8 @@ void message_free(struct message *message)
 }
 
 /* Reads the field at *position and moves on; false at the end and on anything malformed. */
-static bool take(const uint8_t *data, size_t size, size_t *position, struct message_field *ret_field)
+static bool take(const uint8_t *data, size_t size, size_t *position,
+		 struct message_field *ret_field)
 {
 	struct message_field field = {0};
 	const uint8_t *at = data + *position;
@@ -154,7 +157,8 @@ int message_read(const void *data, size_t size, struct message_view *ret_view)
 	return 0;
 }
 
-bool message_next(const struct message_view *view, size_t *position, struct message_field *ret_field)
+bool message_next(const struct message_view *view, size_t *position,
+		  struct message_field *ret_field)
 {
 	return take(view->data, view->size, position, ret_field);
 }
@@ -177,7 +181,8 @@ const char *message_text(const struct message_view *view, const char *key, const
 {
 	struct message_field field;
 
-	return message_find(view, key, &field) && field.type == MESSAGE_TEXT ? field.text : fallback;
+	return message_find(view, key, &field) && field.type == MESSAGE_TEXT ? field.text
+									     : fallback;
 }
 
 int64_t message_int(const struct message_view *view, const char *key, int64_t fallback)
@@ -186,8 +191,9 @@ int64_t message_int(const struct message_view *view, const char *key, int64_t fa
 
 	if (!message_find(view, key, &field))
 		return fallback;
-	return field.type == MESSAGE_INT || field.type == MESSAGE_FLAG || field.type == MESSAGE_REAL ? field.number
-												      : fallback;
+	return field.type == MESSAGE_INT || field.type == MESSAGE_FLAG || field.type == MESSAGE_REAL
+		       ? field.number
+		       : fallback;
 }
 
 double message_real(const struct message_view *view, const char *key, double fallback)

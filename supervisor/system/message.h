@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Messages between Drover's processes: a verb and named, typed fields. They are built into a buffer, sent whole (see
- * system/channel.h) and read in place. A reader trusts nothing: message_read checks every length before a field is
- * looked at. The same key may occur several times; that is how lists travel.
+ * Messages between Drover's processes: a verb and named, typed fields. They are built into a
+ * buffer, sent whole (see system/channel.h) and read in place. A reader trusts nothing:
+ * message_read checks every length before a field is looked at. The same key may occur several
+ * times; that is how lists travel.
  */
 #ifndef DROVER_SYSTEM_MESSAGE_H
 #define DROVER_SYSTEM_MESSAGE_H
@@ -21,7 +22,8 @@ struct message {
 
 /* Building. Keys are at most 255 bytes. A failed allocation shows when the message is sent. */
 void message_start(struct message *message, const char *verb); /* of a zeroed or used struct */
-void message_add_text(struct message *message, const char *key, const char *value); /* NULL adds nothing */
+void message_add_text(struct message *message, const char *key,
+		      const char *value); /* NULL adds nothing */
 void message_add_int(struct message *message, const char *key, int64_t value);
 void message_add_real(struct message *message, const char *key, double value);
 void message_add_flag(struct message *message, const char *key, bool value);
@@ -58,10 +60,12 @@ struct message_view {
 int message_read(const void *data, size_t size, struct message_view *ret_view); /* 0 or -EPROTO */
 
 /* All fields but the verb, in order: start with *position = 0; false at the end. */
-bool message_next(const struct message_view *view, size_t *position, struct message_field *ret_field);
+bool message_next(const struct message_view *view, size_t *position,
+		  struct message_field *ret_field);
 
 /* The first field of that key; false and *ret_field untouched when there is none. */
-bool message_find(const struct message_view *view, const char *key, struct message_field *ret_field);
+bool message_find(const struct message_view *view, const char *key,
+		  struct message_field *ret_field);
 
 /* The first field of that key and a fitting type, else the fallback. */
 const char *message_text(const struct message_view *view, const char *key, const char *fallback);

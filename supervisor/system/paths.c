@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Finds Drover's own files from where the running program lies: a build tree has the roles beside droverd, an
- * installation has them in libexec.
+ * Finds Drover's own files from where the running program lies: a build tree has the roles beside
+ * droverd, an installation has them in libexec.
  */
 #include "system/paths.h"
 
@@ -23,7 +23,8 @@ int paths_find(struct paths *ret_paths, struct why *why)
 	char *slash;
 
 	if (size < 0)
-		return why_set(why, -errno, "/proc/self/exe: %s; is /proc mounted?", strerror(errno));
+		return why_set(why, -errno, "/proc/self/exe: %s; is /proc mounted?",
+			       strerror(errno));
 	self[size] = '\0';
 	slash = strrchr(self, '/');
 	*slash = '\0';
@@ -41,11 +42,14 @@ int paths_find(struct paths *ret_paths, struct why *why)
 	return 0;
 }
 
-int paths_plugin(const struct paths *paths, const char *kind, const char *name, char path[PATH_MAX], struct why *why)
+int paths_plugin(const struct paths *paths, const char *kind, const char *name, char path[PATH_MAX],
+		 struct why *why)
 {
 	if (!*name || name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-")])
-		return why_set(why, -EINVAL, "\"%s\" is no plugin's name: lower-case letters, digits, _ and - are allowed",
-			       name);
+		return why_set(
+			why, -EINVAL,
+			"\"%s\" is no plugin's name: lower-case letters, digits, _ and - are allowed",
+			name);
 	if (snprintf(path, PATH_MAX, "%s/%s/%s.so", paths->plugins, kind, name) >= PATH_MAX)
 		return why_set(why, -ENAMETOOLONG, "the path of plugin %s is too long", name);
 	return 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The birth of child processes, and what must be true of them before any other code runs. Children never return up the
- * parent's stack: they exec or _exit. Called by the supervisor, by templates and by droverctl.
+ * The birth of child processes, and what must be true of them before any other code runs. Children
+ * never return up the parent's stack: they exec or _exit. Called by the supervisor, by templates
+ * and by droverctl.
  */
 #include "system/process.h"
 
@@ -55,7 +56,10 @@ static int drop_capabilities(void)
 	struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
 	struct __user_cap_data_struct data[2] = {0};
 
-	/* The bounding set can only be emptied by who may do so; without privileges it gives nothing away. */
+	/*
+	 * The bounding set can only be emptied by who may do so; without privileges it gives
+	 * nothing away.
+	 */
 	for (int cap = 0; cap <= 63; cap++)
 		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 && errno != EINVAL)
@@ -73,9 +77,11 @@ int process_drop(const struct process_user *user, struct why *why)
 	if (setgroups(user->n_groups, user->groups) < 0)
 		return why_set(why, -errno, "set supplementary groups: %s", strerror(errno));
 	if (setresgid(user->gid, user->gid, user->gid) < 0)
-		return why_set(why, -errno, "change to group %d: %s", (int)user->gid, strerror(errno));
+		return why_set(why, -errno, "change to group %d: %s", (int)user->gid,
+			       strerror(errno));
 	if (setresuid(user->uid, user->uid, user->uid) < 0)
-		return why_set(why, -errno, "change to user %d: %s", (int)user->uid, strerror(errno));
+		return why_set(why, -errno, "change to user %d: %s", (int)user->uid,
+			       strerror(errno));
 	r = drop_capabilities();
 	if (r < 0)
 		return why_set(why, r, "drop capabilities: %s", strerror(-r));
@@ -94,7 +100,10 @@ static int arrange_fds(const struct process_spec *spec, int report)
 	int moved[FDS_MAX + 2];
 	size_t n = 0;
 
-	/* First out of the way of 3, 4, …, then into place; the program and the report pipe come last. */
+	/*
+	 * First out of the way of 3, 4, …, then into place; the program and the report pipe come
+	 * last.
+	 */
 	for (size_t i = 0; i < spec->n_fds + 2; i++) {
 		int fd = i < spec->n_fds ? spec->fds[i] : i == spec->n_fds ? spec->program : report;
 
@@ -120,17 +129,22 @@ static void child(const struct process_spec *spec, pid_t parent, int report)
 	int null;
 
 	process_reset_signals();
-	/* Its own group: a terminal's Ctrl-C is for droverd alone, which then ends its children in order. */
+	/*
+	 * Its own group: a terminal's Ctrl-C is for droverd alone, which then ends its children in
+	 * order.
+	 */
 	setpgid(0, 0);
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) {
-		failure.error = why_set(&failure.why, -errno, "open /dev/null: %s", strerror(errno));
+		failure.error =
+			why_set(&failure.why, -errno, "open /dev/null: %s", strerror(errno));
 		goto out;
 	}
 	failure.error = arrange_fds(spec, report);
 	report = program + 1;
 	if (failure.error < 0) {
-		why_set(&failure.why, failure.error, "arrange descriptors: %s", strerror(-failure.error));
+		why_set(&failure.why, failure.error, "arrange descriptors: %s",
+			strerror(-failure.error));
 		goto out;
 	}
 	for (size_t i = 0; i < spec->n_limits; i++) {
@@ -152,8 +166,8 @@ static void child(const struct process_spec *spec, pid_t parent, int report)
 		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	}
 	if (chdir(spec->working_directory ? spec->working_directory : "/") < 0) {
-		failure.error = why_set(&failure.why, -errno, "change to directory %s: %s", spec->working_directory,
-					strerror(errno));
+		failure.error = why_set(&failure.why, -errno, "change to directory %s: %s",
+					spec->working_directory, strerror(errno));
 		goto out;
 	}
 	if (!process_tie(spec->death_signal, parent))

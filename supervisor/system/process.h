@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Starts a program of Drover's as a child: descriptors, limits, user, parent-death signal, in the order that DESIGN §2
- * gives; also the pieces that a forked worker needs, and the end of what children leave behind.
+ * Starts a program of Drover's as a child: descriptors, limits, user, parent-death signal, in the
+ * order that DESIGN §2 gives; also the pieces that a forked worker needs, and the end of what
+ * children leave behind.
  */
 #ifndef DROVER_SYSTEM_PROCESS_H
 #define DROVER_SYSTEM_PROCESS_H
@@ -33,28 +34,33 @@ struct process_spec {
 	const struct process_user *user; /* NULL: stay who we are */
 	const struct process_limit *limits;
 	size_t n_limits;
-	int nice;                     /* added to our own */
-	char *const *environment;     /* the whole of it */
+	int nice;                      /* added to our own */
+	char *const *environment;      /* the whole of it */
 	const char *working_directory; /* NULL: / */
-	int death_signal;             /* that the child gets when we die; it exits if we are gone already */
+	/* that the child gets when we die; it exits if we are gone already */
+	int death_signal;
 };
 
 /*
- * Forks and executes. 0 with the pid, once the exec succeeded; else -errno and what could not be done ("change to user 33").
- * All signals have their default action in the child and none is blocked; stdin is /dev/null; stdout is our stderr.
+ * Forks and executes. 0 with the pid, once the exec succeeded; else -errno and what could not be
+ * done ("change to user 33"). All signals have their default action in the child and none is
+ * blocked; stdin is /dev/null; stdout is our stderr.
  */
 int process_spawn(const struct process_spec *spec, pid_t *ret_pid, struct why *why);
 
 /*
- * In a child just forked: drops to the user, all capabilities (bounding set too, where permitted) and sets no_new_privs.
- * 0 or -errno with the step in `why`.
+ * In a child just forked: drops to the user, all capabilities (bounding set too, where permitted)
+ * and sets no_new_privs. 0 or -errno with the step in `why`.
  */
 int process_drop(const struct process_user *user, struct why *why);
 
 /* Sets the parent-death signal; then false when `parent` is not (any more) our parent. */
 bool process_tie(int signal, pid_t parent);
 
-/* Writes `title` over the argv[0] that this process was started with, as far as that reaches, and names the thread. */
+/*
+ * Writes `title` over the argv[0] that this process was started with, as far as that reaches, and
+ * names the thread.
+ */
 void process_rename(const char *title, const char *name);
 
 /* Room that a spawned title has for later process_rename, bytes. */
@@ -67,8 +73,9 @@ void process_close_from(int first);
 void process_reset_signals(void);
 
 /*
- * Calls `known` for each child of this process; for which it says false gets SIGKILL: what an ended child left behind and
- * was handed to us as a subreaper. Returns how many got it; -errno when the children cannot be listed.
+ * Calls `known` for each child of this process; for which it says false gets SIGKILL: what an ended
+ * child left behind and was handed to us as a subreaper. Returns how many got it; -errno when the
+ * children cannot be listed.
  */
 int process_kill_strangers(bool (*known)(void *context, pid_t pid), void *context);
 

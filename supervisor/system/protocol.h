@@ -1,85 +1,110 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What Drover's processes say to each other: the verbs and fields of every channel. This file is the contract; it has no
- * code. Times are milliseconds; a field in [brackets] may be left out; "x*" occurs any number of times. Unknown fields are
- * ignored, unknown verbs are a defect and end the connection.
+ * What Drover's processes say to each other: the verbs and fields of every channel. This file is
+ * the contract; it has no code. Times are milliseconds; a field in [brackets] may be left out;
+ * "x*" occurs any number of times. Unknown fields are ignored, unknown verbs too.
  *
  * Every role, with the supervisor, on fd 3
- *   → ping {n}                       must be answered by  ← pong {n}  in time, or the process is killed
- *   → setup {…}                      the first message; fields per role below
- *   ← ready {}                       the role works
- *   ← failed {why}                   it cannot; it exits with status 1
+ *   → ping {n}              must be answered by  ← pong {n}  in time, or the process is killed
+ *   → setup {…}             the first message; fields per role below
+ *   ← ready {}              the role works
+ *   ← failed {why}          it cannot; it exits with status 1
  *
- * Fields of a broker in setup (gauge, dispatcher, errand):
- *   broker (its name), plugin (its name), plugin_path, set.NAME* (its settings as in the configuration),
- *   state_dir, node, instance
- * Fields of a queue: type, queue, bind*, retry_first_ms, retry_factor_percent, retry_cap_ms, exclusive
+ * Fields of a broker (gauge, dispatcher, errand): broker (its name), plugin (its name),
+ *   plugin_path, set.NAME* (its settings as in the configuration), state_dir, node, instance
+ * Fields of a queue: type, queue, bind*, retry_first_ms, retry_factor_percent, retry_cap_ms,
+ *   exclusive, content_type, max_bytes, required*
  *
  * gauge
  *   → setup {broker fields, interval_ms}
- *   → queue {queue}                  sample this one from now on, and at once
+ *   → queue {queue}         sample this one from now on, and at once
  *   → forget {queue}
  *   ← broker {state (enum drover_broker_state), sentence}
- *   ← depth {queue, ready, delayed, dead, oldest_ms, useful_max, includes_held}     -1: unknown; on change, or every 5 s
+ *   ← depth {queue, ready, delayed, dead, oldest_ms, useful_max, includes_held}
+ *                           -1: unknown; on change, or every 5 s
  *
  * registrar
- *   → setup {plugin, plugin_path, set.NAME*, node, cluster}
+ *   → setup {plugin, plugin_path, set.NAME*, node, node_id, cluster, version}
  *   ← registry {state ("UP", "SUSPENDED", "LOST"), sentence}
  *
  * dispatcher
- *   → setup {broker fields, queue fields, policy fields (below), uid of the type's user in kill_uid}
- *   → policy {policy fields}         a live change
- *   → template {generation, trial} + fd of the link; newest generation gets all new workers. trial: an older generation
- *                                    goes on until this one is proven by the supervisor's  → prove {generation}
- *   → target {workers}               keep as many workers; shed idle ones only
- *   → broker {state, sentence}       what the gauge found; reconnect at once when it is UP
- *   → pause {} → resume {}           hand nothing out; give back what is not handed out
- *   → drain {}                       take nothing more, let busy workers finish (up to stop_timeout_ms), give the rest back,
- *                                    settle, then  ← drained {}  and exit 0
- *   → kick {pid}                     end this worker; its event is retried as if it had crashed
- *   → ps {ask}                       ← row {ask, pid, generation, state ("starting", "idle", "busy", "ending"), [id, attempt,
- *                                    elapsed_ms], events, memory_bytes} …  ← end {ask}
- *   ← report {…}                     at most every 100 ms, on change; at once when the first event was handled, when mode or
- *                                    broker_state changed, or when all workers became busy; at least every 2 s while it lives:
- *       broker_state, broker_sentence, mode ("normal", "probe", "paused", "draining"), mode_until_ms (time left),
- *       starting, ready, busy, idle_low (the fewest idle since the last report), held (taken, not handed out),
- *       in_flight (handed out), handled (settled for good or to retry, ever; monotonic in this process), done, failed, rejected,
- *       crashed, timed_out, retried, dead, skipped (inbox), emitted (all monotonic), handling_us (smoothed time of an event in a
- *       handler; -1 unknown), oldest_wait_ms, handle_histogram, wait_histogram (policy/histogram.h, encoded, since start),
- *       generation, generation_outcomes, generation_crashes (of the newest generation), last_error, log_dropped
- *   ← retired {generation}           no worker of it is left; its link is closed
+ *   → setup {broker fields, queue fields, policy fields}
+ *   → policy {policy fields}          a live change
+ *   → template {generation, trial} + fd of the link
+ *                           The newest generation gets all new workers, older ones drain. With
+ *                           `trial` the older generation is kept until the supervisor says
+ *                           prove {generation}: then it drains
+ *   → revert {generation}   the generation on trial was refused: its idle workers are stopped, its
+ *                           busy ones finish, and the one before it serves again
+ *   → target {workers}      keep as many workers; shed idle ones only
+ *   → broker {state, sentence}  what the gauge found; reconnect at once when it is UP
+ *   → pause {}  → resume {} hand nothing out; give back what is not handed out
+ *   → drain {}              take nothing more, let busy workers finish (up to stop_timeout_ms), give
+ *                           the rest back, settle, then  ← drained {}  and exit 0
+ *   → kick {pid}            end this worker; its event is retried as if it had crashed
+ *   → ps {ask}
+ *   ← row {ask, pid, generation, state ("starting", "idle", "busy", "ending"), [id, attempt,
+ *          elapsed_ms], events, age_ms, memory_bytes} …  ← end {ask}
+ *   ← report {…}            at most every 100 ms, on change; at once when the first event was
+ *                           handled, when mode or broker_state changed, or when all workers became
+ *                           busy; at least every 2 s while it lives:
+ *       broker_state, broker_sentence, mode ("normal", "probe", "paused", "draining"),
+ *       mode_until_ms (time left), starting, ready, busy, idle_low (the fewest idle since the last
+ *       report), held (taken, not handed out), in_flight (handed out), handled (settled for good or
+ *       to retry, ever), done, failed, rejected, crashed, timed_out, retried, dead, skipped (by the
+ *       inbox), emitted (all monotonic in this process), handling_us (smoothed time of an event in
+ *       a handler; -1: unknown), oldest_wait_ms, handle_histogram, wait_histogram
+ *       (policy/histogram.h, encoded, since start), generation, generation_outcomes,
+ *       generation_crashes (distinct events), generation_failed_starts (in a row; all three of the
+ *       newest generation), last_error, log_dropped
+ *   ← retired {generation}  no worker of it is left; its link is closed
  *
- * Policy fields: timeout_ms, stop_timeout_ms, max_attempts, retry_first_ms, retry_factor_percent, retry_cap_ms, brake ("auto",
- *   "off"), inbox ("none", "sqlite"), inbox_key, inbox_keep_ms, recycle_events, recycle_age_ms, recycle_bytes, content_type,
- *   max_bytes, required*, handler (its file's name, for logs), consumer (mode "consumer": later)
+ * Policy fields: timeout_ms, stop_timeout_ms, max_attempts, retry_first_ms, retry_factor_percent,
+ *   retry_cap_ms, brake ("auto", "off"), inbox ("none", "sqlite"), inbox_key, inbox_keep_ms,
+ *   recycle_events, recycle_age_ms, recycle_bytes, content_type, max_bytes, required*,
+ *   handler (its file's name, for logs)
  *
  * template, with the supervisor on fd 3
- *   → setup {type, generation, handler ("so" or the name of an in-tree handler plugin, "exec"), plugin_path, file (the name
- *            people know), trial, set.NAME*} + [fd: the sealed memfd of a .so]
- *   ← ready {load_ms}                loaded and checked: one thread, no new socket. With `trial` it then exits 0
+ *   → setup {type, generation, handler ("so", or the name of an in-tree handler plugin: "exec"),
+ *            plugin_path, file (the name people know), trial, set.NAME*}
+ *            + [fd: the sealed memfd of a .so]
+ *   ← ready {load_ms}       loaded and checked: one thread, no new socket. With `trial` it exits 0
  *   ← failed {why}
  * template, with the dispatcher on fd 4, the link
  *   → fork {slot} + 2 fds: the worker's socket, and the pipe for its stdout and stderr
  *   ← forked {slot, pid}   ← unforked {slot, why}
  *   → signal {slot, signal}
  *   ← exited {slot, status (of waitpid), memory_bytes (ru_maxrss)}
- *   The link's end: the dispatcher is gone or has retired this generation; workers are killed, the template exits.
+ *   The link's end: the dispatcher is gone or has retired this generation; workers are killed, the
+ *   template exits.
  *
  * api
  *   → setup {node, version, read_only} + fd: the listening socket
  *   ← ask {ask, command, uid, pid, arg.NAME*}
- *   → row {ask, row ("node", "type", "broker", …), …}        keys with dots are nested objects in JSON
+ *   → row {ask, row ("node", "type", "broker", …), …}  keys with dots are nested objects in JSON
  *   → end {ask, status (0, or -errno), [why]}
  *   → errand {ask} + fd: a channel to an errand that now serves the request (below)
- *   ← cancel {ask}                   the client went away
+ *   ← cancel {ask}          the client went away
  *
  * errand
- *   → setup {errand ("publish", "dead", "declare", "check"), arg.NAME*, broker fields, queue fields …} then  → queue {queue fields}
- *     for each further type, → go {} + [fd: the channel to the api, if somebody waits there]
- *   with the api: → data {data} … → eof {}      the body of the request, at most 32 KiB a message
- *                 ← data {data} …               the body of the answer
- *                 ← end {status, [why]}         and the errand exits
- *   without an api (declare, check at start) the supervisor gets  ← end {status, why, …}
+ *   → setup {errand ("publish", "dead", "declare", "check"), arg.NAME*, broker fields} then
+ *   → queue {queue fields} for each type of the broker
+ *   → go {} + [fd: the channel to the api, if somebody waits there]
+ *   with the api: → data {data} … → eof {}   the body of the request, at most 32 KiB a message
+ *                 ← data {data} …            the body of the answer
+ *                 ← end {status (0, or -errno), [why]}   and the errand exits
+ *   without an api (declare, check) the supervisor gets  ← end {status, [why]}
+ *
+ *   publish: arg.type, arg.format ("event": the body of the request is the event's; "ndjson": a
+ *     CloudEvents JSON object a line, `type` defaults to arg.type), [arg.id, arg.source,
+ *     arg.subject, arg.time, arg.datacontenttype, arg.traceparent, arg.delay_ms]. The answer is one
+ *     JSON object {"published": n, "ids": [the first 100]}; a refused line ends the errand with its
+ *     number in `why`, what went before it is published and counted.
+ *   dead: arg.type, arg.action ("list", "show", "export", "replay", "purge"), selection: [arg.id*,
+ *     arg.reason (a part of it), arg.before, arg.after (RFC 3339, of the last attempt), arg.limit],
+ *     [arg.rate (events per second)]. list: a JSON object a line {key, id, source, type, time,
+ *     subject, attempts, reason, node, first, last, size}; show and export: CloudEvents JSON objects
+ *     with these besides under "drover"; replay and purge: {"replayed": n} and {"purged": n}.
  */
 #ifndef DROVER_SYSTEM_PROTOCOL_H
 #define DROVER_SYSTEM_PROTOCOL_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The skeleton of a role: Drover's processes differ in what they do with a message, not in how they begin, answer pings
- * and end. Logs only why a role cannot start.
+ * The skeleton of a role: Drover's processes differ in what they do with a message, not in how they
+ * begin, answer pings and end. Logs only why a role cannot start.
  */
 #include "system/role.h"
 
@@ -87,7 +87,8 @@ void endpoint_close(struct endpoint *endpoint)
 	channel_close(&endpoint->channel);
 }
 
-int endpoint_send_fds(struct endpoint *endpoint, const struct message *message, const int *fds, size_t n_fds)
+int endpoint_send_fds(struct endpoint *endpoint, const struct message *message, const int *fds,
+		      size_t n_fds)
 {
 	int r = channel_send(&endpoint->channel, message, fds, n_fds);
 
@@ -101,7 +102,8 @@ int endpoint_send(struct endpoint *endpoint, const struct message *message)
 	return endpoint_send_fds(endpoint, message, NULL, 0);
 }
 
-static void on_supervisor_message(void *context, const struct message_view *view, const int *fds, size_t n_fds)
+static void on_supervisor_message(void *context, const struct message_view *view, const int *fds,
+				  size_t n_fds)
 {
 	struct role *role = context;
 	struct message pong = {0};
@@ -130,8 +132,11 @@ void role_open(struct role *role, const char *name)
 
 	log_open(name);
 	prctl(PR_SET_NAME, name);
-	if (getsockopt(ROLE_CHANNEL_FD, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0 || domain != AF_UNIX) {
-		fprintf(stderr, "%s is a part of Drover that droverd starts; it does nothing by itself\n", name);
+	if (getsockopt(PROTOCOL_CHANNEL_FD, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0 ||
+	    domain != AF_UNIX) {
+		fprintf(stderr,
+			"%s is a part of Drover that droverd starts; it does nothing by itself\n",
+			name);
 		exit(2);
 	}
 #if !defined(__SANITIZE_ADDRESS__)
@@ -146,7 +151,7 @@ void role_open(struct role *role, const char *name)
 	role->supervisor.message = on_supervisor_message;
 	role->supervisor.ended = on_supervisor_ended;
 	role->supervisor.context = role;
-	r = endpoint_open(&role->supervisor, role->event, ROLE_CHANNEL_FD);
+	r = endpoint_open(&role->supervisor, role->event, PROTOCOL_CHANNEL_FD);
 	if (r < 0) {
 		log_error("cannot listen to the supervisor: %s", strerror(-r));
 		exit(1);

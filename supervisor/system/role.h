@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the roles with an event loop (all but the template) share: the start of the program, the channel to the
- * supervisor on fd 3, answers to its pings, and a channel as a source of the loop.
+ * What the roles with an event loop (all but the template) share: the start of the program, the
+ * channel to the supervisor on fd 3, answers to its pings, and a channel as a source of the loop.
  */
 #ifndef DROVER_SYSTEM_ROLE_H
 #define DROVER_SYSTEM_ROLE_H
@@ -10,44 +10,55 @@
 #include <systemd/sd-event.h>
 
 #include "system/channel.h"
-
-#define ROLE_CHANNEL_FD 3
+#include "system/protocol.h"
 
 /* A channel in an sd-event loop. Its owner keeps it at one address until endpoint_close. */
 struct endpoint {
 	struct channel channel;
 	sd_event_source *source;
 	/* The descriptors belong to the callee. */
-	void (*message)(void *context, const struct message_view *view, const int *fds, size_t n_fds);
-	/* The other end is gone, or sent garbage (error -EPIPE or -EPROTO); the endpoint is closed already. */
+	void (*message)(void *context, const struct message_view *view, const int *fds,
+			size_t n_fds);
+	/*
+	 * The other end is gone, or sent garbage (error -EPIPE or -EPROTO); the endpoint is closed
+	 * already.
+	 */
 	void (*ended)(void *context, int error);
 	void *context;
 };
 
-int endpoint_open(struct endpoint *endpoint, sd_event *event, int fd); /* callbacks and context are set; takes fd */
-void endpoint_close(struct endpoint *endpoint); /* also from within its callbacks; safe when closed or zeroed */
+int endpoint_open(struct endpoint *endpoint, sd_event *event,
+		  int fd); /* callbacks and context are set; takes fd */
+void endpoint_close(
+	struct endpoint *endpoint); /* also from within its callbacks; safe when closed or zeroed */
 
-/* channel_send, and waits for writability when something was queued. A gone peer is told by `ended`, later. */
+/*
+ * channel_send, and waits for writability when something was queued. A gone peer is told by
+ * `ended`, later.
+ */
 int endpoint_send(struct endpoint *endpoint, const struct message *message);
-int endpoint_send_fds(struct endpoint *endpoint, const struct message *message, const int *fds, size_t n_fds);
+int endpoint_send_fds(struct endpoint *endpoint, const struct message *message, const int *fds,
+		      size_t n_fds);
 
 struct role {
 	sd_event *event;
 	struct endpoint supervisor;
 	/* Every message of the supervisor but pings, which are answered here. */
-	void (*message)(void *context, const struct message_view *view, const int *fds, size_t n_fds);
+	void (*message)(void *context, const struct message_view *view, const int *fds,
+			size_t n_fds);
 	void *context;
 };
 
 /*
- * Starts a role: names the process, ignores SIGPIPE, makes the loop and takes fd 3. When the supervisor's end closes,
- * the process exits at once with status 0: its children follow by their own channels. Exits with a message on stderr when
- * it was not started by droverd.
+ * Starts a role: names the process, ignores SIGPIPE, makes the loop and takes fd 3. When the
+ * supervisor's end closes, the process exits at once with status 0: its children follow by their
+ * own channels. Exits with a message on stderr when it was not started by droverd.
  */
 void role_open(struct role *role, const char *name);
 int role_run(struct role *role); /* until sd_event_exit; the exit code */
 
 /* {"failed", why}, flushed; then exits with status 1. */
-__attribute__((noreturn, format(printf, 2, 3))) void role_fail(struct role *role, const char *format, ...);
+__attribute__((noreturn, format(printf, 2, 3))) void role_fail(struct role *role,
+							       const char *format, ...);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Validates a plugin's settings against its rows and keeps the values the plugin asks for. Called by every process that
- * opens a plugin; the supervisor never does.
+ * Validates a plugin's settings against its rows and keeps the values the plugin asks for. Called
+ * by every process that opens a plugin; the supervisor never does.
  */
 #include "system/settings.h"
 
@@ -64,8 +64,8 @@ static const char *const *host_list(const struct drover_host *host, const char *
 	return value && value->list ? (const char *const *)value->list : empty;
 }
 
-__attribute__((format(printf, 3, 4))) static void host_log(const struct drover_host *host, int level,
-							   const char *format, ...)
+__attribute__((format(printf, 3, 4))) static void host_log(const struct drover_host *host,
+							   int level, const char *format, ...)
 {
 	const struct settings *settings = (const struct settings *)(const void *)host;
 	char line[1024];
@@ -86,7 +86,8 @@ static int host_draining(const struct drover_host *host)
 	return settings->draining ? settings->draining(settings->context) : 0;
 }
 
-static int check_bounds(const struct drover_option *option, const char *shown, int64_t number, struct why *why)
+static int check_bounds(const struct drover_option *option, const char *shown, int64_t number,
+			struct why *why)
 {
 	char low[UNITS_TEXT_MAX], high[UNITS_TEXT_MAX];
 
@@ -105,10 +106,12 @@ static int check_bounds(const struct drover_option *option, const char *shown, i
 		snprintf(low, sizeof low, "%" PRId64, option->min);
 		snprintf(high, sizeof high, "%" PRId64, option->max);
 	}
-	return why_set(why, -ERANGE, "%s = %s is out of range: %s to %s is allowed", option->name, shown, low, high);
+	return why_set(why, -ERANGE, "%s = %s is out of range: %s to %s is allowed", option->name,
+		       shown, low, high);
 }
 
-static int parse_number(const struct drover_option *option, const char *text, int64_t *ret_number, struct why *why)
+static int parse_number(const struct drover_option *option, const char *text, int64_t *ret_number,
+			struct why *why)
 {
 	char *end;
 	int r = 0;
@@ -118,23 +121,27 @@ static int parse_number(const struct drover_option *option, const char *text, in
 		errno = 0;
 		*ret_number = strtoll(text, &end, 10);
 		if (errno || end == text || *end)
-			return why_set(why, -EINVAL, "%s = \"%s\" is not a whole number", option->name, text);
+			return why_set(why, -EINVAL, "%s = \"%s\" is not a whole number",
+				       option->name, text);
 		break;
 	case DROVER_OPTION_BOOL:
 		if (strcmp(text, "true") && strcmp(text, "false"))
-			return why_set(why, -EINVAL, "%s = \"%s\" is neither true nor false", option->name, text);
+			return why_set(why, -EINVAL, "%s = \"%s\" is neither true nor false",
+				       option->name, text);
 		*ret_number = !strcmp(text, "true");
 		return 0;
 	case DROVER_OPTION_DURATION:
 		r = units_parse_duration(text, ret_number);
 		if (r < 0)
-			return why_set(why, r, "%s = \"%s\" is not a duration like \"500ms\" or \"5s\"", option->name,
-				       text);
+			return why_set(why, r,
+				       "%s = \"%s\" is not a duration like \"500ms\" or \"5s\"",
+				       option->name, text);
 		break;
 	case DROVER_OPTION_SIZE:
 		r = units_parse_size(text, ret_number);
 		if (r < 0)
-			return why_set(why, r, "%s = \"%s\" is not a size like \"64M\"", option->name, text);
+			return why_set(why, r, "%s = \"%s\" is not a size like \"64M\"",
+				       option->name, text);
 		break;
 	default:
 		return 0;
@@ -143,7 +150,8 @@ static int parse_number(const struct drover_option *option, const char *text, in
 }
 
 /* Lists take several fields of their name, everything else at most one. */
-static int assign(struct value *value, const struct drover_option *option, const char *text, struct why *why)
+static int assign(struct value *value, const struct drover_option *option, const char *text,
+		  struct why *why)
 {
 	int64_t number = 0;
 	int r;
@@ -172,8 +180,8 @@ static int assign(struct value *value, const struct drover_option *option, const
 	return value->text ? 0 : -ENOMEM;
 }
 
-static int assign_fields(struct settings *settings, const struct drover_option *options, const struct message_view *view,
-			 struct why *why)
+static int assign_fields(struct settings *settings, const struct drover_option *options,
+			 const struct message_view *view, struct why *why)
 {
 	struct message_field field;
 	size_t position = 0;
@@ -191,14 +199,17 @@ static int assign_fields(struct settings *settings, const struct drover_option *
 			return why_set(why, -EINVAL, "%s: no such setting", name);
 		if (!field.text)
 			return why_set(why, -EPROTO, "%s: not a text", name);
-		r = assign(value, options && value->type ? &options[value - settings->values] : NULL, field.text, why);
+		r = assign(value,
+			   options && value->type ? &options[value - settings->values] : NULL,
+			   field.text, why);
 		if (r < 0)
 			return r;
 	}
 	return 0;
 }
 
-static int fill_defaults(struct settings *settings, const struct drover_option *options, size_t n, struct why *why)
+static int fill_defaults(struct settings *settings, const struct drover_option *options, size_t n,
+			 struct why *why)
 {
 	for (size_t i = 0; i < n; i++) {
 		struct value *value = &settings->values[i];
@@ -208,7 +219,8 @@ static int fill_defaults(struct settings *settings, const struct drover_option *
 			continue;
 		if (options[i].flags & DROVER_OPTION_REQUIRED)
 			return why_set(why, -EINVAL, "%s is missing: %s", options[i].name,
-				       options[i].sentence ? options[i].sentence : "it must be set");
+				       options[i].sentence ? options[i].sentence
+							   : "it must be set");
 		if (!options[i].fallback)
 			continue;
 		r = assign(value, &options[i], options[i].fallback, why);
@@ -218,8 +230,8 @@ static int fill_defaults(struct settings *settings, const struct drover_option *
 	return 0;
 }
 
-int settings_new(const struct drover_option *options, const char *const *extra, const struct message_view *view,
-		 struct settings **ret_settings, struct why *why)
+int settings_new(const struct drover_option *options, const char *const *extra,
+		 const struct message_view *view, struct settings **ret_settings, struct why *why)
 {
 	struct settings *settings = calloc(1, sizeof *settings);
 	size_t n_options = 0, n = 0;
@@ -246,7 +258,8 @@ int settings_new(const struct drover_option *options, const char *const *extra, 
 	for (size_t i = n_options; i < n; i++) {
 		const char *text = message_text(view, settings->values[i].name, NULL);
 
-		if (text && !settings->values[i].text && (r = assign(&settings->values[i], NULL, text, why)) < 0)
+		if (text && !settings->values[i].text &&
+		    (r = assign(&settings->values[i], NULL, text, why)) < 0)
 			goto fail;
 	}
 	r = fill_defaults(settings, options, n_options, why);
@@ -284,7 +297,8 @@ const struct drover_host *settings_host(struct settings *settings)
 	return &settings->host;
 }
 
-void settings_connect(struct settings *settings, void (*log)(void *context, int level, const char *line),
+void settings_connect(struct settings *settings,
+		      void (*log)(void *context, int level, const char *line),
 		      int (*draining)(void *context), void *context)
 {
 	settings->log = log;

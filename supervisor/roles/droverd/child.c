@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Starts the roles, pings them, kills what does not answer, and reaps every child of the supervisor, also those that only
- * became its children because it is a subreaper. Decides nothing about what follows; that is the owner's.
+ * Starts the roles, pings them, kills what does not answer, and reaps every child of the
+ * supervisor, also those that only became its children because it is a subreaper. Decides nothing
+ * about what follows; that is the owner's.
  */
 #include "roles/droverd/child.h"
 
@@ -26,9 +27,12 @@ static const struct {
 	const char *name;
 	int64_t patience_ms; /* to answer a ping */
 } programs[PROGRAMS] = {
-	[PROGRAM_REGISTRAR] = {"registrar", 5000}, [PROGRAM_GAUGE] = {"gauge", 5000},
-	[PROGRAM_API] = {"api", 5000},		   [PROGRAM_ERRAND] = {"errand", 5000},
-	[PROGRAM_DISPATCHER] = {"dispatcher", 2000}, [PROGRAM_TEMPLATE] = {"template", 2000},
+	[PROGRAM_REGISTRAR] = {"registrar", 5000},
+	[PROGRAM_GAUGE] = {"gauge", 5000},
+	[PROGRAM_API] = {"api", 5000},
+	[PROGRAM_ERRAND] = {"errand", 5000},
+	[PROGRAM_DISPATCHER] = {"dispatcher", 2000},
+	[PROGRAM_TEMPLATE] = {"template", 2000},
 };
 
 const char *program_name(enum program program)
@@ -60,8 +64,8 @@ static int on_ping_timer(sd_event_source *source, uint64_t usec, void *context)
 		if (child->deadline_ms && late_ms > 500)
 			child->deadline_ms += late_ms;
 		if (child->deadline_ms && now_ms > child->deadline_ms && !child->killed) {
-			log_warning("%s (pid %d) does not answer; it is killed%s", child->title, (int)child->pid,
-				    child->leaving ? "" : " and started again");
+			log_warning("%s (pid %d) does not answer; it is killed%s", child->title,
+				    (int)child->pid, child->leaving ? "" : " and started again");
 			child->killed = true;
 			child_kill(child);
 			continue;
@@ -98,9 +102,12 @@ static void on_ended(void *context, int error)
 {
 	struct child *child = context;
 
-	/* A child that hung up exits by itself; one that sent garbage or lingers does not live on. */
+	/*
+	 * A child that hung up exits by itself; one that sent garbage or lingers does not live on.
+	 */
 	if (error == -EPROTO) {
-		log_error("%s (pid %d) sent something that is no message; it is killed", child->title, (int)child->pid);
+		log_error("%s (pid %d) sent something that is no message; it is killed",
+			  child->title, (int)child->pid);
 		child_kill(child);
 	} else if (!child->deadline_ms || child->mute) {
 		child->mute = true;
@@ -171,7 +178,8 @@ static int open_programs(struct children *children, const char *directory, struc
 		snprintf(path, sizeof path, "%s/%s", directory, programs[i].name);
 		children->programs[i] = open(path, O_RDONLY | O_CLOEXEC);
 		if (children->programs[i] < 0)
-			return why_set(why, -errno, "%s: %s; is Drover installed completely?", path, strerror(errno));
+			return why_set(why, -errno, "%s: %s; is Drover installed completely?", path,
+				       strerror(errno));
 	}
 	return 0;
 }
@@ -179,8 +187,10 @@ static int open_programs(struct children *children, const char *directory, struc
 /* Roles get a clean environment; what sanitizers and tests pass along is harmless to them. */
 static char **make_environment(void)
 {
-	static const char *const kept[] = {"PATH", "LANG", "TZ", "DROVER_DEBUG", "DROVER_TEST_ID", "ASAN_OPTIONS",
-					   "UBSAN_OPTIONS", "LSAN_OPTIONS", "JOURNAL_STREAM", "GCOV_PREFIX"};
+	static const char *const kept[] = {"PATH",          "LANG",           "TZ",
+					   "DROVER_DEBUG",  "DROVER_TEST_ID", "ASAN_OPTIONS",
+					   "UBSAN_OPTIONS", "LSAN_OPTIONS",   "JOURNAL_STREAM",
+					   "GCOV_PREFIX"};
 	char **environment = calloc(sizeof kept / sizeof *kept + 1, sizeof *environment);
 	size_t n = 0;
 
@@ -193,7 +203,8 @@ static char **make_environment(void)
 	return environment;
 }
 
-int children_open(struct children *children, sd_event *event, const char *directory, struct why *why)
+int children_open(struct children *children, sd_event *event, const char *directory,
+		  struct why *why)
 {
 	sigset_t mask;
 	int r;
@@ -212,8 +223,9 @@ int children_open(struct children *children, sd_event *event, const char *direct
 	if (r >= 0) {
 		/* Messages first: what a child said before it died tells why it did. */
 		sd_event_source_set_priority(children->reaper, SD_EVENT_PRIORITY_NORMAL + 10);
-		r = sd_event_add_time_relative(event, &children->pinger, CLOCK_MONOTONIC, PING_EVERY_MS * 1000, 100000,
-					       on_ping_timer, children);
+		r = sd_event_add_time_relative(event, &children->pinger, CLOCK_MONOTONIC,
+					       PING_EVERY_MS * 1000, 100000, on_ping_timer,
+					       children);
 	}
 	if (r >= 0) {
 		/* After I/O, so that answers which wait are read before anybody is judged. */
@@ -262,8 +274,8 @@ static char **join_environment(char **ours, char *const *added)
 	return all;
 }
 
-int child_start(struct children *children, const struct child_request *request, struct child **ret_child,
-		struct why *why)
+int child_start(struct children *children, const struct child_request *request,
+		struct child **ret_child, struct why *why)
 {
 	struct child *child = calloc(1, sizeof *child);
 	char **environment = join_environment(children->environment, request->environment);

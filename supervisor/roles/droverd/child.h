@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The supervisor's children: every role is one. A child has a channel, must answer pings, and is reaped here; what its
- * messages mean and what follows from its end, its owner decides.
+ * The supervisor's children: every role is one. A child has a channel, must answer pings, and is
+ * reaped here; what its messages mean and what follows from its end, its owner decides.
  */
 #ifndef DROVER_ROLES_DROVERD_CHILD_H
 #define DROVER_ROLES_DROVERD_CHILD_H
@@ -28,9 +28,12 @@ struct child;
 
 struct child_owner {
 	/* Any message but pong. The descriptors belong to the callee. */
-	void (*message)(void *context, struct child *child, const struct message_view *view, const int *fds,
-			size_t n_fds);
-	/* It was reaped; the child is freed when this returns. `said` is its own reason ("" when it gave none). */
+	void (*message)(void *context, struct child *child, const struct message_view *view,
+			const int *fds, size_t n_fds);
+	/*
+	 * It was reaped; the child is freed when this returns. `said` is its own reason ("" when it
+	 * gave none).
+	 */
 	void (*exited)(void *context, struct child *child, int status, const char *said);
 };
 
@@ -45,24 +48,27 @@ struct child {
 	void *context;
 
 	int64_t started_ms;
-	bool ready;          /* it said so */
-	bool mute;           /* no pings: it is loading foreign code, or will exit by itself */
-	int64_t deadline_ms; /* an answer to a ping, or with `mute` its `ready`, is due; 0: nothing is due */
-	bool killed;         /* for not answering */
-	bool leaving;        /* its end is wanted */
+	bool ready; /* it said so */
+	bool mute;  /* no pings: it is loading foreign code, or will exit by itself */
+	/* an answer to a ping, or with `mute` its `ready`, is due; 0: nothing is due */
+	int64_t deadline_ms;
+	bool killed;  /* for not answering */
+	bool leaving; /* its end is wanted */
 	char said[sizeof(struct why)];
 };
 
 struct children {
 	sd_event *event;
 	sd_event_source *pinger, *reaper;
-	int programs[PROGRAMS]; /* descriptors opened at start, so that an upgraded file never talks to an old parent */
+	/* descriptors opened at start, so that an upgraded file never talks to an old parent */
+	int programs[PROGRAMS];
 	struct child *first;
 	int64_t pinged_ms;
 	char **environment; /* of roles: nothing of ours but what they need */
 };
 
-int children_open(struct children *children, sd_event *event, const char *directory, struct why *why);
+int children_open(struct children *children, sd_event *event, const char *directory,
+		  struct why *why);
 void children_close(struct children *children); /* after all have ended */
 
 struct child_request {
@@ -77,16 +83,19 @@ struct child_request {
 	int nice;
 	const char *working_directory;
 	char *const *environment; /* entries added to the roles' own; ends with NULL; NULL: none */
-	int death_signal;   /* 0: SIGKILL */
-	int64_t patience_ms; /* mute until ready, which is due within this; 0: pinged from the start */
+	int death_signal;         /* 0: SIGKILL */
+	/* mute until ready, which is due within this; 0: pinged from the start */
+	int64_t patience_ms;
 };
 
-int child_start(struct children *children, const struct child_request *request, struct child **ret_child,
-		struct why *why);
+int child_start(struct children *children, const struct child_request *request,
+		struct child **ret_child, struct why *why);
 int child_send(struct child *child, const struct message *message);
 int child_send_fd(struct child *child, const struct message *message, int fd); /* takes fd */
 void child_kill(struct child *child); /* SIGKILL; `exited` follows */
-void child_leave(struct child *child); /* its end is wanted: closes the channel, which ends it; `exited` follows */
+void child_leave(
+	struct child *
+		child); /* its end is wanted: closes the channel, which ends it; `exited` follows */
 
 const char *program_name(enum program program);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The decision path of DESIGN §2 on one node: measurements → demand → limits → budgets → share → ramp → target. All
- * arithmetic is in policy/; this file gathers the inputs, records each change with its reasons, and tells the pairs. It
- * runs on every sample and report (coalesced), and each 250 ms while anything is in motion; an idle node does not tick.
+ * The decision path of DESIGN §2 on one node: measurements → demand → limits → budgets → share →
+ * ramp → target. All arithmetic is in policy/; this file gathers the inputs, records each change
+ * with its reasons, and tells the pairs. It runs on every sample and report (coalesced), and each
+ * 250 ms while anything is in motion; an idle node does not tick.
  */
 #include "roles/droverd/supervisor.h"
 
@@ -19,8 +20,8 @@
 
 #include "base/banned.h"
 
-#define TICK_MS 250
-#define SOON_MS 5
+#define TICK_MS        250
+#define SOON_MS        5
 #define RATE_WINDOW_MS 5000
 
 /* One type's way through a round. */
@@ -31,18 +32,23 @@ struct round {
 
 static bool in_motion(const struct type *type)
 {
-	return type->pair != PAIR_NONE || type->target > 0 || type->config->min > 0 || type->override.scaled ||
-	       (type->depth_known && type->depth.ready > 0) || type->wanted.workers > 0;
+	return type->pair != PAIR_NONE || type->target > 0 || type->config->min > 0 ||
+	       type->override.scaled || (type->depth_known && type->depth.ready > 0) ||
+	       type->wanted.workers > 0;
 }
 
 static bool can_serve(const struct type *type)
 {
 	const struct supervisor *supervisor = type->supervisor;
 
-	return type->handler && !type->gone && !type->override.paused && !supervisor->draining && !supervisor->stopping;
+	return type->handler && !type->gone && !type->override.paused && !supervisor->draining &&
+	       !supervisor->stopping;
 }
 
-/* Ready events that no worker has: what the depth shows, less what is known to be in workers' hands. */
+/*
+ * Ready events that no worker has: what the depth shows, less what is known to be in workers'
+ * hands.
+ */
 static int64_t waiting(const struct type *type)
 {
 	int64_t ready = type->depth.ready;
@@ -72,10 +78,14 @@ static void measure_rates(struct type *type, int64_t now_ms)
 		return;
 	weight = elapsed * 1000 >= RATE_WINDOW_MS ? 1 : elapsed * 1000 / RATE_WINDOW_MS;
 	if (type->rated_ms) {
-		uint64_t failed = type->report.failed + type->report.crashed + type->report.timed_out;
+		uint64_t failed =
+			type->report.failed + type->report.crashed + type->report.timed_out;
 
-		type->rate_done += weight * ((double)(type->report.done - type->rated_done) / elapsed - type->rate_done);
-		type->rate_failed += weight * ((double)(failed - type->rated_failed) / elapsed - type->rate_failed);
+		type->rate_done +=
+			weight * ((double)(type->report.done - type->rated_done) / elapsed -
+				  type->rate_done);
+		type->rate_failed += weight * ((double)(failed - type->rated_failed) / elapsed -
+					       type->rate_failed);
 		type->rated_failed = failed;
 		if (type->rate_done < 0.001)
 			type->rate_done = 0;
@@ -118,7 +128,8 @@ static struct limits_result limit(struct type *type, int64_t now_ms)
 	return limits_apply(&limits);
 }
 
-static void record(const struct round *round, const struct budget_want *want, const struct ramp_result *ramp, int idle)
+static void record(const struct round *round, const struct budget_want *want,
+		   const struct ramp_result *ramp, int idle)
 {
 	const struct config *config = round->type->supervisor->config;
 	struct type *type = round->type;
@@ -127,7 +138,8 @@ static void record(const struct round *round, const struct budget_want *want, co
 		.demand = type->wanted,
 		.objective_ms = type->config->objective_ms,
 		.rule = want->bound >= 0 ? LIMITS_BUDGET : round->limits.rule,
-		.rule_value = want->bound >= 0 ? config->budgets[want->bound].max : round->limits.value,
+		.rule_value =
+			want->bound >= 0 ? config->budgets[want->bound].max : round->limits.value,
 		.total = want->grant,
 		.ramp = ramp->rule,
 		.idle = idle,
@@ -137,7 +149,8 @@ static void record(const struct round *round, const struct budget_want *want, co
 	char text[DECISION_TEXT_MAX];
 
 	if (want->bound >= 0)
-		snprintf(decision.budget, sizeof decision.budget, "%s", config->budgets[want->bound].name);
+		snprintf(decision.budget, sizeof decision.budget, "%s",
+			 config->budgets[want->bound].name);
 	snprintf(decision.note, sizeof decision.note, "%s", type->note);
 	type->note[0] = '\0';
 	decision_ring_add(&type->decisions, &decision);
@@ -153,7 +166,8 @@ static void act(const struct round *round, const struct budget_want *want, int64
 		.target = type->target,
 		.desired = apportion_share(type->name, want->grant, &self, 1, 0),
 		.idle_low = type->report.idle_low,
-		.at_once = want->pressed || (round->limits.rule != LIMITS_NONE && round->limits.rule != LIMITS_UNKNOWN),
+		.at_once = want->pressed || (round->limits.rule != LIMITS_NONE &&
+					     round->limits.rule != LIMITS_UNKNOWN),
 	};
 	struct ramp_result ramp = ramp_next(&type->ramp, &input);
 
@@ -163,12 +177,16 @@ static void act(const struct round *round, const struct budget_want *want, int64
 		pair_target(type);
 	}
 	type->report.idle_low = -1;
-	if (type->target > 0 && type->pair == PAIR_NONE && can_serve(type) && now_ms >= type->retry_ms)
+	if (type->target > 0 && type->pair == PAIR_NONE && can_serve(type) &&
+	    now_ms >= type->retry_ms)
 		pair_start(type);
 	else if (type->pair == PAIR_RUNNING &&
-		 (type->gone || type->supervisor->draining || type->supervisor->stopping || !type->handler ||
-		  ramp_may_leave(now_ms, type->last_event_ms > type->pair_started_ms ? type->last_event_ms
-										     : type->pair_started_ms,
+		 (type->gone || type->supervisor->draining || type->supervisor->stopping ||
+		  !type->handler ||
+		  ramp_may_leave(now_ms,
+				 type->last_event_ms > type->pair_started_ms
+					 ? type->last_event_ms
+					 : type->pair_started_ms,
 				 type->target, type->report.ready + type->report.starting)))
 		pair_leave(type);
 }
@@ -182,7 +200,8 @@ static bool budget_covers(const struct config_budget *budget, const char *type)
 }
 
 /* The budgets over the types of this round; members are allocated in one piece with them. */
-static struct budget *make_budgets(const struct config *config, const struct round *rounds, size_t n, size_t n_budgets)
+static struct budget *make_budgets(const struct config *config, const struct round *rounds,
+				   size_t n, size_t n_budgets)
 {
 	struct budget *budgets = calloc(1, n_budgets * (sizeof *budgets + n * sizeof(size_t)) + 1);
 	size_t *members = budgets ? (size_t *)(void *)(budgets + n_budgets) : NULL;
@@ -198,8 +217,8 @@ static struct budget *make_budgets(const struct config *config, const struct rou
 	return budgets;
 }
 
-static void decide_round(struct supervisor *supervisor, struct round *rounds, struct budget_want *wants, size_t n,
-			 int64_t now_ms)
+static void decide_round(struct supervisor *supervisor, struct round *rounds,
+			 struct budget_want *wants, size_t n, int64_t now_ms)
 {
 	size_t n_budgets = supervisor->config->n_budgets;
 	struct budget *budgets;
@@ -260,7 +279,8 @@ void decide_soon(struct supervisor *supervisor)
 {
 	int enabled = SD_EVENT_OFF;
 
-	if (!supervisor->soon || (sd_event_source_get_enabled(supervisor->soon, &enabled) >= 0 && enabled != SD_EVENT_OFF))
+	if (!supervisor->soon || (sd_event_source_get_enabled(supervisor->soon, &enabled) >= 0 &&
+				  enabled != SD_EVENT_OFF))
 		return;
 	sd_event_source_set_time_relative(supervisor->soon, SOON_MS * 1000);
 	sd_event_source_set_enabled(supervisor->soon, SD_EVENT_ONESHOT);
@@ -270,12 +290,12 @@ int decide_open(struct supervisor *supervisor)
 {
 	int r;
 
-	r = sd_event_add_time_relative(supervisor->event, &supervisor->tick, CLOCK_MONOTONIC, TICK_MS * 1000, 10000,
-				       on_timer, supervisor);
+	r = sd_event_add_time_relative(supervisor->event, &supervisor->tick, CLOCK_MONOTONIC,
+				       TICK_MS * 1000, 10000, on_timer, supervisor);
 	if (r < 0)
 		return r;
-	r = sd_event_add_time_relative(supervisor->event, &supervisor->soon, CLOCK_MONOTONIC, SOON_MS * 1000, 1000,
-				       on_timer, supervisor);
+	r = sd_event_add_time_relative(supervisor->event, &supervisor->soon, CLOCK_MONOTONIC,
+				       SOON_MS * 1000, 1000, on_timer, supervisor);
 	if (r < 0)
 		return r;
 	/* After the I/O of a turn, so that one round sees all of it. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The pair of processes that serves a type: a dispatcher and its template, linked by a socketpair, and older templates
- * whose workers still finish. The type is the unit of failure: when one half dies the other is ended too, and a new pair
- * starts only when all of the old one is reaped. How many workers there should be is decided elsewhere (decide.c).
+ * The pair of processes that serves a type: a dispatcher and its template, linked by a socketpair,
+ * and older templates whose workers still finish. The type is the unit of failure: when one half
+ * dies the other is ended too, and a new pair starts only when all of the old one is reaped. How
+ * many workers there should be is decided elsewhere (decide.c).
  */
 #include "roles/droverd/supervisor.h"
 
@@ -19,11 +20,11 @@
 
 #include "base/banned.h"
 
-static void on_dispatcher_message(void *context, struct child *child, const struct message_view *view, const int *fds,
-				  size_t n_fds);
+static void on_dispatcher_message(void *context, struct child *child,
+				  const struct message_view *view, const int *fds, size_t n_fds);
 static void on_dispatcher_exited(void *context, struct child *child, int status, const char *said);
-static void on_template_message(void *context, struct child *child, const struct message_view *view, const int *fds,
-				size_t n_fds);
+static void on_template_message(void *context, struct child *child, const struct message_view *view,
+				const int *fds, size_t n_fds);
 static void on_template_exited(void *context, struct child *child, int status, const char *said);
 
 static const struct child_owner dispatcher_owner = {on_dispatcher_message, on_dispatcher_exited};
@@ -100,13 +101,14 @@ static int setup_dispatcher(struct type *type, struct why *why)
 	message_add_queue(&message, type->config);
 	message_add_policy(&message, type->config);
 	message_add_text(&message, "handler", type->handler->path);
-	message_add_int(&message, "kill_uid", type->kill_uid);
 	r = child_send(type->dispatcher, &message);
 	message_free(&message);
 	return r < 0 ? why_set(why, r, "send the setup to its dispatcher: %s", strerror(-r)) : 0;
 }
 
-/* A template of a new generation in templates[0], and the other end of its link to the dispatcher. */
+/*
+ * A template of a new generation in templates[0], and the other end of its link to the dispatcher.
+ */
 static int add_template(struct type *type, bool trial, struct why *why)
 {
 	struct message message = {0};
@@ -114,12 +116,13 @@ static int add_template(struct type *type, bool trial, struct why *why)
 	int link[2], r;
 
 	if (type->templates[TEMPLATES_MAX - 1].child)
-		return why_set(why, -EBUSY, "%d older generations still have busy workers", TEMPLATES_MAX - 1);
+		return why_set(why, -EBUSY, "%d older generations still have busy workers",
+			       TEMPLATES_MAX - 1);
 	r = channel_pair(link);
 	if (r < 0)
 		return why_set(why, r, "make a link: %s", strerror(-r));
-	r = handler_start_template(type, type->handler, &template_owner, false, type->generation + 1, link[1], &child,
-				   why);
+	r = handler_start_template(type, type->handler, &template_owner, false,
+				   type->generation + 1, link[1], &child, why);
 	if (r < 0) {
 		close(link[0]);
 		return r;
@@ -163,9 +166,10 @@ static void finish(struct type *type)
 	type->pair = PAIR_NONE;
 	keep_totals(type);
 	if (!wanted && !type->gone && !type->supervisor->stopping)
-		type->retry_ms = clock_now_ms() + backoff_next_ms(&type->backoff, &backoff_process,
-								  clock_now_ms() - type->pair_started_ms,
-								  supervisor_random());
+		type->retry_ms =
+			clock_now_ms() + backoff_next_ms(&type->backoff, &backoff_process,
+							 clock_now_ms() - type->pair_started_ms,
+							 supervisor_random());
 	if (wanted)
 		backoff_reset(&type->backoff);
 	decide_soon(type->supervisor);
@@ -180,7 +184,10 @@ void pair_kill(struct type *type)
 		return;
 	if (type->pair == PAIR_RUNNING)
 		type->pair = PAIR_ENDING;
-	/* The template first: a dead dispatcher's link would make it end its workers itself, which is just as well. */
+	/*
+	 * The template first: a dead dispatcher's link would make it end its workers itself, which
+	 * is just as well.
+	 */
 	for (size_t i = 0; i < TEMPLATES_MAX; i++)
 		if (type->templates[i].child)
 			child_leave(type->templates[i].child);
@@ -220,10 +227,12 @@ void pair_start(struct type *type)
 			log_error("%s cannot be started: %s; tried again", type->name, why.text);
 			return;
 		}
-		type->retry_ms = type->pair_started_ms + backoff_next_ms(&type->backoff, &backoff_process, 0,
-									 supervisor_random());
+		type->retry_ms =
+			type->pair_started_ms +
+			backoff_next_ms(&type->backoff, &backoff_process, 0, supervisor_random());
 		units_human_duration(type->retry_ms - type->pair_started_ms, delay, sizeof delay);
-		log_error("%s cannot be started: %s; tried again in %s", type->name, why.text, delay);
+		log_error("%s cannot be started: %s; tried again in %s", type->name, why.text,
+			  delay);
 		return;
 	}
 	pair_broker(type);
@@ -247,7 +256,8 @@ void pair_roll(struct type *type, bool trial)
 	if (type->pair != PAIR_RUNNING)
 		return;
 	if (add_template(type, trial, &why) < 0) {
-		log_error("%s: the new generation cannot be started: %s; the pair is started anew", type->name, why.text);
+		log_error("%s: the new generation cannot be started: %s; the pair is started anew",
+			  type->name, why.text);
 		pair_leave(type);
 	}
 }
@@ -269,7 +279,8 @@ static void read_text(const struct message_view *view, const char *key, char *te
 	snprintf(text, size, "%s", message_text(view, key, ""));
 }
 
-static void read_histogram(const struct message_view *view, const char *key, struct histogram **histogram)
+static void read_histogram(const struct message_view *view, const char *key,
+			   struct histogram **histogram)
 {
 	struct message_field field;
 
@@ -288,9 +299,9 @@ static void take_report(struct type *type, const struct message_view *view)
 		size_t offset;
 	} counters[] = {
 #define COUNTER(name) {#name, offsetof(struct report, name)}
-		COUNTER(handled), COUNTER(done),    COUNTER(failed),  COUNTER(rejected), COUNTER(crashed),
-		COUNTER(timed_out), COUNTER(retried), COUNTER(dead),    COUNTER(skipped),  COUNTER(emitted),
-		COUNTER(log_dropped),
+		COUNTER(handled), COUNTER(done),      COUNTER(failed),      COUNTER(rejected),
+		COUNTER(crashed), COUNTER(timed_out), COUNTER(retried),     COUNTER(dead),
+		COUNTER(skipped), COUNTER(emitted),   COUNTER(log_dropped),
 #undef COUNTER
 	};
 	struct report *report = &type->report;
@@ -298,7 +309,8 @@ static void take_report(struct type *type, const struct message_view *view)
 	int64_t now_ms = clock_now_ms();
 
 	for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
-		*(uint64_t *)((char *)report + counters[i].offset) = (uint64_t)message_int(view, counters[i].key, 0);
+		*(uint64_t *)((char *)report + counters[i].offset) =
+			(uint64_t)message_int(view, counters[i].key, 0);
 	report->broker_state = (enum drover_broker_state)message_int(view, "broker_state", 0);
 	read_text(view, "broker_sentence", report->broker_sentence, sizeof report->broker_sentence);
 	read_text(view, "mode", report->mode, sizeof report->mode);
@@ -306,7 +318,8 @@ static void take_report(struct type *type, const struct message_view *view)
 	report->starting = (int)message_int(view, "starting", 0);
 	report->ready = (int)message_int(view, "ready", 0);
 	report->busy = (int)message_int(view, "busy", 0);
-	report->idle_low = report->idle_low < 0 || idle_low < report->idle_low ? idle_low : report->idle_low;
+	report->idle_low =
+		report->idle_low < 0 || idle_low < report->idle_low ? idle_low : report->idle_low;
 	report->held = message_int(view, "held", 0);
 	report->in_flight = message_int(view, "in_flight", 0);
 	report->handling_us = message_int(view, "handling_us", -1);
@@ -342,8 +355,8 @@ static void retire(struct type *type, unsigned generation)
 			child_leave(type->templates[i].child);
 }
 
-static void on_dispatcher_message(void *context, struct child *child, const struct message_view *view, const int *fds,
-				  size_t n_fds)
+static void on_dispatcher_message(void *context, struct child *child,
+				  const struct message_view *view, const int *fds, size_t n_fds)
 {
 	struct type *type = context;
 
@@ -366,11 +379,12 @@ static void lose(struct type *type, struct child *child, int status, const char 
 
 	if (!planned && type->pair == PAIR_RUNNING) {
 		process_describe_status(status, how, sizeof how);
-		snprintf(type->death, sizeof type->death, "its %s %s%s%s", program_name(child->program), how,
-			 *said ? ": " : "", said);
-		log_warning("%s (pid %d) %s%s%s; its workers end, their events are given out again and the pair is started "
-			    "again",
-			    child->title, (int)child->pid, how, *said ? ": " : "", said);
+		snprintf(type->death, sizeof type->death, "its %s %s%s%s",
+			 program_name(child->program), how, *said ? ": " : "", said);
+		log_warning(
+			"%s (pid %d) %s%s%s; its workers end, their events are given out again and the pair is started "
+			"again",
+			child->title, (int)child->pid, how, *said ? ": " : "", said);
 		type->restarts++;
 	}
 	pair_kill(type);
@@ -386,8 +400,8 @@ static void on_dispatcher_exited(void *context, struct child *child, int status,
 	lose(type, child, status, said);
 }
 
-static void on_template_message(void *context, struct child *child, const struct message_view *view, const int *fds,
-				size_t n_fds)
+static void on_template_message(void *context, struct child *child, const struct message_view *view,
+				const int *fds, size_t n_fds)
 {
 	(void)context;
 	(void)child;
@@ -410,8 +424,12 @@ static void on_template_exited(void *context, struct child *child, int status, c
 	type->templates[TEMPLATES_MAX - 1] = (struct template){0};
 	if (child->leaving && type->pair == PAIR_RUNNING && type->templates[0].child)
 		return; /* an older generation, retired */
-	if (!child->ready && *said && type->pair == PAIR_RUNNING && lost.generation == type->generation) {
-		/* It could be loaded in the trial and cannot be now, or there was no trial: the file is at fault. */
+	if (!child->ready && *said && type->pair == PAIR_RUNNING &&
+	    lost.generation == type->generation) {
+		/*
+		 * It could be loaded in the trial and cannot be now, or there was no trial: the
+		 * file is at fault.
+		 */
 		handlers_refuse_loaded(type, lost.handler, said);
 	}
 	lose(type, child, status, said);

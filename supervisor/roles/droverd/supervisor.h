@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What droverd knows: the node, its brokers, its event types, and of each type the handler, the pair of processes that
- * serves it, what was measured and what was decided. Each file of this folder owns one concern of it; the struct is what
- * they share. Nothing here is seen outside the supervisor.
+ * What droverd knows: the node, its brokers, its event types, and of each type the handler, the
+ * pair of processes that serves it, what was measured and what was decided. Each file of this
+ * folder owns one concern of it; the struct is what they share. Nothing here is seen outside the
+ * supervisor.
  */
 #ifndef DROVER_ROLES_DROVERD_SUPERVISOR_H
 #define DROVER_ROLES_DROVERD_SUPERVISOR_H
@@ -29,11 +30,11 @@ struct supervisor;
 
 /* One version of a type's handler. */
 struct handler {
-	char *path;    /* of the file, or of the command's first word */
+	char *path;     /* of the file, or of the command's first word */
 	char **command; /* argv of what is run; NULL for a .so */
-	int memfd;     /* private copy of a .so, else -1 */
+	int memfd;      /* private copy of a .so, else -1 */
 	struct dropin_stamp stamp;
-	bool worked;   /* some event ended with a verdict */
+	bool worked;        /* some event ended with a verdict */
 	int64_t crashed_ms; /* when an event of it last crashed; 0: never */
 };
 
@@ -44,9 +45,11 @@ struct report {
 	char broker_sentence[REPORT_TEXT_MAX];
 	char mode[12]; /* "normal", "probe", "paused", "draining" */
 	int64_t mode_until_ms;
-	int starting, ready, busy, idle_low; /* workers; idle_low < 0: taken by a decision already */
+	/* workers; idle_low < 0: taken by a decision already */
+	int starting, ready, busy, idle_low;
 	int64_t held, in_flight;
-	uint64_t handled, done, failed, rejected, crashed, timed_out, retried, dead, skipped, emitted;
+	uint64_t handled, done, failed, rejected, crashed, timed_out, retried, dead, skipped,
+		emitted;
 	int64_t handling_us; /* -1: unknown */
 	int64_t oldest_wait_ms;
 	unsigned generation;
@@ -57,14 +60,15 @@ struct report {
 
 /* Counters of dispatchers that are gone, so that totals never go backwards. */
 struct totals {
-	uint64_t handled, done, failed, rejected, crashed, timed_out, retried, dead, skipped, emitted;
+	uint64_t handled, done, failed, rejected, crashed, timed_out, retried, dead, skipped,
+		emitted;
 };
 
 /* What an operator set over the configuration; kept over restarts. */
 struct override {
-	bool scaled;        /* min and max below hold */
-	int min, max;       /* -1: not overridden */
-	int64_t until_ms;   /* wall clock; 0: until reset */
+	bool scaled;      /* min and max below hold */
+	int min, max;     /* -1: not overridden */
+	int64_t until_ms; /* wall clock; 0: until reset */
 	bool paused;
 	int64_t paused_until_ms;
 	char author[64];
@@ -80,7 +84,8 @@ enum pair_state {
 
 #define TEMPLATES_MAX 3 /* of one type at a time: the newest, and older ones whose workers finish */
 
-struct template {
+struct template
+{
 	struct child *child;
 	unsigned generation;
 	struct handler *handler; /* not owned; one of the type's */
@@ -91,13 +96,15 @@ struct type {
 	struct supervisor *supervisor;
 	struct config_type *config; /* the effective one; owned */
 	bool dropin;                /* not named in the configuration: exists through its file */
-	bool gone;                  /* its file or configuration was removed: drains, then is freed */
+	/* its file or configuration was removed: drains, then is freed */
+	bool gone;
 	struct broker *broker;
 
 	/* handlers.c */
-	struct handler *handler;   /* serves; NULL: none */
-	struct handler *candidate; /* in its trial load, or serving on trial (then it is `handler`) */
-	struct handler *proven;    /* while `handler` is on trial: what it replaced */
+	struct handler *handler; /* serves; NULL: none */
+	/* in its trial load, or serving on trial (then it is `handler`) */
+	struct handler *candidate;
+	struct handler *proven; /* while `handler` is on trial: what it replaced */
 	struct child *trial;
 	char refused_path[PATH_MAX]; /* the last file that was refused; "" when the newest serves */
 	char refused[sizeof(struct why)];
@@ -119,7 +126,7 @@ struct type {
 	struct report report;
 	struct totals totals;
 	struct histogram *handling, *waiting; /* since the pair started; NULL while there is none */
-	double rate_done, rate_failed; /* per second, smoothed */
+	double rate_done, rate_failed;        /* per second, smoothed */
 	int64_t rated_ms;
 	uint64_t rated_done, rated_failed;
 
@@ -134,13 +141,12 @@ struct type {
 	uint64_t seen_handled;
 	struct override override;
 	char note[64]; /* for the next decision: who asked for it */
-	uid_t kill_uid;
 };
 
 struct broker {
 	struct broker *next;
 	struct supervisor *supervisor;
-	const struct config_broker *config; /* of the configuration in force */
+	const struct config_plugin *config; /* of the configuration in force */
 	struct child *gauge;
 	struct backoff backoff;
 	int64_t retry_ms;
@@ -200,9 +206,13 @@ struct supervisor {
 /* types.c: the set of types, from configuration and handler files. */
 struct type *type_find(struct supervisor *supervisor, const char *name);
 struct type *type_of_queue(struct supervisor *supervisor, struct broker *broker, const char *queue);
-/* Finds or makes the type of a drop-in file; NULL with a reason when its name or the defaults do not allow it. */
+/*
+ * Finds or makes the type of a drop-in file; NULL with a reason when its name or the defaults do
+ * not allow it.
+ */
 struct type *type_of_dropin(struct supervisor *supervisor, const char *name, struct why *why);
-int types_apply(struct supervisor *supervisor, struct config *config, struct why *why); /* takes config on success */
+int types_apply(struct supervisor *supervisor, struct config *config,
+		struct why *why);  /* takes config on success */
 void type_reap(struct type *type); /* frees it, if it is gone and nothing of it runs */
 void types_free(struct supervisor *supervisor);
 const char *type_state(const struct type *type, char *reason, size_t size); /* a word, and why */
@@ -210,28 +220,32 @@ const char *type_state(const struct type *type, char *reason, size_t size); /* a
 /* handlers.c: which file serves a type. */
 int handlers_open(struct supervisor *supervisor, struct why *why);
 void handlers_close(struct supervisor *supervisor);
-void handlers_watch(struct supervisor *supervisor); /* the directories of the configuration in force */
+void handlers_watch(
+	struct supervisor *supervisor); /* the directories of the configuration in force */
 void handlers_scan(struct supervisor *supervisor);
 void handlers_restart(struct type *type); /* a new generation from the same file */
 void handler_free(struct handler *handler);
 void handlers_judge(struct type *type); /* after a report: is the generation on trial good? */
-void handlers_refuse_loaded(struct type *type, struct handler *handler, const char *reason); /* its template failed */
+void handlers_refuse_loaded(struct type *type, struct handler *handler,
+			    const char *reason); /* its template failed */
 struct handler_setup;
-int handler_describe(struct type *type, const struct handler *handler, struct message *message, int *ret_fd,
-		     struct why *why); /* the handler's fields of a template's setup */
-int handler_start_template(struct type *type, const struct handler *handler, const struct child_owner *owner, bool trial,
-			   unsigned generation, int link, struct child **ret_child, struct why *why);
+int handler_describe(struct type *type, const struct handler *handler, struct message *message,
+		     int *ret_fd, struct why *why); /* the handler's fields of a template's setup */
+int handler_start_template(struct type *type, const struct handler *handler,
+			   const struct child_owner *owner, bool trial, unsigned generation,
+			   int link, struct child **ret_child, struct why *why);
 
 /* pair.c: the dispatcher and the templates of a type. */
 void pair_start(struct type *type);
-void pair_leave(struct type *type);          /* drain, then end */
-void pair_kill(struct type *type);           /* now; it is started again if there is work */
-void pair_roll(struct type *type, bool trial); /* a new template from type->handler beside the running one */
+void pair_leave(struct type *type); /* drain, then end */
+void pair_kill(struct type *type);  /* now; it is started again if there is work */
+void pair_roll(struct type *type,
+	       bool trial); /* a new template from type->handler beside the running one */
 void pair_prove(struct type *type);
-void pair_target(struct type *type);         /* sends type->target */
-void pair_policy(struct type *type);         /* sends the policy fields */
+void pair_target(struct type *type); /* sends type->target */
+void pair_policy(struct type *type); /* sends the policy fields */
 void pair_say(struct type *type, const char *verb);
-void pair_broker(struct type *type);         /* sends the broker's state */
+void pair_broker(struct type *type); /* sends the broker's state */
 
 /* brokers.c: gauges, and the errand that declares the queues. */
 void brokers_apply(struct supervisor *supervisor);
@@ -241,7 +255,8 @@ void brokers_free(struct supervisor *supervisor);
 struct broker *broker_find(struct supervisor *supervisor, const char *name);
 void broker_add_type(struct type *type);
 void broker_drop_type(struct type *type);
-void message_add_broker(struct message *message, const struct supervisor *supervisor, const struct config_broker *broker);
+void message_add_broker(struct message *message, const struct supervisor *supervisor,
+			const struct config_plugin *broker);
 void message_add_queue(struct message *message, const struct config_type *type);
 void message_add_policy(struct message *message, const struct config_type *type);
 const char *broker_state_name(enum drover_broker_state state);
@@ -252,9 +267,11 @@ void decide_close(struct supervisor *supervisor);
 void decide_soon(struct supervisor *supervisor); /* something changed */
 
 /* errands.c: disposable processes. */
-int errand_check(struct supervisor *supervisor, const struct config *config, struct why *why); /* waits for the answer */
-int errand_serve(struct supervisor *supervisor, const char *errand, const struct config_broker *broker,
-		 const struct message_view *ask, int *ret_api_fd, struct why *why);
+int errand_check(struct supervisor *supervisor, const struct config *config,
+		 struct why *why); /* waits for the answer */
+int errand_serve(struct supervisor *supervisor, const char *errand,
+		 const struct config_plugin *broker, const struct message_view *ask,
+		 int *ret_api_fd, struct why *why);
 
 /* state.c: what is kept in the state directory. */
 int state_open(struct supervisor *supervisor, struct why *why);
@@ -264,13 +281,15 @@ void override_expire(struct type *type, int64_t wall_ms);
 
 /* commands.c: the api, and what it asks. */
 int commands_open(struct supervisor *supervisor, struct why *why); /* the control socket */
-void commands_start(struct supervisor *supervisor);                 /* the api role */
+void commands_start(struct supervisor *supervisor);                /* the api role */
 void commands_close(struct supervisor *supervisor);
-void commands_dispatcher_row(struct type *type, const struct message_view *view); /* "row" and "end" of ps */
+void commands_dispatcher_row(struct type *type,
+			     const struct message_view *view); /* "row" and "end" of ps */
 
 /* droverd.c */
 int supervisor_reload(struct supervisor *supervisor, struct why *why);
-void supervisor_progress(struct supervisor *supervisor); /* a child ended or started: drained? stopped? */
-double supervisor_random(void);                          /* [0,1) */
+void supervisor_progress(
+	struct supervisor *supervisor); /* a child ended or started: drained? stopped? */
+double supervisor_random(void);         /* [0,1) */
 
 #endif
