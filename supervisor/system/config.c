@@ -15,8 +15,8 @@
 
 #include "system/config_error.h"
 #include "system/config_file.h"
-#include "system/config_parse.h"
 #include "system/config_rows.h"
+#include "system/config_section.h"
 #include "system/config_settle.h"
 #include "system/config_value.h"
 
@@ -102,15 +102,15 @@ static void free_trees(config_t *trees, size_t n)
 
 static int build(struct config *config, const config_t *trees, struct config_errors *errors)
 {
-	struct config_parse parse = {.config = config, .errors = errors};
-	int r = config_parse_start(&parse);
+	struct config_sections sections = {.config = config, .errors = errors};
+	int r = config_section_start(&sections);
 
 	for (size_t i = 0; r == 0 && i < config->n_files; i++)
-		config_parse_settings(&parse, &trees[i], config->files[i]);
+		config_section_settings(&sections, &trees[i], config->files[i]);
 	if (r == 0)
-		r = config_parse_make_room(&parse);
+		r = config_section_make_room(&sections);
 	for (size_t i = 0; r == 0 && i < config->n_files; i++)
-		config_parse_entries(&parse, &trees[i], config->files[i]);
+		config_section_entries(&sections, &trees[i], config->files[i]);
 	return r;
 }
 
@@ -119,37 +119,36 @@ int config_load(const char *file, bool required, struct config **ret_config, str
 	struct config *config = calloc(1, sizeof *config);
 	struct config_errors found = {0};
 	config_t *trees = NULL;
-	int r = -ENOMEM;
+	bool whole;
+	int r;
 
 	if (!config)
-		return r;
+		return -ENOMEM;
 	r = find_files(config, file, &found);
-	if (r < 0)
-		goto finish;
-	r = -ENOMEM;
-	trees = parse_files(config, required, &found);
-	if (!trees)
-		goto finish;
+	if (r == 0) {
+		trees = parse_files(config, required, &found);
+		r = trees ? 0 : -ENOMEM;
+	}
 	/* A file that cannot be parsed hides settings; what seems to be missing may be in it. */
-	bool whole = !found.n;
-
-	r = build(config, trees, &found);
+	whole = !found.n;
+	if (r == 0)
+		r = build(config, trees, &found);
 	if (r == 0 && whole)
 		r = config_settle(config, &found);
-	if (r == 0 && (found.n || found.failed))
-		r = found.failed ? -ENOMEM : -EINVAL;
-	if (r == 0) {
-		*ret_config = config;
-		config = NULL;
-	}
-finish:
-	free_trees(trees, config ? config->n_files : (*ret_config)->n_files);
-	if (r < 0)
-		config_error_print(&found, config->files, config->n_files, errors);
-	config_error_free(&found);
-	config_free(config);
+	if (found.failed)
+		r = -ENOMEM;
+	else if (r == 0 && found.n)
+		r = -EINVAL;
+	free_trees(trees, config->n_files);
 	/* libconfig's trees are many small pieces; without this they would stay resident. */
 	malloc_trim(0);
+	if (r == 0) {
+		*ret_config = config;
+		return 0;
+	}
+	config_error_print(&found, config->files, config->n_files, errors);
+	config_error_free(&found);
+	config_free(config);
 	return r;
 }
 

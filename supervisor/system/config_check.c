@@ -132,14 +132,14 @@ int config_check_user(const char *text, struct why *why)
 {
 	if (*text && getpwnam(text))
 		return 0;
-	return why_set(why, -EINVAL, "no such user on this machine");
+	return why_set(why, -EINVAL, "no such user on this machine; create it or name another");
 }
 
 int config_check_group(const char *text, struct why *why)
 {
 	if (*text && getgrnam(text))
 		return 0;
-	return why_set(why, -EINVAL, "no such group on this machine");
+	return why_set(why, -EINVAL, "no such group on this machine; create it or name another");
 }
 
 int config_check_filled(const char *text, struct why *why)

@@ -252,13 +252,24 @@ static void explain(struct writer *writer, const char *text)
 static void explain_row(struct writer *writer, const struct config_row *row)
 {
 	char allowed[CONFIG_ALLOWED_MAX];
-	struct buf sentence = {0};
+	struct buf text = {0};
 
 	config_value_allowed(row, allowed);
-	buf_printf(&sentence, "%s.%s%s%s", row->sentence, *allowed ? " Allowed: " : "", allowed,
-		   *allowed ? "." : "");
-	explain(writer, buf_text(&sentence));
-	buf_free(&sentence);
+	buf_printf(&text, "%s.", row->sentence);
+	if (*allowed)
+		buf_printf(&text, " Allowed: %s.", allowed);
+	explain(writer, buf_text(&text));
+	buf_free(&text);
+}
+
+static void explain_section(struct writer *writer, const char *sentence)
+{
+	struct buf text = {0};
+
+	buf_printf(&text, "%s.", sentence);
+	buf_append_text(writer->out, "\n");
+	explain(writer, buf_text(&text));
+	buf_free(&text);
 }
 
 /* Every row with its sentence and its default, or an example where the default is none. */
@@ -288,12 +299,6 @@ static void sample_rows(struct writer *writer, const struct config_table *table,
 	}
 	leave_group(writer);
 	arena_free(&memory);
-}
-
-static void explain_section(struct writer *writer, const char *sentence)
-{
-	buf_append_text(writer->out, "\n");
-	explain(writer, sentence);
 }
 
 static void sample_list(struct writer *writer, const struct config_table *table)

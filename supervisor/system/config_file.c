@@ -206,7 +206,7 @@ static int scan_bytes(const struct buf *text, const char *file, struct config_er
 
 	for (size_t i = 0; i < buf_size(text); i++) {
 		place.line += bytes[i] == '\n';
-		if ((bytes[i] >= 0x20 && bytes[i] != 0x7f) || strchr("\t\n\v\f\r", bytes[i] ?: 1))
+		if ((bytes[i] >= 0x20 && bytes[i] != 0x7f) || memchr("\t\n\v\f\r", bytes[i], 5))
 			continue;
 		config_error_add(errors, &place, "byte 0x%02x: this is not a text file", bytes[i]);
 		return -EINVAL;

@@ -1,32 +1,42 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From libconfig's trees to the fields of a struct config, row by row. Private to the
- * configuration's files.
+ * One group of libconfig's tree into one struct, row by row. Private to the configuration's files.
  */
 #ifndef DROVER_SYSTEM_CONFIG_PARSE_H
 #define DROVER_SYSTEM_CONFIG_PARSE_H
 
 #include <libconfig.h>
 
-#include "system/config.h"
+#include "base/arena.h"
 #include "system/config_error.h"
+#include "system/config_rows.h"
 
-struct config_parse {
-	struct config *config; /* all of it is in config->memory */
+struct config_scope {
+	const struct config_table *table;
+	void *base;       /* the struct that the table is for */
+	const char *file; /* that the group stands in */
+	const char *path; /* of the group: "", "defaults.", "types.order.paid." */
+	unsigned without; /* rows with these flags are no keys here */
+	/* of the table's rows, where they were set; NULL where a group stands in one file anyway */
+	struct config_place *seen;
+	bool *wrong; /* of the table's rows, which were refused; NULL: nobody asks */
+	const char *const *sections; /* of the whole file, which are no keys but can be meant */
+	struct arena *memory;
 	struct config_errors *errors;
-	/* where each row of the node and of `defaults` was set, for the file that sets it again */
-	struct config_place *node_seen, *defaults_seen;
-	size_t brokers, types, budgets; /* entries in all trees */
 };
 
-/* Fills in the defaults. 0 or -ENOMEM. */
-int config_parse_start(struct config_parse *parse);
+/* What is wrong is told in the scope's errors; fields of wrong settings keep their values. */
+void config_parse_group(const struct config_scope *scope, const config_setting_t *group);
+void config_parse_key(const struct config_scope *scope, const config_setting_t *setting);
 
-/* What entries need to be there before them: the keys of the node, `defaults`, `registry`. */
-void config_parse_settings(struct config_parse *parse, const config_t *tree, const char *file);
+/* The base is a struct config_plugin, whose settings are the keys that are not in the table. */
+void config_parse_plugin(const struct config_scope *scope, const config_setting_t *group);
 
-/* After the settings of all trees: `brokers`, `types`, `budgets`. 0 or -ENOMEM. */
-int config_parse_make_room(struct config_parse *parse);
-void config_parse_entries(struct config_parse *parse, const config_t *tree, const char *file);
+struct config_place config_parse_place(const struct config_scope *scope,
+				       const config_setting_t *setting);
+
+/* "PATH = VALUE: SENTENCE", PATH being `key` in the scope and VALUE what `setting` has. */
+void config_parse_refuse(const struct config_scope *scope, const config_setting_t *setting,
+			 const char *key, const char *sentence);
 
 #endif

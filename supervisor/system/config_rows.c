@@ -17,7 +17,7 @@
 #define DAY    (86400 * SECOND)
 #define MEBI   (INT64_C(1) << 20)
 #define PEBI   (INT64_C(1) << 50)
-#define MANY   (INT64_C(1) << 50)
+#define MANY   INT64_C(1000000000)
 
 #define WORKERS_MAX 10000 /* of a type, in the cluster */
 
@@ -119,7 +119,7 @@ static const struct config_row type_rows[] = {
 		     "them. Values are shown nowhere"},
 	{"working_directory", CONFIG_KIND_TEXT, FIELD(working_directory), .example = "/srv/app",
 	 .check = config_check_path, .touch = CONFIG_TOUCH_TEMPLATE,
-	 .sentence = "Where its handler runs. Default: /"},
+	 .sentence = "The directory its handler runs in. Default: the root directory"},
 	{"rlimits.nofile", CONFIG_KIND_LIMIT_COUNT, .example = "1024", .max = LIMIT_MAX,
 	 .touch = CONFIG_TOUCH_TEMPLATE, .resource = RLIMIT_NOFILE,
 	 .sentence = "Open files of a worker. All limits: see setrlimit(2); \"unlimited\" is a "
@@ -128,8 +128,8 @@ static const struct config_row type_rows[] = {
 	 .touch = CONFIG_TOUCH_TEMPLATE, .resource = RLIMIT_AS, .sentence = "Address space"},
 	{"rlimits.core", CONFIG_KIND_LIMIT_SIZE, .example = "0", .max = PEBI,
 	 .touch = CONFIG_TOUCH_TEMPLATE, .resource = RLIMIT_CORE, .sentence = "Core dumps"},
-	{"rlimits.cpu", CONFIG_KIND_LIMIT_SECONDS, .example = "1h", .min = 1, .max = LIMIT_MAX / 2,
-	 .touch = CONFIG_TOUCH_TEMPLATE, .resource = RLIMIT_CPU,
+	{"rlimits.cpu", CONFIG_KIND_LIMIT_SECONDS, .example = "1h", .min = 1,
+	 .max = 3650 * DAY / SECOND, .touch = CONFIG_TOUCH_TEMPLATE, .resource = RLIMIT_CPU,
 	 .sentence = "Processor time over a worker's whole life, in whole seconds"},
 	{"rlimits.nproc", CONFIG_KIND_LIMIT_COUNT, .example = "512", .max = LIMIT_MAX,
 	 .touch = CONFIG_TOUCH_TEMPLATE, .resource = RLIMIT_NPROC,
@@ -198,11 +198,13 @@ static const struct config_row type_rows[] = {
 
 	{"recycle.events", CONFIG_KIND_COUNT, FIELD(recycle_events), .max = MANY, .fallback = "0",
 	 .touch = CONFIG_TOUCH_LIVE,
-	 .sentence = "A worker is replaced after so many events; 0, here and below, is never"},
+	 .sentence = "A worker is replaced after so many events; 0 is never"},
 	{"recycle.age", CONFIG_KIND_DURATION, FIELD(recycle_age_ms), .max = 3650 * DAY,
-	 .fallback = "0", .touch = CONFIG_TOUCH_LIVE, .sentence = "… at this age"},
+	 .fallback = "0", .touch = CONFIG_TOUCH_LIVE,
+	 .sentence = "A worker is replaced at this age; 0 is never"},
 	{"recycle.memory", CONFIG_KIND_SIZE, FIELD(recycle_bytes), .max = PEBI, .fallback = "0",
-	 .touch = CONFIG_TOUCH_LIVE, .sentence = "… when it has grown to this"},
+	 .touch = CONFIG_TOUCH_LIVE,
+	 .sentence = "A worker is replaced when it has grown to this; 0 is never"},
 
 	{"content_type", CONFIG_KIND_TEXT, FIELD(content_type), .example = "application/json",
 	 .check = config_check_media_type, .touch = CONFIG_TOUCH_LIVE,
@@ -233,6 +235,8 @@ static const struct config_row budget_rows[] = {
 	 .sentence = "Workers that each of them gets before any gets more"},
 };
 #undef ROW_STRUCT
+
+_Static_assert(N_ROWS(type_rows) <= CONFIG_ROWS_MAX, "CONFIG_ROWS_MAX is for the longest table");
 
 const char config_defaults_sentence[] =
 	"What holds for every type that does not say otherwise, and for types that have nothing "

@@ -56,6 +56,8 @@ struct config_row {
 	const char *sentence;
 };
 
+#define CONFIG_ROWS_MAX 64 /* of one table */
+
 struct config_table {
 	const char *name; /* of the setting that has these keys; "" for the file itself */
 	const struct config_row *rows;

@@ -11,16 +11,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/units.h"
 #include "policy/budget.h"
 #include "system/config_check.h"
 
 #include "base/banned.h"
 
 #define HOST_NAME_SIZE 256
-
-/* "defaults" or "types.NAME", before a key. */
-#define TYPE_PATH(type) (type)->name ? "types." : "defaults", (type)->name ? (type)->name : ""
 
 static void name_node(struct config *config, struct config_errors *errors)
 {
@@ -46,10 +42,30 @@ static void refuse_twice(struct config_errors *errors, const char *section, cons
 			 first->file, first->line);
 }
 
-static void settle_brokers(struct config *config, struct config_errors *errors)
+static void add_default_broker(struct config *config)
 {
 	struct arena *memory = &config->memory;
+	struct config_plugin *broker = &config->brokers[0];
+	struct config_setting *setting = arena_alloc(memory, sizeof *setting);
+	char **values = arena_alloc(memory, sizeof *values);
 
+	*broker = (struct config_plugin){.name = arena_text(memory, "main"),
+					 .plugin = arena_text(memory, "sqlite"),
+					 .settings = setting,
+					 .n_settings = 1,
+					 .place.file = ""};
+	if (!setting || !values)
+		return;
+	values[0] = arena_text(memory, "queue");
+	*setting = (struct config_setting){.name = arena_text(memory, "path"),
+					   .values = values,
+					   .n_values = 1,
+					   .place.file = ""};
+	config->n_brokers = 1;
+}
+
+static void settle_brokers(struct config *config, struct config_errors *errors)
+{
 	for (size_t i = 0; i < config->n_brokers; i++) {
 		const struct config_plugin *broker = &config->brokers[i], *first;
 
@@ -58,22 +74,8 @@ static void settle_brokers(struct config *config, struct config_errors *errors)
 			refuse_twice(errors, "brokers", broker->name, &first->place,
 				     &broker->place);
 	}
-	if (config->n_brokers)
-		return;
-	config->brokers[0] = (struct config_plugin){.name = arena_text(memory, "main"),
-						    .plugin = arena_text(memory, "sqlite"),
-						    .place.file = ""};
-	config->brokers[0].settings = arena_alloc(memory, sizeof *config->brokers[0].settings);
-	if (!config->brokers[0].settings)
-		return;
-	config->brokers[0].settings[0] =
-		(struct config_setting){.name = arena_text(memory, "path"),
-					.values = arena_alloc(memory, sizeof(char *)),
-					.n_values = 1,
-					.place.file = ""};
-	if (config->brokers[0].settings[0].values)
-		config->brokers[0].settings[0].values[0] = arena_text(memory, "queue");
-	config->n_brokers = 1;
+	if (!config->n_brokers)
+		add_default_broker(config);
 }
 
 static void settle_budgets(const struct config *config, struct config_errors *errors)
@@ -86,10 +88,6 @@ static void settle_budgets(const struct config *config, struct config_errors *er
 		if (first != budget)
 			refuse_twice(errors, "budgets", budget->name, &first->place,
 				     &budget->place);
-		if (budget->floor > budget->max)
-			config_error_add(errors, &budget->place,
-					 "budgets.%s: floor = %d is more than max = %d",
-					 budget->name, budget->floor, budget->max);
 	}
 	if (config->n_budgets > BUDGETS_MAX)
 		config_error_add(errors, &config->budgets[BUDGETS_MAX].place,
@@ -126,30 +124,9 @@ static void check_broker(const struct config *config, const struct config_type *
 		place = &config->brokers[0].place;
 	list_brokers(config, &names);
 	config_error_add(errors, place, "%s%s.broker = \"%s\": no such broker; there is %s",
-			 TYPE_PATH(type), type->broker, buf_text(&names));
+			 type->name ? "types." : "defaults", type->name ? type->name : "",
+			 type->broker, buf_text(&names));
 	buf_free(&names);
-}
-
-static void check_type(const struct config *config, const struct config_type *type,
-		       struct config_errors *errors)
-{
-	const struct config_type *defaults = type->name ? &config->defaults : NULL;
-	char first[UNITS_TEXT_MAX], cap[UNITS_TEXT_MAX];
-
-	check_broker(config, type, errors);
-	if (type->min > type->max &&
-	    !(defaults && type->min == defaults->min && type->max == defaults->max))
-		config_error_add(errors, &type->place,
-				 "%s%s.min = %d is more than max = %d; raise max or lower min",
-				 TYPE_PATH(type), type->min, type->max);
-	if (type->retry_first_ms > type->retry_cap_ms &&
-	    !(defaults && type->retry_first_ms == defaults->retry_first_ms &&
-	      type->retry_cap_ms == defaults->retry_cap_ms))
-		config_error_add(errors, &type->place,
-				 "%s%s.retry.first = \"%s\" is more than retry.cap = \"%s\"",
-				 TYPE_PATH(type),
-				 units_format_duration(type->retry_first_ms, first, sizeof first),
-				 units_format_duration(type->retry_cap_ms, cap, sizeof cap));
 }
 
 static void settle_type(const struct config *config, struct config_type *type,
@@ -161,7 +138,7 @@ static void settle_type(const struct config *config, struct config_type *type,
 		type->stop_timeout_ms = type->timeout_ms;
 	if (!type->user)
 		type->user = config->user;
-	check_type(config, type, errors);
+	check_broker(config, type, errors);
 }
 
 static int compare_types(const void *a_, const void *b_)
