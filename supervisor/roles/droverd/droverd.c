@@ -23,7 +23,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/units.h"
-#include "config.h"
 #include "policy/budget.h"
 
 #include "base/banned.h"
@@ -356,6 +355,7 @@ static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 	files_scan(supervisor);
 	state_load_overrides(supervisor);
 	brokers_start(supervisor);
+	brokers_declare(supervisor);
 	commands_start(supervisor);
 	registry_start(supervisor);
 	supervisor->ready = true;
@@ -533,6 +533,7 @@ int supervisor_reload(struct supervisor *supervisor, struct why *why)
 	warn_of_root(supervisor);
 	files_watch(supervisor);
 	files_scan(supervisor);
+	brokers_start(supervisor); /* those that are new */
 	brokers_declare(supervisor);
 	announce(supervisor, "reloaded");
 	return 0;
