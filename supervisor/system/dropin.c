@@ -147,6 +147,15 @@ int dropin_command(const char *path, const char **ret_interpreter, struct why *w
 		path);
 }
 
+bool dropin_is_linked(const char *path)
+{
+	char *real = realpath(path, NULL);
+	bool linked = real && strcmp(real, path) != 0;
+
+	free(real);
+	return linked;
+}
+
 int dropin_copy(const char *path, struct why *why)
 {
 	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;

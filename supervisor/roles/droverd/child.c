@@ -53,6 +53,18 @@ static void ping(struct child *child, int64_t now_ms)
 	message_free(&message);
 }
 
+static void give_up(struct child *child)
+{
+	child->killed = true;
+	if (!child->said[0])
+		snprintf(child->said, sizeof child->said, "%s",
+			 child->ready ? "it did not answer in time"
+				      : "it did not become ready in time");
+	log_warning("%s (pid %d) does not %s; it is killed", child->title, (int)child->pid,
+		    child->leaving ? "end" : "answer");
+	child_kill(child);
+}
+
 static int on_ping_timer(sd_event_source *source, uint64_t usec, void *context)
 {
 	struct children *children = context;
@@ -64,10 +76,7 @@ static int on_ping_timer(sd_event_source *source, uint64_t usec, void *context)
 		if (child->deadline_ms && late_ms > 500)
 			child->deadline_ms += late_ms;
 		if (child->deadline_ms && now_ms > child->deadline_ms && !child->killed) {
-			log_warning("%s (pid %d) does not answer; it is killed%s", child->title,
-				    (int)child->pid, child->leaving ? "" : " and started again");
-			child->killed = true;
-			child_kill(child);
+			give_up(child);
 			continue;
 		}
 		ping(child, now_ms);
@@ -167,6 +176,8 @@ static int on_sigchld(sd_event_source *source, const struct signalfd_siginfo *in
 			bury(child, status);
 	}
 	process_kill_strangers(is_known, children);
+	if (children->reaped)
+		children->reaped(children->context);
 	return 0;
 }
 
@@ -237,14 +248,15 @@ int children_open(struct children *children, sd_event *event, const char *direct
 
 void children_close(struct children *children)
 {
-	sd_event_source_disable_unref(children->pinger);
-	sd_event_source_disable_unref(children->reaper);
+	children->pinger = sd_event_source_disable_unref(children->pinger);
+	children->reaper = sd_event_source_disable_unref(children->reaper);
 	for (int i = 0; i < PROGRAMS; i++)
 		if (children->programs[i] >= 0)
 			close(children->programs[i]);
 	for (char **e = children->environment; e && *e; e++)
 		free(*e);
 	free(children->environment);
+	children->environment = NULL;
 }
 
 /* The added entries, and those of ours that they do not replace. */

@@ -64,7 +64,9 @@ struct children {
 	int programs[PROGRAMS];
 	struct child *first;
 	int64_t pinged_ms;
-	char **environment; /* of roles: nothing of ours but what they need */
+	char **environment;            /* of roles: nothing of ours but what they need */
+	void (*reaped)(void *context); /* after children have ended; NULL: nobody asks */
+	void *context;
 };
 
 int children_open(struct children *children, sd_event *event, const char *directory,
