@@ -20,11 +20,13 @@ static int load(const struct message_view *setup, const struct drover_broker **r
 {
 	static const char *const extra[] = {"state_dir", "node", "instance", NULL};
 	const struct drover_plugin *plugin;
+	char shown[128];
 	void *handle;
 	int r;
 
-	r = plugin_open(message_text(setup, "plugin_path", ""), message_text(setup, "plugin", ""),
-			DROVER_KIND_BROKER, sizeof **ret_calls, &plugin, &handle, why);
+	snprintf(shown, sizeof shown, "plugin %s", message_text(setup, "plugin", ""));
+	r = plugin_open(message_text(setup, "plugin_path", ""), shown, DROVER_KIND_BROKER,
+			sizeof **ret_calls, &plugin, &handle, why);
 	if (r < 0)
 		return r;
 	r = settings_new(plugin->options, extra, setup, ret_settings, why);
