@@ -47,8 +47,13 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *contex
 
 	(void)source;
 	(void)fd;
-	if ((revents & EPOLLOUT) && channel_flush(&endpoint->channel) == 0)
+	if ((revents & EPOLLOUT) && channel_flush(&endpoint->channel) == 0) {
 		wait_for_io(endpoint);
+		if (endpoint->drained && !channel_pending(&endpoint->channel))
+			endpoint->drained(endpoint->context);
+		if (endpoint->channel.fd < 0)
+			return 0;
+	}
 	for (int i = 0; i < MESSAGES_PER_TURN; i++) {
 		int r = channel_receive(&endpoint->channel, &view, fds, &n_fds);
 

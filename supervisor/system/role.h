@@ -24,6 +24,8 @@ struct endpoint {
 	 * already.
 	 */
 	void (*ended)(void *context, int error);
+	/* What was queued has been sent: the place to go on sending much. May be NULL. */
+	void (*drained)(void *context);
 	void *context;
 };
 

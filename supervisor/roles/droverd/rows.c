@@ -156,6 +156,10 @@ static void add_counts(struct message *row, const struct type *type)
 	message_add_int(row, "workers.running", type->report.ready + type->report.starting);
 	message_add_int(row, "workers.starting", type->report.starting);
 	message_add_int(row, "workers.busy", type->report.busy);
+	message_add_int(row, "workers.idle",
+			type->report.ready > type->report.busy
+				? type->report.ready - type->report.busy
+				: 0);
 	message_add_int(row, "workers.target", type->target);
 }
 
