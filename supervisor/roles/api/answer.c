@@ -40,14 +40,6 @@ void answer_more(struct exchange *exchange)
 		api_next(exchange);
 }
 
-/* An errand whose answer waits for the client is not listened to meanwhile. */
-static void listen_to_errand(struct exchange *exchange, bool on)
-{
-	if (exchange->relayed && exchange->errand.source)
-		sd_event_source_set_enabled(exchange->errand.source,
-					    on ? SD_EVENT_ON : SD_EVENT_OFF);
-}
-
 void answer_data(struct exchange *exchange, const void *data, size_t size)
 {
 	if (exchange->ended)
@@ -55,7 +47,9 @@ void answer_data(struct exchange *exchange, const void *data, size_t size)
 	buf_append(&exchange->out, data, size);
 	if (exchange->route->format == ROUTE_LINES) {
 		exchange->code = 200;
-		listen_to_errand(exchange, buf_size(&exchange->out) < OUT_MAX);
+		/* An errand whose answer waits for the client is not listened to meanwhile. */
+		if (buf_size(&exchange->out) >= OUT_MAX)
+			endpoint_pause(&exchange->errand, true);
 	} else if (buf_size(&exchange->out) > SUM_MAX) {
 		relay_close(exchange);
 		answer_end(exchange, -EMSGSIZE, "the answer of the errand is too long");
@@ -124,7 +118,8 @@ void answer_refill(struct exchange *exchange)
 		return;
 	if (exchange->more)
 		api_next(exchange);
-	listen_to_errand(exchange, true);
+	if (exchange->relayed)
+		endpoint_pause(&exchange->errand, false);
 	while (exchange->ended && exchange->route->format == ROUTE_METRICS &&
 	       buf_size(&exchange->out) < OUT_LOW &&
 	       metrics_write(&exchange->metrics, &exchange->out))

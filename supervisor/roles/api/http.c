@@ -114,6 +114,7 @@ static void answer_early(struct exchange *exchange)
 	if (!text.failed)
 		send(exchange->client->fd, buf_front(&text), buf_size(&text),
 		     MSG_DONTWAIT | MSG_NOSIGNAL);
+	shutdown(exchange->client->fd, SHUT_WR);
 	buf_free(&text);
 	exchange->answered = true;
 	MHD_set_connection_option(exchange->connection, MHD_CONNECTION_OPTION_TIMEOUT,
