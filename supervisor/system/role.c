@@ -47,8 +47,13 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *contex
 
 	(void)source;
 	(void)fd;
-	if ((revents & EPOLLOUT) && channel_flush(&endpoint->channel) == 0)
+	if ((revents & EPOLLOUT) && channel_flush(&endpoint->channel) == 0) {
 		wait_for_io(endpoint);
+		if (endpoint->drained && !channel_pending(&endpoint->channel))
+			endpoint->drained(endpoint->context);
+		if (endpoint->channel.fd < 0 || endpoint->paused)
+			return 0;
+	}
 	for (int i = 0; i < MESSAGES_PER_TURN; i++) {
 		int r = channel_receive(&endpoint->channel, &view, fds, &n_fds);
 
@@ -59,7 +64,7 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *contex
 			return 0;
 		}
 		endpoint->message(endpoint->context, &view, fds, n_fds);
-		if (endpoint->channel.fd < 0)
+		if (endpoint->channel.fd < 0 || endpoint->paused)
 			return 0;
 	}
 	return 0;
@@ -71,6 +76,7 @@ int endpoint_open(struct endpoint *endpoint, sd_event *event, int fd)
 
 	channel_open(&endpoint->channel, fd);
 	endpoint->source = NULL;
+	endpoint->paused = false;
 	r = sd_event_add_io(event, &endpoint->source, fd, EPOLLIN, on_io, endpoint);
 	if (r < 0)
 		channel_close(&endpoint->channel);
@@ -100,6 +106,14 @@ int endpoint_send_fds(struct endpoint *endpoint, const struct message *message, 
 int endpoint_send(struct endpoint *endpoint, const struct message *message)
 {
 	return endpoint_send_fds(endpoint, message, NULL, 0);
+}
+
+void endpoint_pause(struct endpoint *endpoint, bool paused)
+{
+	if (!endpoint->source || endpoint->paused == paused)
+		return;
+	endpoint->paused = paused;
+	sd_event_source_set_enabled(endpoint->source, paused ? SD_EVENT_OFF : SD_EVENT_ON);
 }
 
 static void on_supervisor_message(void *context, const struct message_view *view, const int *fds,

@@ -6,6 +6,7 @@
 #ifndef DROVER_SYSTEM_ROLE_H
 #define DROVER_SYSTEM_ROLE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <systemd/sd-event.h>
 
@@ -24,7 +25,10 @@ struct endpoint {
 	 * already.
 	 */
 	void (*ended)(void *context, int error);
+	/* What was queued has been sent: the place to go on sending much. May be NULL. */
+	void (*drained)(void *context);
 	void *context;
+	bool paused;
 };
 
 int endpoint_open(struct endpoint *endpoint, sd_event *event,
@@ -39,6 +43,12 @@ void endpoint_close(
 int endpoint_send(struct endpoint *endpoint, const struct message *message);
 int endpoint_send_fds(struct endpoint *endpoint, const struct message *message, const int *fds,
 		      size_t n_fds);
+
+/*
+ * While paused nothing is received and nothing queued is sent: the other end has to wait. Also from
+ * within the callbacks.
+ */
+void endpoint_pause(struct endpoint *endpoint, bool paused);
 
 struct role {
 	sd_event *event;
