@@ -7,16 +7,12 @@
 #include "roles/dispatcher/dispatcher.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/units.h"
-#include "system/plugin.h"
 
 #include "base/banned.h"
 
@@ -41,7 +37,7 @@ static void on_state(void *context, enum drover_broker_state state, const char *
 
 static void declare_later(struct dispatcher *d, int error, const char *sentence)
 {
-	dispatcher_error(d, "queue %s cannot be declared: %s; tried again", d->queue_name,
+	dispatcher_error(d, "queue %s cannot be declared: %s; tried again", d->queue->queue.name,
 			 sentence && *sentence ? sentence : strerror(-error));
 	d->declare_ms = clock_now_ms() + backoff_next_ms(&d->declare_backoff, &backoff_process, 0,
 							 dispatcher_random());
@@ -51,7 +47,7 @@ static void on_declared(void *context, const char *queue, int error, const char 
 {
 	struct dispatcher *d = context;
 
-	if (strcmp(queue, d->queue_name))
+	if (strcmp(queue, d->queue->queue.name))
 		return;
 	dispatcher_wake(d);
 	if (error) {
@@ -116,47 +112,15 @@ static int on_plugin_draining(void *context)
 	return d->draining;
 }
 
-static int on_io(sd_event_source *source, int fd, uint32_t revents, void *context)
+static void on_processed(void *context)
 {
-	struct dispatcher *d = context;
-
-	(void)source;
-	(void)fd;
-	(void)revents;
-	d->plugin->process(d->broker);
-	dispatcher_wake(d);
-	return 0;
-}
-
-/* POLLIN and POLLOUT have the values that epoll uses. */
-static uint32_t wanted_events(const struct dispatcher *d)
-{
-	return d->plugin->events(d->broker) & (EPOLLIN | EPOLLOUT);
-}
-
-static int load_plugin(struct dispatcher *d, const struct message_view *view, struct why *why)
-{
-	static const char *const extra[] = {"state_dir", "node", "instance", NULL};
-	const struct drover_plugin *plugin;
-	int r;
-
-	r = plugin_open(message_text(view, "plugin_path", ""), message_text(view, "plugin", ""),
-			DROVER_KIND_BROKER, sizeof(struct drover_broker), &plugin,
-			&d->plugin_handle, why);
-	if (r < 0)
-		return r;
-	d->plugin = (const struct drover_broker *)(const void *)plugin;
-	r = settings_new(plugin->options, extra, view, &d->settings, why);
-	if (r < 0)
-		return why_prefix(why, r, "broker %s", message_text(view, "broker", "?"));
-	settings_connect(d->settings, on_plugin_log, on_plugin_draining, d);
-	return 0;
+	dispatcher_wake(context);
 }
 
 int broker_open(struct dispatcher *d, const struct message_view *view, struct why *why)
 {
-	const struct drover_broker_callbacks callbacks = {
-		.size = sizeof callbacks,
+	d->callbacks = (struct drover_broker_callbacks){
+		.size = sizeof d->callbacks,
 		.context = d,
 		.state = on_state,
 		.declared = on_declared,
@@ -164,45 +128,18 @@ int broker_open(struct dispatcher *d, const struct message_view *view, struct wh
 		.settled = on_settled,
 		.published = on_published,
 	};
-	char text[256] = "";
-	int r, fd;
-
-	r = load_plugin(d, view, why);
-	if (r < 0)
-		return r;
-	r = d->plugin->open(settings_host(d->settings), DROVER_USE_CONSUME, &callbacks, &d->broker,
-			    text, sizeof text);
-	if (r < 0)
-		return why_set(why, r, "broker %s: %s", message_text(view, "broker", "?"),
-			       *text ? text : strerror(-r));
-	fd = d->plugin->fd(d->broker);
-	if (fd >= 0)
-		r = sd_event_add_io(d->role.event, &d->broker_io, fd, wanted_events(d), on_io, d);
-	return r < 0 ? why_set(why, r, "cannot wait for the broker: %s", strerror(-r)) : 0;
-}
-
-void broker_close(struct dispatcher *d)
-{
-	d->broker_io = sd_event_source_disable_unref(d->broker_io);
-	if (d->broker)
-		d->plugin->close(d->broker);
-	d->broker = NULL;
-	settings_free(d->settings);
-	plugin_close(d->plugin_handle);
-}
-
-int64_t broker_process(struct dispatcher *d, int64_t now_ms)
-{
-	(void)now_ms;
-	d->plugin->process(d->broker);
-	return NEVER; /* broker_turn asks for the next timeout */
+	d->client.log = on_plugin_log;
+	d->client.draining = on_plugin_draining;
+	d->client.processed = on_processed;
+	return broker_client_open(&d->client, d->role.event, view, DROVER_USE_CONSUME,
+				  &d->callbacks, why);
 }
 
 void broker_told(struct dispatcher *d, enum drover_broker_state state)
 {
 	/* The plugin tries again when it is asked to work; the gauge says that this is worth it. */
 	if (state == DROVER_BROKER_UP && d->broker_state != DROVER_BROKER_UP)
-		d->plugin->process(d->broker);
+		d->client.calls->process(d->client.broker);
 }
 
 static void declare_and_subscribe(struct dispatcher *d, int64_t now_ms)
@@ -211,7 +148,7 @@ static void declare_and_subscribe(struct dispatcher *d, int64_t now_ms)
 
 	if (!d->declared && d->declare_ms <= now_ms) {
 		d->declare_ms = NEVER;
-		r = d->plugin->declare(d->broker, &d->queue, 0);
+		r = d->client.calls->declare(d->client.broker, &d->queue->queue, 0);
 		if (r == -EAGAIN)
 			d->declare_ms = 0;
 		else if (r < 0)
@@ -222,7 +159,7 @@ static void declare_and_subscribe(struct dispatcher *d, int64_t now_ms)
 		dispatcher_due(d, DUTY_HANDOUT, d->declare_ms);
 	if (!d->declared || d->subscribed)
 		return;
-	r = d->plugin->subscribe(d->broker, &d->queue);
+	r = d->client.calls->subscribe(d->client.broker, &d->queue->queue);
 	if (r >= 0)
 		d->subscribed = true;
 	else if (r != -EAGAIN) {
@@ -241,7 +178,7 @@ static void give_credit(struct dispatcher *d)
 		events += (uint32_t)(jobs_count(d) - d->n_jobs[JOB_HELD] - d->n_jobs[JOB_OUT]);
 	if (!d->subscribed || (d->credited && events == d->credit))
 		return;
-	r = d->plugin->credit(d->broker, events, HELD_BYTES);
+	r = d->client.calls->credit(d->client.broker, events, HELD_BYTES);
 	if (r < 0 && r != -EAGAIN)
 		dispatcher_error(d, "the broker takes no credit: %s; tried again", strerror(-r));
 	d->credited = r >= 0;
@@ -250,12 +187,6 @@ static void give_credit(struct dispatcher *d)
 
 void broker_turn(struct dispatcher *d, int64_t now_ms)
 {
-	int64_t timeout_ms;
-
 	declare_and_subscribe(d, now_ms);
 	give_credit(d);
-	if (d->broker_io)
-		sd_event_source_set_io_events(d->broker_io, wanted_events(d));
-	timeout_ms = d->plugin->timeout_ms(d->broker);
-	d->due_ms[DUTY_BROKER] = timeout_ms < 0 ? NEVER : now_ms + timeout_ms;
 }

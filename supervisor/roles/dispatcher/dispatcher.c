@@ -26,8 +26,10 @@ static int64_t drain_duty(struct dispatcher *d, int64_t now_ms);
 
 /* A duty returns when it is due next; without one its time just makes a turn. */
 static int64_t (*const duties[DUTIES])(struct dispatcher *d, int64_t now_ms) = {
-	[DUTY_BROKER] = broker_process, [DUTY_WORKERS] = workers_tend, [DUTY_INBOX] = outcome_inbox,
-	[DUTY_REPORT] = report_send,    [DUTY_DRAIN] = drain_duty,
+	[DUTY_WORKERS] = workers_tend,
+	[DUTY_INBOX] = outcome_inbox,
+	[DUTY_REPORT] = report_send,
+	[DUTY_DRAIN] = drain_duty,
 };
 
 void dispatcher_wake(struct dispatcher *d)

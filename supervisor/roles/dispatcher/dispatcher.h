@@ -27,9 +27,9 @@
 #include "roles/dispatcher/definition.h"
 #include "roles/dispatcher/inbox.h"
 #include "roles/dispatcher/lines.h"
+#include "system/broker.h"
 #include "system/frame.h"
 #include "system/role.h"
-#include "system/settings.h"
 
 #define NEVER INT64_MAX
 
@@ -186,7 +186,6 @@ struct counters {
 
 /* What is to be done at a time of its own, besides what each turn does. */
 enum duty {
-	DUTY_BROKER,
 	DUTY_WORKERS,
 	DUTY_HANDOUT,
 	DUTY_OUTCOMES,
@@ -213,13 +212,9 @@ struct dispatcher {
 	char last_error[ERROR_MAX];
 
 	/* broker.c */
-	const struct drover_broker *plugin;
-	void *plugin_handle, *broker;
-	struct settings *settings;
-	sd_event_source *broker_io;
-	char *queue_name;
-	char **bind;
-	struct drover_queue queue;
+	struct broker_client client;
+	struct drover_broker_callbacks callbacks;
+	struct broker_queue *queue;
 	bool declared, subscribed;
 	int64_t declare_ms; /* when to try (again); NEVER: it was asked for */
 	struct backoff declare_backoff;
@@ -295,9 +290,7 @@ void setup_free(struct dispatcher *d);
 
 /* broker.c */
 int broker_open(struct dispatcher *d, const struct message_view *view, struct why *why);
-void broker_close(struct dispatcher *d);
-int64_t broker_process(struct dispatcher *d, int64_t now_ms); /* the duty */
-void broker_turn(struct dispatcher *d, int64_t now_ms);       /* credit, and what to wait for */
+void broker_turn(struct dispatcher *d, int64_t now_ms);                 /* topology and credit */
 void broker_told(struct dispatcher *d, enum drover_broker_state state); /* by the gauge */
 
 /* jobs.c */

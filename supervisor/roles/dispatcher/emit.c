@@ -100,7 +100,7 @@ static int publish(struct dispatcher *d, struct emitted *emitted)
 		event.source = d->type;
 	if (!event.traceparent)
 		event.traceparent = cause->traceparent;
-	r = d->plugin->publish(d->broker, &event, 0, emitted);
+	r = d->client.calls->publish(d->client.broker, &event, 0, emitted);
 	free(id);
 	return r;
 }

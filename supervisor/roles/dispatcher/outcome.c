@@ -301,7 +301,7 @@ static void settle(struct dispatcher *d, int64_t now_ms)
 
 		/* It may be confirmed, and gone, before the request returns. */
 		job_move(d, job, JOB_SETTLING);
-		r = d->plugin->settle(d->broker, job->delivery, &settlement);
+		r = d->client.calls->settle(d->client.broker, job->delivery, &settlement);
 		if (r >= 0)
 			continue;
 		job_move(d, job, JOB_UNSETTLED);

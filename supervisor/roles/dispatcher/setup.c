@@ -58,29 +58,6 @@ void setup_policy(struct dispatcher *d, const struct message_view *view)
 	d->changed = true;
 }
 
-static int read_bind(struct dispatcher *d, const struct message_view *view)
-{
-	struct message_field field;
-	size_t position = 0, n = 0;
-
-	while (message_next(view, &position, &field))
-		n += !strcmp(field.key, "bind");
-	d->bind = calloc(n + 2, sizeof *d->bind);
-	if (!d->bind)
-		return -ENOMEM;
-	position = n = 0;
-	while (message_next(view, &position, &field)) {
-		if (strcmp(field.key, "bind") || !field.text)
-			continue;
-		d->bind[n] = strdup(field.text);
-		if (!d->bind[n++])
-			return -ENOMEM;
-	}
-	if (!n)
-		d->bind[0] = strdup(d->type);
-	return d->bind[0] ? 0 : -ENOMEM;
-}
-
 int setup_read(struct dispatcher *d, const struct message_view *view, struct why *why)
 {
 	const char *type = message_text(view, "type", NULL);
@@ -91,38 +68,25 @@ int setup_read(struct dispatcher *d, const struct message_view *view, struct why
 	d->type = strdup(type);
 	d->node = strdup(message_text(view, "node", ""));
 	d->state_dir = strdup(message_text(view, "state_dir", "."));
-	d->queue_name = strdup(message_text(view, "queue", type));
-	if (!d->type || !d->node || !d->state_dir || !d->queue_name || read_bind(d, view) < 0)
+	d->queue = broker_queue_read(view);
+	if (!d->type || !d->node || !d->state_dir || !d->queue)
 		return why_set(why, -ENOMEM, "out of memory");
 	snprintf(ident, sizeof ident, "dispatcher %s", type);
 	log_open(ident);
 	setup_policy(d, view);
-	d->queue = (struct drover_queue){
-		.size = sizeof d->queue,
-		.type = d->type,
-		.name = d->queue_name,
-		.bind = (const char *const *)d->bind,
-		.retry_first_ms = d->policy.retry.first_ms,
-		.retry_cap_ms = d->policy.retry.cap_ms,
-		.retry_factor_percent = message_int(view, "retry_factor_percent", 300),
-		.exclusive = message_flag(view, "exclusive"),
-	};
 	dispatcher_due(d, DUTY_REPORT, clock_now_ms());
 	return broker_open(d, view, why);
 }
 
 void setup_free(struct dispatcher *d)
 {
-	broker_close(d);
+	broker_client_close(&d->client);
 	jobs_free(d);
 	inbox_close(d->inbox);
 	buf_free(&d->key);
 	buf_free(&d->batch);
 	definition_free(&d->definition);
-	for (size_t i = 0; d->bind && d->bind[i]; i++)
-		free(d->bind[i]);
-	free(d->bind);
-	free(d->queue_name);
+	free(d->queue);
 	free(d->type);
 	free(d->node);
 	free(d->state_dir);
