@@ -272,8 +272,11 @@ static void explain_section(struct writer *writer, const char *sentence)
 	buf_free(&text);
 }
 
-/* Every row with its sentence and its default, or an example where the default is none. */
-static void sample_rows(struct writer *writer, const struct config_table *table, unsigned without)
+/*
+ * The rows of a section that are, or are not, of a type itself: each with its sentence and its
+ * default, or an example where the default is none.
+ */
+static void sample_rows(struct writer *writer, const struct config_table *table, bool own)
 {
 	union {
 		struct config node;
@@ -286,7 +289,7 @@ static void sample_rows(struct writer *writer, const struct config_table *table,
 	for (size_t i = 0; i < table->n_rows; i++) {
 		const struct config_row *row = &table->rows[i];
 
-		if (row->flags & without)
+		if (own != !!(row->flags & CONFIG_ROW_OWN))
 			continue;
 		config_value_fill(row, row->example, &base, &memory);
 		if (memory.failed) {
@@ -306,9 +309,11 @@ static void sample_list(struct writer *writer, const struct config_table *table)
 	explain_section(writer, table->sentence);
 	open_section(writer, table->name, "(");
 	next_entry(writer, true);
-	sample_rows(writer, table, 0);
-	if (table == &config_table_brokers)
+	sample_rows(writer, table, table == &config_table_types);
+	if (table == &config_table_brokers) {
+		explain(writer, "A setting of the plugin sqlite: its directory, in state_dir.");
 		line(writer, "path = \"queue\";");
+	}
 	close_list(writer, false);
 }
 
@@ -324,15 +329,15 @@ void config_sample(struct buf *out)
 			 "`droverd --check` says whether all is well, `droverd --dump-config` what "
 			 "is in force.");
 	buf_append_text(out, "\n");
-	sample_rows(&writer, &config_table_node, 0);
+	sample_rows(&writer, &config_table_node, false);
 	sample_list(&writer, &config_table_brokers);
 	explain_section(&writer, config_table_registry.sentence);
 	open_section(&writer, "registry", "{");
-	sample_rows(&writer, &config_table_registry, 0);
+	sample_rows(&writer, &config_table_registry, false);
 	close_section(&writer, "};");
 	explain_section(&writer, config_defaults_sentence);
 	open_section(&writer, "defaults", "{");
-	sample_rows(&writer, &config_table_types, CONFIG_ROW_OWN);
+	sample_rows(&writer, &config_table_types, false);
 	close_section(&writer, "};");
 	sample_list(&writer, &config_table_types);
 	sample_list(&writer, &config_table_budgets);

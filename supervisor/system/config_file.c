@@ -234,10 +234,11 @@ int config_file_parse(const char *file, bool required, config_t *ret_tree,
 	config_init(ret_tree);
 	if (!config_read_string(ret_tree, buf_text(&text))) {
 		scan.place.line = (unsigned)config_error_line(ret_tree);
-		config_error_add(errors, &scan.place,
-				 "%s; settings are written name = value; with a semicolon at the "
-				 "end, texts in double quotes",
-				 config_error_text(ret_tree));
+		config_error_add(errors, &scan.place, "%s; %s", config_error_text(ret_tree),
+				 strcmp(config_error_text(ret_tree), "duplicate setting name")
+					 ? "settings are written name = value; with texts in "
+					   "double quotes"
+					 : "a key may stand in its group once");
 		config_destroy(ret_tree);
 		r = -EINVAL;
 	}

@@ -240,8 +240,7 @@ _Static_assert(N_ROWS(type_rows) <= CONFIG_ROWS_MAX, "CONFIG_ROWS_MAX is for the
 
 const char config_defaults_sentence[] =
 	"What holds for every type that does not say otherwise, and for types that have nothing "
-	"but a handler file. The keys are those of `types`, except those that only one type can "
-	"have: type, description, queue, bind, handler, required";
+	"but a handler file";
 
 const struct config_table config_table_node = {"", node_rows, N_ROWS(node_rows), false, NULL};
 const struct config_table config_table_brokers =
@@ -254,7 +253,8 @@ const struct config_table config_table_registry =
 const struct config_table config_table_types =
 	{"types", type_rows, N_ROWS(type_rows), false,
 	 "The event types. One that has a handler file and no entry here is served with the "
-	 "defaults; keys left out have the values of `defaults`"};
+	 "defaults. An entry may have every key of `defaults` too; where it has not, the value of "
+	 "`defaults` holds"};
 const struct config_table config_table_budgets = {"budgets", budget_rows, N_ROWS(budget_rows),
 						  false, "Bounds that types share, 64 at most"};
 
