@@ -156,7 +156,7 @@ static void bury(struct child *child, int status)
 	while (*at != child)
 		at = &(*at)->next;
 	*at = child->next;
-	child->pid = 0;
+	child->reaped = true;
 	child->owner->exited(child->context, child, status, child->said);
 	free(child);
 }
@@ -369,7 +369,7 @@ int child_send_fd(struct child *child, const struct message *message, int fd)
 
 void child_kill(struct child *child)
 {
-	if (child->pid > 0)
+	if (!child->reaped)
 		kill(child->pid, SIGKILL);
 }
 

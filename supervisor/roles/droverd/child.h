@@ -53,6 +53,7 @@ struct child {
 	/* an answer to a ping, or with `mute` its `ready`, is due; 0: nothing is due */
 	int64_t deadline_ms;
 	bool killed;  /* for not answering */
+	bool reaped;  /* its pid may be another process's from now on */
 	bool leaving; /* its end is wanted */
 	char said[sizeof(struct why)];
 };
