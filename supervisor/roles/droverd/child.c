@@ -21,7 +21,8 @@
 
 #include "base/banned.h"
 
-#define PING_EVERY_MS 1000
+#define PING_EVERY_MS   1000
+#define REAPED_PER_TURN 64
 
 static const struct {
 	const char *name;
@@ -127,7 +128,7 @@ static void on_ended(void *context, int error)
 static struct child *find(struct children *children, pid_t pid)
 {
 	for (struct child *child = children->first; child; child = child->next)
-		if (child->pid == pid)
+		if (child->pid == pid && !child->reaped)
 			return child;
 	return NULL;
 }
@@ -137,7 +138,7 @@ static bool is_known(void *context, pid_t pid)
 	return find(context, pid) != NULL;
 }
 
-static void bury(struct child *child, int status)
+static void bury(struct child *child)
 {
 	struct children *children = child->children;
 	struct child **at = &children->first;
@@ -156,26 +157,38 @@ static void bury(struct child *child, int status)
 	while (*at != child)
 		at = &(*at)->next;
 	*at = child->next;
-	child->pid = 0;
-	child->owner->exited(child->context, child, status, child->said);
+	child->owner->exited(child->context, child, child->status, child->said);
 	free(child);
 }
 
+/*
+ * What ends one child may start another, which may have ended too by then; so a turn takes only
+ * those that were dead when it began, and the loop stays open to everybody else.
+ */
 static int on_sigchld(sd_event_source *source, const struct signalfd_siginfo *info, void *context)
 {
 	struct children *children = context;
+	struct child *dead[REAPED_PER_TURN];
+	size_t reaped = 0, n = 0;
 	int status;
 	pid_t pid;
 
 	(void)source;
 	(void)info;
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+	for (; reaped < REAPED_PER_TURN && (pid = waitpid(-1, &status, WNOHANG)) > 0; reaped++) {
 		struct child *child = find(children, pid);
 
-		if (child)
-			bury(child, status);
+		if (!child)
+			continue;
+		child->reaped = true;
+		child->status = status;
+		dead[n++] = child;
 	}
+	for (size_t i = 0; i < n; i++)
+		bury(dead[i]);
 	process_kill_strangers(is_known, children);
+	if (reaped == REAPED_PER_TURN)
+		raise(SIGCHLD); /* there may be more */
 	if (children->reaped)
 		children->reaped(children->context);
 	return 0;
@@ -369,7 +382,7 @@ int child_send_fd(struct child *child, const struct message *message, int fd)
 
 void child_kill(struct child *child)
 {
-	if (child->pid > 0)
+	if (!child->reaped)
 		kill(child->pid, SIGKILL);
 }
 

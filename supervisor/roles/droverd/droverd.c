@@ -530,7 +530,6 @@ int supervisor_reload(struct supervisor *supervisor, struct why *why)
 		return why_set(why, r, "%s", reason.text);
 	}
 	supervisor->reload_refused.text[0] = '\0';
-	warn_of_root(supervisor);
 	files_watch(supervisor);
 	files_scan(supervisor);
 	brokers_start(supervisor); /* those that are new */

@@ -445,9 +445,13 @@ static void on_dispatcher_message(void *context, struct child *child,
 		close(fds[i]);
 }
 
-/* One half is gone: tells why, unless that was the plan, and ends the other. */
+/*
+ * One half is gone: tells why, unless that was the plan, and ends the other. A dispatcher that
+ * drains lets its templates go before it ends; it is not disturbed then.
+ */
 static void lose(struct type *type, struct child *child, int status, const char *said)
 {
+	bool quiet = type->supervisor->dying || child->leaving;
 	char how[sizeof child->said];
 
 	handler_obituary(child, status, said, how, sizeof how);
@@ -458,12 +462,12 @@ static void lose(struct type *type, struct child *child, int status, const char 
 			"is started again",
 			child->title, (int)child->pid, how);
 		type->restarts++;
-	} else if (type->pair == PAIR_LEAVING && status && !child->leaving &&
-		   !type->supervisor->dying) {
+	} else if (type->pair == PAIR_LEAVING && status && !quiet) {
 		log_warning("%s (pid %d) %s while it drained; events in hand are given out again",
 			    child->title, (int)child->pid, how);
 	}
-	pair_kill(type);
+	if (type->pair == PAIR_RUNNING || !type->dispatcher)
+		pair_kill(type);
 	if (all_gone(type))
 		finish(type);
 }
