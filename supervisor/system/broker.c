@@ -140,11 +140,9 @@ struct drover_depth broker_depth_read(const struct drover_depth *depth)
 /* Copies a text to *at and moves that behind it. */
 static const char *keep(char **at, const char *text)
 {
-	size_t size = text ? strlen(text) + 1 : 0;
+	size_t size = strlen(text) + 1;
 	char *kept = *at;
 
-	if (!text)
-		return NULL;
 	memcpy(kept, text, size);
 	*at += size;
 	return kept;
@@ -172,37 +170,29 @@ static void keep_list(char **at, const struct message_view *view, const char *ke
 	list[n] = NULL;
 }
 
-struct broker_queue *broker_queue_read(const struct message_view *view)
+struct drover_queue *broker_queue_read(const struct message_view *view)
 {
-	size_t n_bind = count(view, "bind"), n_lists = n_bind + count(view, "required") + 2;
-	struct broker_queue *queue;
-	const char **lists;
+	size_t n_bind = count(view, "bind");
+	struct drover_queue *queue;
+	const char **bind;
 	char *at;
 
 	/* All the texts of a message together are no longer than the message; "" may be added. */
-	queue = malloc(sizeof *queue + n_lists * sizeof *lists + view->size + 2);
+	queue = malloc(sizeof *queue + (n_bind + 1) * sizeof *bind + view->size + 2);
 	if (!queue)
 		return NULL;
-	lists = (const char **)(void *)(queue + 1);
-	at = (char *)(lists + n_lists);
-	*queue = (struct broker_queue){
-		.queue =
-			{
-				.size = sizeof queue->queue,
-				.type = keep(&at, message_text(view, "type", "")),
-				.name = keep(&at, message_text(view, "queue", "")),
-				.bind = lists,
-				.retry_first_ms = message_int(view, "retry_first_ms", 0),
-				.retry_cap_ms = message_int(view, "retry_cap_ms", 0),
-				.retry_factor_percent =
-					message_int(view, "retry_factor_percent", 100),
-				.exclusive = message_flag(view, "exclusive"),
-			},
-		.content_type = keep(&at, message_text(view, "content_type", NULL)),
-		.max_bytes = message_int(view, "max_bytes", 0),
-		.required = lists + n_bind + 1,
+	bind = (const char **)(void *)(queue + 1);
+	at = (char *)(bind + n_bind + 1);
+	*queue = (struct drover_queue){
+		.size = sizeof *queue,
+		.type = keep(&at, message_text(view, "type", "")),
+		.name = keep(&at, message_text(view, "queue", "")),
+		.bind = bind,
+		.retry_first_ms = message_int(view, "retry_first_ms", 0),
+		.retry_cap_ms = message_int(view, "retry_cap_ms", 0),
+		.retry_factor_percent = message_int(view, "retry_factor_percent", 100),
+		.exclusive = message_flag(view, "exclusive"),
 	};
-	keep_list(&at, view, "bind", lists);
-	keep_list(&at, view, "required", lists + n_bind + 1);
+	keep_list(&at, view, "bind", bind);
 	return queue;
 }

@@ -48,15 +48,10 @@ int broker_client_check(const struct message_view *setup, struct why *why);
 struct drover_depth broker_depth_unknown(void);
 struct drover_depth broker_depth_read(const struct drover_depth *depth);
 
-/* The queue fields of a message (system/protocol.h): the topology, and what its events must be. */
-struct broker_queue {
-	struct drover_queue queue;   /* its pointers belong to this struct */
-	const char *content_type;    /* NULL: any */
-	int64_t max_bytes;           /* of a body; 0: no bound */
-	const char *const *required; /* top-level JSON fields; ends with NULL */
-};
-
-/* NULL: no memory. Fields that are missing are empty. One block of memory: free it with free(3). */
-struct broker_queue *broker_queue_read(const struct message_view *view);
+/*
+ * The queue that a message tells of (system/protocol.h), with all it points to in one block of
+ * memory: free it with free(3). Fields that are missing are empty. NULL: no memory.
+ */
+struct drover_queue *broker_queue_read(const struct message_view *view);
 
 #endif

@@ -17,6 +17,7 @@
 struct endpoint {
 	struct channel channel;
 	sd_event_source *source;
+	bool paused;
 	/* The descriptors belong to the callee. */
 	void (*message)(void *context, const struct message_view *view, const int *fds,
 			size_t n_fds);
@@ -45,8 +46,8 @@ int endpoint_send_fds(struct endpoint *endpoint, const struct message *message, 
 		      size_t n_fds);
 
 /*
- * While paused nothing is received and nothing queued is sent: the other end has to wait. Also from
- * within the callbacks.
+ * While paused no message is taken, so that a sender that is faster than its receiver has to wait;
+ * what it sent, and its end, are told when we go on. Also from within the callbacks.
  */
 void endpoint_pause(struct endpoint *endpoint, bool paused);
 
