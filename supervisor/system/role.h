@@ -17,7 +17,6 @@
 struct endpoint {
 	struct channel channel;
 	sd_event_source *source;
-	bool paused;
 	/* The descriptors belong to the callee. */
 	void (*message)(void *context, const struct message_view *view, const int *fds,
 			size_t n_fds);
@@ -32,10 +31,10 @@ struct endpoint {
 	bool paused;
 };
 
-int endpoint_open(struct endpoint *endpoint, sd_event *event,
-		  int fd); /* callbacks and context are set; takes fd */
-void endpoint_close(
-	struct endpoint *endpoint); /* also from within its callbacks; safe when closed or zeroed */
+/* Callbacks and context are set before. Takes fd. */
+int endpoint_open(struct endpoint *endpoint, sd_event *event, int fd);
+/* Also from within its callbacks; safe when closed or zeroed. */
+void endpoint_close(struct endpoint *endpoint);
 
 /*
  * channel_send, and waits for writability when something was queued. A gone peer is told by
