@@ -70,11 +70,12 @@ static struct target *find_target(struct broker *broker, const char *queue)
 static void format_time(int64_t wall, char text[40])
 {
 	time_t seconds = wall / 1000;
+	size_t length;
 	struct tm tm;
 
 	gmtime_r(&seconds, &tm);
-	snprintf(text, 40, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900, tm.tm_mon + 1,
-		 tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(wall % 1000));
+	length = strftime(text, 40, "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(text + length, 40 - length, ".%03uZ", (unsigned)(wall % 1000) % 1000);
 }
 
 static int make_up_id(struct publisher *publisher, char id[40])

@@ -116,7 +116,7 @@ int routes_refresh(struct broker *broker, struct fault *fault)
 		return 0;
 	}
 	changed = status.st_ctim.tv_sec * INT64_C(1000000000) + status.st_ctim.tv_nsec;
-	if (routes->inode == status.st_ino && routes->changed_ns == changed)
+	if (routes->inode == (int64_t)status.st_ino && routes->changed_ns == changed)
 		return 0;
 	fd = openat(broker->directory.fd, "routes", O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &status) < 0) {
@@ -130,7 +130,7 @@ int routes_refresh(struct broker *broker, struct fault *fault)
 	close(fd);
 	if (r < 0)
 		clear(routes);
-	routes->inode = r < 0 ? 0 : status.st_ino;
+	routes->inode = r < 0 ? 0 : (int64_t)status.st_ino;
 	routes->changed_ns = status.st_ctim.tv_sec * INT64_C(1000000000) + status.st_ctim.tv_nsec;
 	return r;
 }

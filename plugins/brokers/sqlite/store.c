@@ -241,7 +241,7 @@ static int create(const struct directory *directory, enum store_kind kind, const
 
 static int read_pragma(struct store *store, const char *text, int *ret_value, struct fault *fault)
 {
-	sqlite3_stmt *statement;
+	sqlite3_stmt *statement = NULL;
 	int rc;
 
 	rc = sqlite3_prepare_v2(store->db, text, -1, &statement, NULL);
@@ -444,7 +444,7 @@ int store_run(struct store *store, sqlite3_stmt *statement, struct fault *fault)
 
 static int run(struct store *store, enum statement which, struct fault *fault)
 {
-	sqlite3_stmt *statement;
+	sqlite3_stmt *statement = NULL;
 	int r;
 
 	r = store_statement(store, which, &statement, fault);
@@ -456,7 +456,7 @@ static int run(struct store *store, enum statement which, struct fault *fault)
 int store_numbers(struct store *store, int64_t n, int64_t ready, int64_t later, int64_t longest_ms,
 		  int64_t *ret_first, struct fault *fault)
 {
-	sqlite3_stmt *statement;
+	sqlite3_stmt *statement = NULL;
 	int r;
 
 	r = store_statement(store, STATEMENT_TAKE_NUMBERS, &statement, fault);
@@ -479,7 +479,7 @@ int store_numbers(struct store *store, int64_t n, int64_t ready, int64_t later, 
 int store_count(struct store *store, int64_t ready, int64_t later, int64_t dead, int64_t longest_ms,
 		struct fault *fault)
 {
-	sqlite3_stmt *statement;
+	sqlite3_stmt *statement = NULL;
 	int r;
 
 	if (!ready && !later && !dead)
@@ -543,7 +543,7 @@ static int reserve_log(struct store *store)
 
 int store_reserve(struct store *store, struct fault *fault)
 {
-	sqlite3_stmt *pages;
+	sqlite3_stmt *pages = NULL;
 	sqlite3_int64 size;
 	int rc, r;
 
