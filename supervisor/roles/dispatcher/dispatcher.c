@@ -107,9 +107,9 @@ static bool workers_ended(const struct dispatcher *d)
 {
 	const struct worker *worker;
 
-	TAILQ_FOREACH(worker, &d->workers, link)
-	if (!worker->generation->lost)
-		return false;
+	TAILQ_FOREACH (worker, &d->workers, link)
+		if (!worker->generation->lost)
+			return false;
 	return true;
 }
 
@@ -131,8 +131,8 @@ static int64_t drain_duty(struct dispatcher *d, int64_t now_ms)
 		return NEVER;
 	}
 	d->drain_late = true;
-	TAILQ_FOREACH(worker, &d->workers, link)
-	worker_condemn(worker, DOOM_DRAIN, now_ms);
+	TAILQ_FOREACH (worker, &d->workers, link)
+		worker_condemn(worker, DOOM_DRAIN, now_ms);
 	return now_ms + GRACE_MS + GIVE_UP_MS;
 }
 
@@ -245,8 +245,7 @@ static void on_kick(struct dispatcher *d, const struct message_view *view, int f
 	struct worker *worker;
 
 	(void)fd;
-	TAILQ_FOREACH(worker, &d->workers, link)
-	{
+	TAILQ_FOREACH (worker, &d->workers, link) {
 		if (pid <= 0 || worker->pid != pid)
 			continue;
 		log_notice("worker %d is ended because somebody asked for it", (int)pid);

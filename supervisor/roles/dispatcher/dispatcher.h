@@ -24,7 +24,7 @@
 #include "policy/brake.h"
 #include "policy/histogram.h"
 #include "policy/retry.h"
-#include "roles/dispatcher/definition.h"
+#include "system/definition.h"
 #include "roles/dispatcher/inbox.h"
 #include "roles/dispatcher/lines.h"
 #include "system/broker.h"

@@ -94,9 +94,9 @@ static struct worker *pick(const struct dispatcher *d)
 {
 	struct worker *worker;
 
-	TAILQ_FOREACH(worker, &d->idle, idle_link)
-	if (worker_is_current(worker))
-		return worker;
+	TAILQ_FOREACH (worker, &d->idle, idle_link)
+		if (worker_is_current(worker))
+			return worker;
 	return TAILQ_FIRST(&d->idle);
 }
 

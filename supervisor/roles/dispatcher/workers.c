@@ -75,9 +75,9 @@ struct worker *worker_find(const struct dispatcher *d, int64_t slot)
 {
 	struct worker *worker;
 
-	TAILQ_FOREACH(worker, &d->workers, link)
-	if (worker->slot == slot)
-		return worker;
+	TAILQ_FOREACH (worker, &d->workers, link)
+		if (worker->slot == slot)
+			return worker;
 	return NULL;
 }
 
@@ -89,6 +89,12 @@ bool worker_is_current(const struct worker *worker)
 static bool is_live(const struct worker *worker)
 {
 	return worker->state < WORKER_ENDING && !worker->generation->lost;
+}
+
+/* It failed to start. It is replaced when its template has told how it ended, with a delay then. */
+static bool is_unclear(const struct worker *worker)
+{
+	return worker->state == WORKER_GONE && !worker->ready && !worker->stop_sent;
 }
 
 int workers_live(const struct dispatcher *d)
@@ -236,9 +242,8 @@ void workers_turn(struct dispatcher *d, int64_t now_ms)
 	    !(d->spawn_ms && d->spawn_ms <= now_ms))
 		return;
 	d->unbalanced = false;
-	TAILQ_FOREACH(worker, &d->workers, link)
-	{
-		if (!is_live(worker))
+	TAILQ_FOREACH (worker, &d->workers, link) {
+		if (!is_live(worker) && !is_unclear(worker))
 			continue;
 		if (!worker_is_current(worker)) {
 			others++;
@@ -511,8 +516,7 @@ int64_t workers_tend(struct dispatcher *d, int64_t now_ms)
 	int64_t next_ms = weigh && workers_live(d) ? now_ms + MEMORY_MS : NEVER;
 	struct worker *worker;
 
-	TAILQ_FOREACH(worker, &d->workers, link)
-	{
+	TAILQ_FOREACH (worker, &d->workers, link) {
 		if (worker->deadline_ms <= now_ms)
 			expire(worker, now_ms);
 		if (weigh && worker->ready && is_live(worker))
