@@ -579,6 +579,28 @@ static void test_what_a_program_says_out_of_turn(void **state)
 	close_fixture(&fixture);
 }
 
+/* A program that exits after each event, as some do after so many, fails no event by it. */
+static void test_a_program_that_exits_between_events(void **state)
+{
+	struct frame_verdict verdict;
+	struct fixture fixture;
+
+	(void)state;
+	open_script(&fixture, "stream", "read -r line <&3; echo '{\"verdict\":\"reject\"}' >&4");
+	for (int i = 0; i < 50; i++) {
+		handle(&fixture, "", &verdict);
+		assert_int_equal(verdict.verdict, DROVER_REJECT);
+	}
+	close_fixture(&fixture);
+	/* One that never takes an event is no such program. */
+	open_script(&fixture, "stream", "exit 4");
+	hand_over(&fixture, &(struct drover_event){.size = sizeof(struct drover_event),
+						   .id = "e1",
+						   .source = "/test"});
+	assert_int_equal(WEXITSTATUS(harness_expect_exited(&fixture.harness, 0)), 4);
+	close_fixture(&fixture);
+}
+
 /* What happens to the program over an event happens to the worker. */
 static void test_a_crash_of_the_program_is_the_workers(void **state)
 {
@@ -659,6 +681,7 @@ int main(void)
 		cmocka_unit_test(test_a_program_that_stays),
 		cmocka_unit_test(test_bodies_in_lines),
 		cmocka_unit_test(test_what_a_program_says_out_of_turn),
+		cmocka_unit_test(test_a_program_that_exits_between_events),
 		cmocka_unit_test(test_a_crash_of_the_program_is_the_workers),
 		cmocka_unit_test(test_a_deaf_program_is_stopped),
 		cmocka_unit_test(test_a_program_starts_fast),

@@ -11,12 +11,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "exec.h"
 #include "line.h"
+
+#define END_MS 100 /* for a program that has hung up to be seen to have ended */
 
 extern char **environ;
 
@@ -25,7 +28,8 @@ struct turn {
 	struct exec *exec;
 	const struct drover_event *event;
 	struct drover_outcome *outcome;
-	const char *text; /* the event's line, and what of it is not written yet */
+	size_t size;      /* of the event's line */
+	const char *text; /* what of it is not written yet, `left` bytes */
 	size_t left;
 	bool over;   /* there is a verdict */
 	bool broken; /* it said what it must not: `why` */
@@ -210,7 +214,7 @@ static _Noreturn void die_like(int status)
 
 static _Noreturn void crash(struct exec *exec, const struct drover_host *host)
 {
-	bool ended = program_wait(&exec->program, 100);
+	bool ended = program_wait(&exec->program, END_MS);
 	char how[64];
 	int status = end(exec);
 
@@ -222,29 +226,52 @@ static _Noreturn void crash(struct exec *exec, const struct drover_host *host)
 	die_like(status);
 }
 
+/*
+ * Whether the program ended without having read a byte of the event: then it ended between events,
+ * as programs do that exit after so many, and the event has no part in it.
+ */
+static bool is_untouched(const struct turn *turn)
+{
+	int unread = 0;
+
+	return ioctl(turn->exec->program.events, FIONREAD, &unread) == 0 &&
+	       (size_t)unread == turn->size - turn->left;
+}
+
+/* Hands the event to the program; to a new one if the running one just ended. */
+static int take_turn(struct turn *turn, const char *text)
+{
+	const struct drover_host *host = turn->outcome->host;
+	int r;
+
+	for (bool again = false;; again = true) {
+		r = prepare(turn->exec, host);
+		if (r < 0)
+			return r;
+		turn->text = text;
+		turn->left = turn->size;
+		if (converse(turn))
+			return 0;
+		if (again || !program_wait(&turn->exec->program, END_MS) || !is_untouched(turn))
+			crash(turn->exec, host);
+	}
+}
+
 enum drover_verdict stream_handle(struct exec *exec, const struct drover_event *event,
 				  struct drover_outcome *outcome)
 {
 	struct turn turn = {.exec = exec, .event = event, .outcome = outcome};
-	char *text;
-	int r;
+	char *text = line_of_event(event, true, &turn.size);
+	int r = text ? 0 : -ENOMEM;
 
 	program_busy(true);
-	r = prepare(exec, outcome->host);
-	if (r < 0) {
-		program_busy(false);
-		return drover_retry(outcome, -1, "cannot run %s: %s", exec->path, strerror(-r));
-	}
-	text = line_of_event(event, true, &turn.left);
-	if (!text) {
-		program_busy(false);
-		return drover_retry(outcome, -1, "out of memory for the event's line");
-	}
-	turn.text = text;
-	if (!converse(&turn))
-		crash(exec, outcome->host);
+	if (r == 0)
+		r = take_turn(&turn, text);
 	free(text);
-	if (turn.broken) {
+	if (r < 0) {
+		turn.verdict = drover_retry(outcome, -1, "cannot hand the event to %s: %s",
+					    exec->path, strerror(-r));
+	} else if (turn.broken) {
 		exec->suspect = true;
 		turn.verdict = drover_retry(outcome, -1, "a line on its descriptor 4 is wrong: %s",
 					    turn.why);
