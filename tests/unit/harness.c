@@ -248,9 +248,21 @@ void harness_send_stop(struct harness_worker *worker)
 	write_all(worker->socket, &out);
 }
 
+/* False at the end. */
+static bool read_log(struct harness_worker *worker)
+{
+	void *room = buf_reserve(&worker->said, 65536);
+	ssize_t n = read(worker->log, room, 65536);
+
+	if (n > 0)
+		worker->said.end += (size_t)n;
+	return n != 0;
+}
+
 void harness_frame(struct harness_worker *worker, struct frame *ret_frame)
 {
 	int64_t until_ms = clock_now_ms() + HARNESS_WAIT_MS;
+	struct pollfd fds[] = {{worker->socket, POLLIN, 0}, {worker->log, POLLIN, 0}};
 
 	for (;;) {
 		int r = frame_next(&worker->in, FRAME_MAX, ret_frame);
@@ -263,12 +275,17 @@ void harness_frame(struct harness_worker *worker, struct frame *ret_frame)
 			frame_take(&worker->in, ret_frame);
 			return;
 		}
-		if (!wait_readable(worker->socket, until_ms))
+		if (poll(fds, 2, (int)(until_ms - clock_now_ms())) <= 0)
 			fail_msg("the worker did not answer");
+		/* A full log pipe would stop the worker. */
+		if (fds[1].revents && !read_log(worker))
+			fds[1].fd = -1;
+		if (!fds[0].revents)
+			continue;
 		room = buf_reserve(&worker->in, 65536);
 		n = recv(worker->socket, room, 65536, 0);
 		if (n == 0 || (n < 0 && errno != EAGAIN))
-			fail_msg("the worker hung up");
+			fail_msg("the worker hung up, after: %s", buf_text(&worker->said));
 		worker->in.end += n > 0 ? (size_t)n : 0;
 	}
 }
@@ -288,15 +305,9 @@ void harness_logged(struct harness_worker *worker, const char *text)
 {
 	int64_t until_ms = clock_now_ms() + HARNESS_WAIT_MS;
 
-	while (!strstr(buf_text(&worker->said), text)) {
-		void *room = buf_reserve(&worker->said, 65536);
-		ssize_t n = read(worker->log, room, 65536);
-
-		if (n > 0)
-			worker->said.end += (size_t)n;
-		else if (n == 0 || !wait_readable(worker->log, until_ms))
+	while (!strstr(buf_text(&worker->said), text))
+		if (!wait_readable(worker->log, until_ms) || !read_log(worker))
 			fail_msg("\"%s\" was not logged, but: %s", text, buf_text(&worker->said));
-	}
 }
 
 void harness_forget(struct harness_worker *worker)
