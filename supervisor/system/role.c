@@ -26,7 +26,8 @@
 
 static void wait_for_io(struct endpoint *endpoint)
 {
-	uint32_t events = EPOLLIN | (channel_pending(&endpoint->channel) ? EPOLLOUT : 0);
+	uint32_t events = (endpoint->paused ? 0 : EPOLLIN) |
+			  (channel_pending(&endpoint->channel) ? EPOLLOUT : 0);
 
 	sd_event_source_set_io_events(endpoint->source, events);
 }
@@ -51,10 +52,14 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *contex
 		wait_for_io(endpoint);
 		if (endpoint->drained && !channel_pending(&endpoint->channel))
 			endpoint->drained(endpoint->context);
-		if (endpoint->channel.fd < 0 || endpoint->paused)
+		if (endpoint->channel.fd < 0)
 			return 0;
 	}
-	for (int i = 0; i < MESSAGES_PER_TURN; i++) {
+	if (endpoint->paused && (revents & (EPOLLHUP | EPOLLERR))) {
+		end(endpoint, -EPIPE);
+		return 0;
+	}
+	for (int i = 0; i < MESSAGES_PER_TURN && !endpoint->paused; i++) {
 		int r = channel_receive(&endpoint->channel, &view, fds, &n_fds);
 
 		if (r == 0)
@@ -64,7 +69,7 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *contex
 			return 0;
 		}
 		endpoint->message(endpoint->context, &view, fds, n_fds);
-		if (endpoint->channel.fd < 0 || endpoint->paused)
+		if (endpoint->channel.fd < 0)
 			return 0;
 	}
 	return 0;
@@ -81,6 +86,14 @@ int endpoint_open(struct endpoint *endpoint, sd_event *event, int fd)
 	if (r < 0)
 		channel_close(&endpoint->channel);
 	return r;
+}
+
+void endpoint_pause(struct endpoint *endpoint, bool paused)
+{
+	if (endpoint->paused == paused || endpoint->channel.fd < 0)
+		return;
+	endpoint->paused = paused;
+	wait_for_io(endpoint);
 }
 
 void endpoint_close(struct endpoint *endpoint)
@@ -106,14 +119,6 @@ int endpoint_send_fds(struct endpoint *endpoint, const struct message *message, 
 int endpoint_send(struct endpoint *endpoint, const struct message *message)
 {
 	return endpoint_send_fds(endpoint, message, NULL, 0);
-}
-
-void endpoint_pause(struct endpoint *endpoint, bool paused)
-{
-	if (!endpoint->source || endpoint->paused == paused)
-		return;
-	endpoint->paused = paused;
-	sd_event_source_set_enabled(endpoint->source, paused ? SD_EVENT_OFF : SD_EVENT_ON);
 }
 
 static void on_supervisor_message(void *context, const struct message_view *view, const int *fds,

@@ -17,6 +17,7 @@
 struct endpoint {
 	struct channel channel;
 	sd_event_source *source;
+	bool paused;
 	/* The descriptors belong to the callee. */
 	void (*message)(void *context, const struct message_view *view, const int *fds,
 			size_t n_fds);
@@ -28,7 +29,6 @@ struct endpoint {
 	/* What was queued has been sent: the place to go on sending much. May be NULL. */
 	void (*drained)(void *context);
 	void *context;
-	bool paused;
 };
 
 int endpoint_open(struct endpoint *endpoint, sd_event *event,
@@ -45,8 +45,8 @@ int endpoint_send_fds(struct endpoint *endpoint, const struct message *message, 
 		      size_t n_fds);
 
 /*
- * While paused nothing is received and nothing queued is sent: the other end has to wait. Also from
- * within the callbacks.
+ * While paused no message is taken, so that a sender that is faster than its receiver has to wait.
+ * Should the other end go meanwhile, `ended` is called at once, and what it had sent is dropped.
  */
 void endpoint_pause(struct endpoint *endpoint, bool paused);
 
