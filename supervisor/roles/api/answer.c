@@ -40,6 +40,20 @@ void answer_more(struct exchange *exchange)
 		api_next(exchange);
 }
 
+/*
+ * An errand whose answer waits for the client is not listened to meanwhile; not even to its end, for
+ * what it said before that would be dropped.
+ */
+static void hold_errand(struct exchange *exchange, bool hold)
+{
+	struct endpoint *errand = &exchange->errand;
+
+	if (!exchange->relayed || !errand->source || errand->paused == hold)
+		return;
+	endpoint_pause(errand, hold);
+	sd_event_source_set_enabled(errand->source, hold ? SD_EVENT_OFF : SD_EVENT_ON);
+}
+
 void answer_data(struct exchange *exchange, const void *data, size_t size)
 {
 	if (exchange->ended)
@@ -47,9 +61,8 @@ void answer_data(struct exchange *exchange, const void *data, size_t size)
 	buf_append(&exchange->out, data, size);
 	if (exchange->route->format == ROUTE_LINES) {
 		exchange->code = 200;
-		/* An errand whose answer waits for the client is not listened to meanwhile. */
 		if (buf_size(&exchange->out) >= OUT_MAX)
-			endpoint_pause(&exchange->errand, true);
+			hold_errand(exchange, true);
 	} else if (buf_size(&exchange->out) > SUM_MAX) {
 		relay_close(exchange);
 		answer_end(exchange, -EMSGSIZE, "the answer of the errand is too long");
@@ -118,8 +131,7 @@ void answer_refill(struct exchange *exchange)
 		return;
 	if (exchange->more)
 		api_next(exchange);
-	if (exchange->relayed)
-		endpoint_pause(&exchange->errand, false);
+	hold_errand(exchange, false);
 	while (exchange->ended && exchange->route->format == ROUTE_METRICS &&
 	       buf_size(&exchange->out) < OUT_LOW &&
 	       metrics_write(&exchange->metrics, &exchange->out))
