@@ -14,7 +14,6 @@
 
 #include "base/clock.h"
 #include "policy/limits.h"
-#include "config.h"
 
 #include "base/banned.h"
 
