@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "config.h"
 
 #include "base/banned.h"
 

@@ -19,7 +19,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/units.h"
-#include "config.h"
 
 #include "base/banned.h"
 

@@ -3,7 +3,7 @@
  * Writes JSON from rows without holding more than a row of it. Pure; called by answer.c. cJSON does
  * the quoting and nesting of one row; this file decides where rows go in the object.
  */
-#include "roles/api/json.h"
+#include "roles/api/object.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
@@ -160,7 +160,7 @@ static char *print_row(const struct message_view *row)
 	return text;
 }
 
-static void close_array(struct json_writer *writer, struct buf *out)
+static void close_array(struct object_writer *writer, struct buf *out)
 {
 	if (writer->array)
 		buf_append_text(out, "]");
@@ -168,14 +168,14 @@ static void close_array(struct json_writer *writer, struct buf *out)
 }
 
 /* What stands before the next member of the object. */
-static void begin_member(struct json_writer *writer, struct buf *out)
+static void begin_member(struct object_writer *writer, struct buf *out)
 {
 	close_array(writer, out);
 	buf_append_text(out, writer->begun ? "," : "{");
 	writer->begun = true;
 }
 
-void json_write_row(struct json_writer *writer, const struct message_view *row, struct buf *out)
+void object_write_row(struct object_writer *writer, const struct message_view *row, struct buf *out)
 {
 	const char *name = message_text(row, "row", "");
 	size_t i = 0;
@@ -220,7 +220,7 @@ void json_text(const char *text, struct buf *out)
 	cJSON_Delete(item);
 }
 
-void json_write_end(struct json_writer *writer, const char *error, struct buf *out)
+void object_write_end(struct object_writer *writer, const char *error, struct buf *out)
 {
 	char word[64];
 
@@ -243,9 +243,9 @@ void json_write_end(struct json_writer *writer, const char *error, struct buf *o
 	buf_append_text(out, writer->begun ? "}" : "{}");
 }
 
-void json_error(const char *error, struct buf *out)
+void object_error(const char *error, struct buf *out)
 {
-	struct json_writer writer = {0};
+	struct object_writer writer = {0};
 
-	json_write_end(&writer, error, out);
+	object_write_end(&writer, error, out);
 }
