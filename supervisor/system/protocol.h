@@ -21,7 +21,8 @@
  *   → forget {queue}
  *   ← broker {state (enum drover_broker_state), sentence}
  *   ← depth {queue, ready, delayed, dead, oldest_ms, useful_max, includes_held}
- *                           -1: unknown; on change, or every 5 s
+ *                           -1: unknown; on change, and of a queue that is not empty every 5 s.
+ *                           All depths are told anew after a broker message with another state
  *
  * registrar
  *   → setup {plugin, plugin_path, set.NAME*, node, node_id, cluster, version}

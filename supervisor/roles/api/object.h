@@ -23,15 +23,13 @@ struct object_writer {
 /*
  * Rows of one kind must come together. Rows of an unknown kind are left out.
  */
-void object_write_row(struct object_writer *writer, const struct message_view *row, struct buf *out);
+void object_write_row(struct object_writer *writer, const struct message_view *row,
+		      struct buf *out);
 
 /* Ends the object; `error` (NULL: none) becomes its member "error". */
 void object_write_end(struct object_writer *writer, const char *error, struct buf *out);
 
 /* {"error": "…"} without a newline */
 void object_error(const char *error, struct buf *out);
-
-/* A quoted JSON string. */
-void json_text(const char *text, struct buf *out);
 
 #endif
