@@ -27,7 +27,7 @@ void answer_row(struct exchange *exchange, const struct message_view *row)
 		return;
 	}
 	exchange->writer.arrays = exchange->route->arrays;
-	json_write_row(&exchange->writer, row, &exchange->out);
+	object_write_row(&exchange->writer, row, &exchange->out);
 	if (exchange->route->format == ROUTE_OBJECT)
 		exchange->code = 200;
 	take(exchange);
@@ -84,7 +84,7 @@ static void add_error(struct exchange *exchange, const char *error)
 	if (text)
 		buf_append_text(&exchange->out, text);
 	else
-		json_error(error, &exchange->out);
+		object_error(error, &exchange->out);
 	cJSON_Delete(sum);
 	free(text);
 }
@@ -101,18 +101,18 @@ void answer_end(struct exchange *exchange, int status, const char *why)
 	switch (exchange->route->format) {
 	case ROUTE_OBJECT:
 	case ROUTE_VERDICT:
-		json_write_end(&exchange->writer, error, &exchange->out);
+		object_write_end(&exchange->writer, error, &exchange->out);
 		buf_append_text(&exchange->out, "\n");
 		break;
 	case ROUTE_METRICS:
 		if (error) {
 			metrics_free(&exchange->metrics);
-			json_error(error, &exchange->out);
+			object_error(error, &exchange->out);
 		}
 		break;
 	case ROUTE_LINES:
 		if (error) {
-			json_error(error, &exchange->out);
+			object_error(error, &exchange->out);
 			buf_append_text(&exchange->out, "\n");
 		}
 		break;

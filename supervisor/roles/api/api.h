@@ -13,7 +13,7 @@
 #include <sys/types.h>
 
 #include "base/buf.h"
-#include "roles/api/json.h"
+#include "roles/api/object.h"
 #include "roles/api/metrics.h"
 #include "roles/api/routes.h"
 #include "system/role.h"
@@ -50,7 +50,7 @@ struct exchange {
 	bool body_sent;    /* all of it, and its end, was sent */
 	size_t discarded;  /* bytes of a body that nobody wants */
 
-	struct json_writer writer;
+	struct object_writer writer;
 	struct metrics metrics;
 	struct buf out; /* of the answer, not yet taken by the client */
 	unsigned code;  /* the HTTP status; 0: not known yet */

@@ -156,7 +156,7 @@ static enum MHD_Result refuse(struct exchange *exchange, unsigned code, const ch
 {
 	struct MHD_Response *response;
 
-	json_error(why, &exchange->out);
+	object_error(why, &exchange->out);
 	buf_append_text(&exchange->out, "\n");
 	exchange->code = code;
 	exchange->ended = true;

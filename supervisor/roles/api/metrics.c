@@ -9,7 +9,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #include "policy/histogram.h"
 
@@ -109,35 +108,35 @@ static const struct metric metrics_table[] = {
 	 COUNTER,
 	 OF_TYPE,
 	 0,
-	 {{"total.done", "outcome=\"done\"", NULL},
-	  {"total.failed", "outcome=\"failed\"", NULL},
-	  {"total.rejected", "outcome=\"rejected\"", NULL},
-	  {"total.crashed", "outcome=\"crashed\"", NULL},
-	  {"total.timed_out", "outcome=\"timed_out\"", NULL}}},
+	 {{"totals.done", "outcome=\"done\"", NULL},
+	  {"totals.failed", "outcome=\"failed\"", NULL},
+	  {"totals.rejected", "outcome=\"rejected\"", NULL},
+	  {"totals.crashed", "outcome=\"crashed\"", NULL},
+	  {"totals.timed_out", "outcome=\"timed_out\"", NULL}}},
 	{"drover_events_retried_total",
 	 "Events that were put back for another attempt.",
 	 COUNTER,
 	 OF_TYPE,
 	 0,
-	 {{.field = "total.retried"}}},
+	 {{.field = "totals.retried"}}},
 	{"drover_events_dead_lettered_total",
 	 "Events that became dead letters.",
 	 COUNTER,
 	 OF_TYPE,
 	 0,
-	 {{.field = "total.dead"}}},
+	 {{.field = "totals.dead"}}},
 	{"drover_events_skipped_total",
 	 "Events that the inbox knew to be handled already.",
 	 COUNTER,
 	 OF_TYPE,
 	 0,
-	 {{.field = "total.skipped"}}},
+	 {{.field = "totals.skipped"}}},
 	{"drover_events_emitted_total",
 	 "Events that handlers emitted.",
 	 COUNTER,
 	 OF_TYPE,
 	 0,
-	 {{.field = "total.emitted"}}},
+	 {{.field = "totals.emitted"}}},
 	{"drover_workers",
 	 "Workers, by what they do.",
 	 GAUGE,
@@ -293,7 +292,7 @@ static void write_sample(const struct metric *metric, const struct series *serie
 	}
 	if (series->equals) {
 		write_name(metric, "", row, series->labels, out);
-		buf_printf(out, "%d\n", field.text && !strcasecmp(field.text, series->equals));
+		buf_printf(out, "%d\n", field.text && !strcmp(field.text, series->equals));
 		return;
 	}
 	write_name(metric, "", row, series->labels, out);

@@ -6,6 +6,7 @@
  */
 #include "roles/droverd/commands.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -117,11 +118,16 @@ static void row_node(const struct request *request)
 static void row_registry(const struct request *request)
 {
 	const struct supervisor *supervisor = request->supervisor;
+	char state[sizeof supervisor->registry_state];
 	struct message row = {0};
 
+	/* As brokers' states are written, not as plugins say it. */
+	snprintf(state, sizeof state, "%s", supervisor->registry_state);
+	for (char *c = state; *c; c++)
+		*c = (char)tolower((unsigned char)*c);
 	request_row_start(&row, request, "registry");
 	add_text(&row, "plugin", supervisor->config->registry.plugin);
-	add_text(&row, "state", supervisor->registry_state);
+	add_text(&row, "state", state);
 	add_text(&row, "sentence", supervisor->registry_sentence);
 	request_row(request, &row);
 }
@@ -182,16 +188,16 @@ static void add_totals(struct message *row, const struct type *type)
 	const struct totals *gone = &type->totals;
 	const struct report *now = &type->report;
 
-	message_add_int(row, "total.handled", (int64_t)(gone->handled + now->handled));
-	message_add_int(row, "total.done", (int64_t)(gone->done + now->done));
-	message_add_int(row, "total.failed", (int64_t)(gone->failed + now->failed));
-	message_add_int(row, "total.rejected", (int64_t)(gone->rejected + now->rejected));
-	message_add_int(row, "total.crashed", (int64_t)(gone->crashed + now->crashed));
-	message_add_int(row, "total.timed_out", (int64_t)(gone->timed_out + now->timed_out));
-	message_add_int(row, "total.retried", (int64_t)(gone->retried + now->retried));
-	message_add_int(row, "total.dead", (int64_t)(gone->dead + now->dead));
-	message_add_int(row, "total.skipped", (int64_t)(gone->skipped + now->skipped));
-	message_add_int(row, "total.emitted", (int64_t)(gone->emitted + now->emitted));
+	message_add_int(row, "totals.handled", (int64_t)(gone->handled + now->handled));
+	message_add_int(row, "totals.done", (int64_t)(gone->done + now->done));
+	message_add_int(row, "totals.failed", (int64_t)(gone->failed + now->failed));
+	message_add_int(row, "totals.rejected", (int64_t)(gone->rejected + now->rejected));
+	message_add_int(row, "totals.crashed", (int64_t)(gone->crashed + now->crashed));
+	message_add_int(row, "totals.timed_out", (int64_t)(gone->timed_out + now->timed_out));
+	message_add_int(row, "totals.retried", (int64_t)(gone->retried + now->retried));
+	message_add_int(row, "totals.dead", (int64_t)(gone->dead + now->dead));
+	message_add_int(row, "totals.skipped", (int64_t)(gone->skipped + now->skipped));
+	message_add_int(row, "totals.emitted", (int64_t)(gone->emitted + now->emitted));
 	message_add_int(row, "restarts", type->restarts);
 	message_add_int(row, "log_dropped", (int64_t)now->log_dropped);
 }
@@ -227,8 +233,8 @@ static void add_handler(struct message *row, const struct type *type)
 	message_add_int(row, "handler.generation", type->generation);
 	message_add_flag(row, "handler.on_trial", type->proven != NULL);
 	message_add_flag(row, "handler.dropin", type->dropin);
-	add_text(row, "refused.file", type->refused_path);
-	add_text(row, "refused.reason", type->refused);
+	add_text(row, "refused", type->refused);
+	add_text(row, "refused_file", type->refused_path);
 }
 
 /* What keeps a worker of this type from doing harm; environment only by number, never by value. */
@@ -391,7 +397,7 @@ static void row_decision(const struct request *request, const struct decision *d
 	add_text(&row, "budget", decision->budget);
 	message_add_text(&row, "ramp", ramp_rule_name(decision->ramp));
 	add_text(&row, "note", decision->note);
-	message_add_text(&row, "sentence", decision_format(decision, sentence, sizeof sentence));
+	message_add_text(&row, "text", decision_format(decision, sentence, sizeof sentence));
 	request_row(request, &row);
 }
 

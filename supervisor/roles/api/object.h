@@ -3,8 +3,8 @@
  * Rows (system/protocol.h, "api") as JSON. Texts come from anywhere, handlers and events included:
  * what is not UTF-8 in them is replaced, so that the result always is JSON.
  */
-#ifndef DROVER_ROLES_API_JSON_H
-#define DROVER_ROLES_API_JSON_H
+#ifndef DROVER_ROLES_API_OBJECT_H
+#define DROVER_ROLES_API_OBJECT_H
 
 #include <stdbool.h>
 
@@ -12,7 +12,7 @@
 #include "system/message.h"
 
 /* One object out of a stream of rows; zeroed memory is one that nothing was written of. */
-struct json_writer {
+struct object_writer {
 	const char
 		*arrays;   /* keys of arrays that must be there, between spaces; "" or NULL: none */
 	const char *array; /* the one being written; NULL: none */
@@ -23,15 +23,13 @@ struct json_writer {
 /*
  * Rows of one kind must come together. Rows of an unknown kind are left out.
  */
-void json_write_row(struct json_writer *writer, const struct message_view *row, struct buf *out);
+void object_write_row(struct object_writer *writer, const struct message_view *row,
+		      struct buf *out);
 
 /* Ends the object; `error` (NULL: none) becomes its member "error". */
-void json_write_end(struct json_writer *writer, const char *error, struct buf *out);
+void object_write_end(struct object_writer *writer, const char *error, struct buf *out);
 
 /* {"error": "…"} without a newline */
-void json_error(const char *error, struct buf *out);
-
-/* A quoted JSON string. */
-void json_text(const char *text, struct buf *out);
+void object_error(const char *error, struct buf *out);
 
 #endif

@@ -3,15 +3,16 @@
  * Writes JSON from rows without holding more than a row of it. Pure; called by answer.c. cJSON does
  * the quoting and nesting of one row; this file decides where rows go in the object.
  */
-#include "roles/api/json.h"
+#include "roles/api/object.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <math.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "system/json.h"
 
 #include "base/banned.h"
 
@@ -34,51 +35,15 @@ static const struct kind {
 
 #define KINDS (sizeof kinds / sizeof *kinds)
 
-/* Length of the UTF-8 sequence at `at` (NUL-terminated); 0 when it is not one. */
-static size_t sequence(const unsigned char *at)
-{
-	static const struct {
-		unsigned char mask, lead, length;
-		uint32_t least;
-	} forms[] = {{0x80, 0x00, 1, 0},
-		     {0xe0, 0xc0, 2, 0x80},
-		     {0xf0, 0xe0, 3, 0x800},
-		     {0xf8, 0xf0, 4, 0x10000}};
-
-	for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-		uint32_t code = at[0] & (unsigned char)~forms[i].mask;
-
-		if ((at[0] & forms[i].mask) != forms[i].lead)
-			continue;
-		for (size_t k = 1; k < forms[i].length; k++) {
-			if ((at[k] & 0xc0) != 0x80)
-				return 0;
-			code = code << 6 | (at[k] & 0x3f);
-		}
-		if (code < forms[i].least || code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
-			return 0;
-		return forms[i].length;
-	}
-	return 0;
-}
-
+/* cJSON quotes what is UTF-8 and passes the rest on as it is; json_append_quoted mends it. */
 static cJSON *make_text(const char *text)
 {
-	const unsigned char *at = (const unsigned char *)text;
-	struct buf clean = {0};
+	struct buf quoted = {0};
 	cJSON *item;
 
-	while (*at) {
-		size_t length = sequence(at);
-
-		if (length)
-			buf_append(&clean, at, length);
-		else
-			buf_append_text(&clean, "\xef\xbf\xbd"); /* U+FFFD */
-		at += length ? length : 1;
-	}
-	item = cJSON_CreateString(buf_text(&clean));
-	buf_free(&clean);
+	json_append_quoted(&quoted, text, strlen(text));
+	item = cJSON_CreateRaw(buf_text(&quoted));
+	buf_free(&quoted);
 	return item;
 }
 
@@ -160,7 +125,7 @@ static char *print_row(const struct message_view *row)
 	return text;
 }
 
-static void close_array(struct json_writer *writer, struct buf *out)
+static void close_array(struct object_writer *writer, struct buf *out)
 {
 	if (writer->array)
 		buf_append_text(out, "]");
@@ -168,14 +133,14 @@ static void close_array(struct json_writer *writer, struct buf *out)
 }
 
 /* What stands before the next member of the object. */
-static void begin_member(struct json_writer *writer, struct buf *out)
+static void begin_member(struct object_writer *writer, struct buf *out)
 {
 	close_array(writer, out);
 	buf_append_text(out, writer->begun ? "," : "{");
 	writer->begun = true;
 }
 
-void json_write_row(struct json_writer *writer, const struct message_view *row, struct buf *out)
+void object_write_row(struct object_writer *writer, const struct message_view *row, struct buf *out)
 {
 	const char *name = message_text(row, "row", "");
 	size_t i = 0;
@@ -207,20 +172,7 @@ void json_write_row(struct json_writer *writer, const struct message_view *row, 
 	free(text);
 }
 
-void json_text(const char *text, struct buf *out)
-{
-	cJSON *item = make_text(text);
-	char *quoted = cJSON_PrintUnformatted(item);
-
-	if (quoted)
-		buf_append_text(out, quoted);
-	else
-		out->failed = true;
-	free(quoted);
-	cJSON_Delete(item);
-}
-
-void json_write_end(struct json_writer *writer, const char *error, struct buf *out)
+void object_write_end(struct object_writer *writer, const char *error, struct buf *out)
 {
 	char word[64];
 
@@ -237,15 +189,15 @@ void json_write_end(struct json_writer *writer, const char *error, struct buf *o
 	if (error) {
 		begin_member(writer, out);
 		buf_append_text(out, "\"error\":");
-		json_text(error, out);
+		json_append_quoted(out, error, strlen(error));
 	}
 	close_array(writer, out);
 	buf_append_text(out, writer->begun ? "}" : "{}");
 }
 
-void json_error(const char *error, struct buf *out)
+void object_error(const char *error, struct buf *out)
 {
-	struct json_writer writer = {0};
+	struct object_writer writer = {0};
 
-	json_write_end(&writer, error, out);
+	object_write_end(&writer, error, out);
 }
