@@ -315,7 +315,6 @@ static const struct {
 	{"defaults = { queue = \"x\"; };", "1: defaults.queue: only a type itself can have it"},
 	{"types = ( { type = \"x\"; retry = { frist = \"1s\"; }; } );",
 	 "1: types.x.retry.frist: unknown key; did you mean \"retry.first\"?"},
-	{"types = ( { type = \"x\"; \"retry.first\" = 1; } );", "1: syntax error"},
 	{"budgets = ( { name = \"b\"; types = [ \"*\" ]; max = 1; flor = 1; } );",
 	 "1: budgets.b.flor: unknown key; did you mean \"floor\"?"},
 	{"a_very_long_name_that_no_key_of_this_program_will_ever_have_so_it_is_cut_off_somewhere_in_"
@@ -437,7 +436,8 @@ static const struct {
 	{"x = 0xffffffff;", "1: the number 0xffffffff does not fit in 32 bits"},
 	{"x = 99999999999999999999L;", "1: the number 99999999999999999999 is too large"},
 	{"# {\n/* [ \n */ // (\n@include \"/etc/passwd\"", "4: @include is not supported"},
-	{"x = \"abc", "1: syntax error"},
+	{"\nx = \"abc\n", "2: the text that begins here does not end"},
+	{"/* x = 1;\n", "1: the comment that begins here does not end"},
 	{"\xff\xfe\x01", "1: byte 0x01: this is not a text file"},
 };
 
