@@ -135,10 +135,12 @@ int config_load(const char *file, bool required, struct config **ret_config, str
 		r = build(config, trees, &found);
 	if (r == 0 && whole)
 		r = config_settle(config, &found);
-	if (found.failed)
+	if (r == -ENOMEM || found.failed) {
+		found.failed = true;
 		r = -ENOMEM;
-	else if (r == 0 && found.n)
+	} else if (found.n) {
 		r = -EINVAL;
+	}
 	free_trees(trees, config->n_files);
 	/* libconfig's trees are many small pieces; without this they would stay resident. */
 	malloc_trim(0);

@@ -75,13 +75,15 @@ static int read_file(const char *file, bool required, struct buf *text,
 struct scan {
 	const char *at;
 	unsigned line, depth;
-	struct config_place place;
+	const char *file;
 	struct config_errors *errors;
 };
 
-static int complain(struct scan *scan)
+static int refuse(struct scan *scan, unsigned line, const char *sentence)
 {
-	scan->place.line = scan->line;
+	struct config_place place = {.file = scan->file, .line = line};
+
+	config_error_add(scan->errors, &place, "%s", sentence);
 	return -EINVAL;
 }
 
@@ -90,21 +92,31 @@ static void skip_line(struct scan *scan)
 	scan->at += strcspn(scan->at, "\n");
 }
 
-static void skip_comment(struct scan *scan)
+static int skip_comment(struct scan *scan)
 {
+	unsigned line = scan->line;
+
 	for (scan->at += 2; *scan->at && strncmp(scan->at, "*/", 2); scan->at++)
 		scan->line += *scan->at == '\n';
-	scan->at += *scan->at ? 2 : 0;
+	if (!*scan->at)
+		return refuse(scan, line, "the comment that begins here does not end");
+	scan->at += 2;
+	return 0;
 }
 
-static void skip_string(struct scan *scan)
+static int skip_string(struct scan *scan)
 {
+	unsigned line = scan->line;
+
 	for (scan->at++; *scan->at && *scan->at != '"'; scan->at++) {
 		if (*scan->at == '\\' && scan->at[1])
 			scan->at++;
 		scan->line += *scan->at == '\n';
 	}
-	scan->at += *scan->at ? 1 : 0;
+	if (!*scan->at)
+		return refuse(scan, line, "the text that begins here does not end");
+	scan->at++;
+	return 0;
 }
 
 static void skip_word(struct scan *scan)
@@ -116,6 +128,7 @@ static void skip_word(struct scan *scan)
 static int scan_number(struct scan *scan)
 {
 	const char *start = scan->at;
+	struct why why;
 	bool hex = start[0] == '0' && (start[1] == 'x' || start[1] == 'X');
 	long long value;
 	char *end;
@@ -131,34 +144,31 @@ static int scan_number(struct scan *scan)
 	skip_word(scan);
 	if (!errno && (*end == 'L' || value <= INT_MAX))
 		return 0;
-	complain(scan);
-	config_error_add(scan->errors, &scan->place,
-			 errno ? "the number %.*s is too large"
-			       : "the number %.*s does not fit in 32 bits; write an L after it",
-			 (int)(end - start), start);
-	return -EINVAL;
+	why_set(&why, 0,
+		errno ? "the number %.*s is too large"
+		      : "the number %.*s does not fit in 32 bits; write an L after it",
+		(int)(end - start), start);
+	return refuse(scan, scan->line, why.text);
 }
 
 static int scan_open(struct scan *scan)
 {
+	struct why why;
+
 	scan->at++;
 	if (++scan->depth <= CONFIG_FILE_DEPTH_MAX)
 		return 0;
-	complain(scan);
-	config_error_add(scan->errors, &scan->place,
-			 "groups and lists are nested too deeply; %d levels are allowed",
-			 CONFIG_FILE_DEPTH_MAX);
-	return -EINVAL;
+	why_set(&why, 0, "groups and lists are nested too deeply; %d levels are allowed",
+		CONFIG_FILE_DEPTH_MAX);
+	return refuse(scan, scan->line, why.text);
 }
 
 static int scan_include(struct scan *scan)
 {
-	complain(scan);
-	config_error_add(scan->errors, &scan->place,
-			 "@include is not supported; a file in the directory conf.d beside "
-			 "drover.conf is read by itself when its name ends with .conf");
 	skip_line(scan);
-	return -EINVAL;
+	return refuse(scan, scan->line,
+		      "@include is not supported; a file in the directory conf.d beside "
+		      "drover.conf is read by itself when its name ends with .conf");
 }
 
 /* One token. The first error of nesting ends the scan, as more would follow from it. */
@@ -169,9 +179,9 @@ static int scan_token(struct scan *scan)
 	if (c == '#' || !strncmp(scan->at, "//", 2))
 		skip_line(scan);
 	else if (!strncmp(scan->at, "/*", 2))
-		skip_comment(scan);
+		return skip_comment(scan);
 	else if (c == '"')
-		skip_string(scan);
+		return skip_string(scan);
 	else if (strchr("{([", c))
 		return scan_open(scan);
 	else if (isdigit((unsigned char)c))
@@ -199,50 +209,60 @@ static int scan_text(struct scan *scan)
 }
 
 /* What an editor does not write: then it is not a text, and no parser's opinion helps. */
-static int scan_bytes(const struct buf *text, const char *file, struct config_errors *errors)
+static int scan_bytes(const char *text, size_t size, const char *file, struct config_errors *errors)
 {
 	struct config_place place = {.file = file, .line = 1};
-	const uint8_t *bytes = buf_front(text);
 
-	for (size_t i = 0; i < buf_size(text); i++) {
-		place.line += bytes[i] == '\n';
-		if ((bytes[i] >= 0x20 && bytes[i] != 0x7f) || memchr("\t\n\v\f\r", bytes[i], 5))
+	for (size_t i = 0; i < size; i++) {
+		unsigned char c = (unsigned char)text[i];
+
+		place.line += c == '\n';
+		if ((c >= 0x20 && c != 0x7f) || memchr("\t\n\v\f\r", c, 5))
 			continue;
-		config_error_add(errors, &place, "byte 0x%02x: this is not a text file", bytes[i]);
+		config_error_add(errors, &place, "byte 0x%02x: this is not a text file", c);
 		return -EINVAL;
 	}
 	return 0;
 }
 
+static int parse_text(const char *text, const char *file, config_t *ret_tree,
+		      struct config_errors *errors)
+{
+	struct config_place place = {.file = file};
+	const char *said;
+
+	config_init(ret_tree);
+	if (config_read_string(ret_tree, text))
+		return 0;
+	said = config_error_text(ret_tree);
+	place.line = (unsigned)config_error_line(ret_tree);
+	config_error_add(errors, &place, "%s; %s", said,
+			 strcmp(said, "duplicate setting name")
+				 ? "settings are written name = value; with texts in double quotes"
+				 : "a key may stand in its group once");
+	config_destroy(ret_tree);
+	return -EINVAL;
+}
+
 int config_file_parse(const char *file, bool required, config_t *ret_tree,
 		      struct config_errors *errors)
 {
-	struct scan scan = {.line = 1, .place = {.file = file}, .errors = errors};
-	struct buf text = {0};
-	int r;
+	struct scan scan = {.line = 1, .file = file, .errors = errors};
+	struct buf bytes = {0};
+	int r = read_file(file, required, &bytes, errors);
 
-	r = read_file(file, required, &text, errors);
-	if (r < 0)
-		goto finish;
-	r = scan_bytes(&text, file, errors);
-	if (r < 0)
-		goto finish;
-	scan.at = buf_text(&text);
-	r = scan_text(&scan);
-	if (r < 0)
-		goto finish;
-	config_init(ret_tree);
-	if (!config_read_string(ret_tree, buf_text(&text))) {
-		scan.place.line = (unsigned)config_error_line(ret_tree);
-		config_error_add(errors, &scan.place, "%s; %s", config_error_text(ret_tree),
-				 strcmp(config_error_text(ret_tree), "duplicate setting name")
-					 ? "settings are written name = value; with texts in "
-					   "double quotes"
-					 : "a key may stand in its group once");
-		config_destroy(ret_tree);
-		r = -EINVAL;
+	if (r == 0) {
+		scan.at = buf_text(&bytes);
+		r = bytes.failed ? -ENOMEM : 0;
 	}
-finish:
-	buf_free(&text);
+	if (r == 0)
+		r = scan_bytes(buf_text(&bytes), buf_size(&bytes), file, errors);
+	if (r == 0)
+		r = scan_text(&scan);
+	if (r == 0)
+		r = parse_text(buf_text(&bytes), file, ret_tree, errors);
+	if (r == -ENOMEM)
+		errors->failed = true;
+	buf_free(&bytes);
 	return r;
 }

@@ -115,6 +115,7 @@ void config_parse_refuse(const struct config_scope *scope, const config_setting_
 static void refuse_form(const struct config_scope *scope, const config_setting_t *setting,
 			const struct config_row *row)
 {
+	struct config_place place = config_parse_place(scope, setting);
 	char allowed[CONFIG_ALLOWED_MAX];
 	struct why why;
 
@@ -123,7 +124,11 @@ static void refuse_form(const struct config_scope *scope, const config_setting_t
 		*allowed = '\0';
 	why_set(&why, 0, "%s is needed%s%s", forms[row->kind].needed, *allowed ? ": " : "",
 		allowed);
-	config_parse_refuse(scope, setting, row->key, why.text);
+	if (row->kind == CONFIG_KIND_ENVIRONMENT) /* may be a secret: not shown */
+		config_error_add(scope->errors, &place, "%s%s: %s", scope->path, row->key,
+				 why.text);
+	else
+		config_parse_refuse(scope, setting, row->key, why.text);
 }
 
 /* Element `i` of a list of which `n` are kept: checked, and in it once unless it is a command line. */
@@ -196,40 +201,40 @@ static void read_command(const struct config_scope *scope, const struct config_r
 }
 
 /*
- * A variable of an environment, out of "NAME=value" or NAME = "value". Its value may be a secret:
- * errors do not show it.
+ * A variable of an environment, as NAME=value, out of "NAME=value" or NAME = "value". It may be a
+ * secret, or a part of one: errors do not show it.
  */
 static char *variable(const struct config_scope *scope, const struct config_row *row,
 		      const config_setting_t *element, size_t i)
 {
 	struct config_place place = config_parse_place(scope, element);
-	struct arena *memory = scope->memory;
-	char room[32], name[KEY_MAX + 8] = "";
-	const char *text = scalar(element, room), *equals = text ? strchr(text, '=') : NULL;
+	char room[32], name[KEY_MAX + 8];
+	const char *text = scalar(element, room), *key = config_setting_name(element);
+	const char *equals = text && !key ? strchr(text, '=') : NULL;
+	const char *value = equals ? equals + 1 : text;
 	struct why why;
-	char *made;
 	size_t size;
+	char *made;
+	int r;
 
-	if (config_setting_name(element))
-		snprintf(name, sizeof name, "%s", config_setting_name(element));
-	else if (equals)
-		snprintf(name, sizeof name, "%.*s", (int)(equals - text), text);
-	if (!text || (!equals && !config_setting_name(element))) {
-		config_error_add(scope->errors, &place, "%s%s[%zu]: not NAME=value", scope->path,
-				 row->key, i);
+	if (!text || (!equals && !key)) {
+		r = why_set(&why, -EINVAL, "not NAME=value");
+	} else {
+		snprintf(name, sizeof name, "%.*s", key ? (int)strlen(key) : (int)(equals - text),
+			 key ? key : text);
+		r = config_check_variable(name, &why);
+		if (r == 0)
+			r = config_check_text(value, &why);
+	}
+	if (r < 0) {
+		config_error_add(scope->errors, &place, "%s%s[%zu]: %s", scope->path, row->key, i,
+				 why.text);
 		return NULL;
 	}
-	if (config_check_variable(name, &why) < 0 || config_check_text(text, &why) < 0) {
-		config_error_add(scope->errors, &place, "%s%s[%zu], %s: %s", scope->path, row->key,
-				 i, name, why.text);
-		return NULL;
-	}
-	if (!config_setting_name(element))
-		return arena_text(memory, text);
-	size = strlen(name) + strlen(text) + 2;
-	made = arena_alloc(memory, size);
+	size = strlen(name) + strlen(value) + 2;
+	made = arena_alloc(scope->memory, size);
 	if (made)
-		snprintf(made, size, "%s=%s", name, text);
+		snprintf(made, size, "%s=%s", name, value);
 	return made;
 }
 

@@ -17,7 +17,7 @@
 #include "system/config.h"
 
 enum config_kind {                            /* and what the field is */
-		   CONFIG_KIND_TEXT,          /* char *; an empty text is NULL */
+		   CONFIG_KIND_TEXT,          /* char *; empty is NULL, if it has no default */
 		   CONFIG_KIND_INT,           /* int */
 		   CONFIG_KIND_COUNT,         /* int64_t */
 		   CONFIG_KIND_DURATION,      /* int64_t, milliseconds */

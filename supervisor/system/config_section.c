@@ -54,7 +54,7 @@ static void read_registry(struct config_sections *sections, const config_setting
 
 /*
  * The entries: into the next place of their array, which becomes one of the config's when it has a
- * name. What follows from other errors of the same entry is not told.
+ * name. Other fields may be missing then, but not without an error.
  */
 static void read_broker(struct config_sections *sections, struct config_scope *scope,
 			const config_setting_t *entry)
@@ -65,7 +65,7 @@ static void read_broker(struct config_sections *sections, struct config_scope *s
 	*broker = (struct config_plugin){.place = config_parse_place(scope, entry)};
 	scope->base = broker;
 	config_parse_plugin(scope, entry);
-	config->n_brokers += broker->name && broker->plugin;
+	config->n_brokers += broker->name != NULL;
 }
 
 /*
@@ -153,7 +153,7 @@ static void read_budget(struct config_sections *sections, struct config_scope *s
 		config_error_add(scope->errors, &budget->place,
 				 "%sfloor = %d is more than max = %d", scope->path, budget->floor,
 				 budget->max);
-	config->n_budgets += budget->name && budget->types;
+	config->n_budgets += budget->name != NULL;
 }
 
 static const struct section {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The whole of a configuration: names that refer to each other, bounds that bound each other,
- * things that may exist once. Reads no files and looks at no single value's form, which its row has
- * checked already. Called by config_load after all files were read without error.
+ * The whole of a configuration: names that refer to each other, things that may exist once, values
+ * that are computed from others. Reads no files and looks at no single value's form, which its row
+ * has checked already. Called by config_load when all files could be parsed, also when some of
+ * their settings were refused.
  */
 #include "system/config_settle.h"
 
@@ -186,18 +187,32 @@ static int check_queues(const struct config *config, struct config_errors *error
 	return 0;
 }
 
+static bool stands_before(const struct config *config, const struct config_place *a,
+			  const struct config_place *b)
+{
+	if (a->file == b->file)
+		return a->line <= b->line;
+	for (size_t i = 0; i < config->n_files; i++)
+		if (config->files[i] == a->file || config->files[i] == b->file)
+			return config->files[i] == a->file;
+	return true;
+}
+
 static int settle_types(struct config *config, struct config_errors *errors)
 {
 	for (size_t i = 0; i < config->n_types; i++)
 		settle_type(config, &config->types[i], errors);
-	/* The sort is stable (glibc merges): of two with a name the one read first comes first. */
 	if (config->n_types)
 		qsort(config->types, config->n_types, sizeof *config->types, compare_types);
 	for (size_t i = 1; i < config->n_types; i++) {
-		const struct config_type *first = &config->types[i - 1], *again = first + 1;
+		const struct config_type *a = &config->types[i - 1], *b = a + 1;
 
-		if (!strcmp(first->name, again->name))
-			refuse_twice(errors, "types", again->name, &first->place, &again->place);
+		if (strcmp(a->name, b->name))
+			continue;
+		if (stands_before(config, &a->place, &b->place))
+			refuse_twice(errors, "types", a->name, &a->place, &b->place);
+		else
+			refuse_twice(errors, "types", a->name, &b->place, &a->place);
 	}
 	return check_queues(config, errors);
 }

@@ -308,7 +308,7 @@ int config_value_parse(const struct config_row *row, const char *text, void *bas
 		return set_number(row, value, base, memory);
 	}
 	r = config_check_text(text, why);
-	if (r == 0 && row->check && (*text || (row->flags & CONFIG_ROW_REQUIRED)))
+	if (r == 0 && row->check && (*text || row->fallback || (row->flags & CONFIG_ROW_REQUIRED)))
 		r = row->check(text, why);
 	if (r < 0)
 		return r;
