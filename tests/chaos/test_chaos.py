@@ -1,0 +1,205 @@
+"""200,000 events through two types while processes are killed and stopped at random: nothing is lost.
+
+The producer's ledger says what was confirmed and what was only tried, the handlers' ledgers what was done. At the end:
+lost 0, unexpected 0, duplicates not more than the events in flight at the kills; with the inbox no handling of an event
+after its record; and no double effect where the handler stores the event's id together with its effect.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from collections import Counter
+
+from drover import TOP, wait
+
+EVENTS = int(os.environ.get("DROVER_CHAOS_EVENTS", "200000"))
+CHUNK = 1000
+SEED = int(os.environ.get("DROVER_CHAOS_SEED", str(int(time.time()))))
+WORKERS = 3
+BATCH = 64  # policy/batch.h: the most that one worker has in hand
+
+# A line per handling, with the wall-clock time at which it began.
+TIMED_LEDGER = r"""
+#include <drover/handler.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+static int ledger = -1;
+
+static int start(const struct drover_host *host, void *state)
+{
+	(void)host, (void)state;
+	ledger = open(getenv("LEDGER"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+	return ledger < 0 ? -1 : 0;
+}
+
+static enum drover_verdict handle(void *state, const struct drover_event *event, struct drover_outcome *outcome)
+{
+	struct timespec now;
+	char line[256];
+	int size;
+
+	(void)state;
+	clock_gettime(CLOCK_REALTIME, &now);
+	size = snprintf(line, sizeof line, "%s %lld\n", event->id, (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000);
+	if (write(ledger, line, (size_t)size) != size)
+		return drover_retry(outcome, -1, "cannot write the ledger");
+	return DROVER_DONE;
+}
+
+DROVER_EXPORT const struct drover_handler drover_plugin = {
+	DROVER_PLUGIN(DROVER_KIND_HANDLER, struct drover_handler, "ledger"), .start = start, .handle = handle};
+"""
+
+POLICY = 'brake = "off"; max_attempts = 100000; timeout = "2s"; retry = { first = "10ms"; factor = 1; cap = "10ms"; };'
+
+
+class Producer(threading.Thread):
+    """Publishes chunks until as many are confirmed as are wanted; what a dying droverd did not confirm counts as tried only."""
+
+    def __init__(self, drover, type_, wanted, chunk=CHUNK):
+        super().__init__(daemon=True)
+        self.drover, self.type, self.wanted, self.chunk = drover, type_, wanted, chunk
+        self.confirmed, self.tried = set(), set()
+
+    def run(self):
+        n = 0
+        while len(self.confirmed) < self.wanted:
+            ids = [f"{self.type}-{n + i}" for i in range(min(self.chunk, self.wanted - len(self.confirmed)))]
+            n += len(ids)
+            self.tried.update(ids)
+            lines = "".join(json.dumps({"id": i, "source": "/chaos", "data": {"amount": 1}}) + "\n" for i in ids)
+            done = self.drover.ctl("publish", self.type, "--ndjson", "--file", "-", data=lines, check=False)
+            if done.returncode == 0:
+                self.confirmed.update(ids)
+            else:
+                time.sleep(0.05)  # droverd is away; nothing to wait for but its return
+
+
+class Monkey:
+    """Kills and stops. Knows what it did to each type, for the bound on duplicates."""
+
+    def __init__(self, drover, types):
+        self.drover, self.types = drover, types
+        self.random = random.Random(SEED)
+        self.disturbed = Counter()  # type → events that may have been in flight at its disturbances
+        self.done = Counter()
+        self.stopped = []
+
+    def act(self):
+        role = self.random.choices(["worker", "template", "dispatcher", "gauge", "api", "errand", "droverd"],
+                                   [30, 8, 8, 6, 6, 4, 3])[0]
+        if role == "droverd":
+            return self.hit_droverd()
+        pids = self.drover.processes(role)
+        if not pids:
+            return None
+        pid = self.random.choice(pids)
+        stop = self.random.random() < 0.3
+        type_ = self.type_of(pid)
+        try:
+            os.kill(pid, signal.SIGSTOP if stop else signal.SIGKILL)
+        except ProcessLookupError:
+            return None
+        self.done[("stop " if stop else "kill ") + role] += 1
+        if type_:
+            self.disturbed[type_] += BATCH if role == "worker" else BATCH * WORKERS * 2
+        return None
+
+    def hit_droverd(self):
+        self.done["kill droverd"] += 1
+        for type_ in self.types:
+            self.disturbed[type_] += BATCH * WORKERS * 2
+        if self.random.random() < 0.3:
+            self.drover.process.send_signal(signal.SIGSTOP)
+            time.sleep(self.random.uniform(0.2, 3))  # how long it is stopped: the fault itself
+            self.drover.process.send_signal(signal.SIGCONT)
+            return
+        self.drover.kill()
+        wait(lambda: not self.drover.pids(), lambda: f"all ended with droverd: {self.drover.describe(self.drover.pids())}", 15)
+        self.drover.start(ready=False)
+
+    def type_of(self, pid):
+        try:
+            words = open(f"/proc/{pid}/cmdline").read().replace("\0", " ").split()
+        except OSError:
+            return None
+        return next((t for t in self.types if t in words), None)
+
+
+def read(path):
+    rows = []
+    for line in path.read_text().splitlines():
+        id_, at = line.split()
+        rows.append((id_, int(at)))
+    return rows
+
+
+def test_nothing_is_lost(drover):
+    fast, once, sample = "chaos.fast", "chaos.once", "order.paid"
+    ledgers = {t: drover.directory / f"{t}.ledger" for t in (fast, once)}
+    for path in ledgers.values():
+        path.touch()
+    effects = drover.directory / "effects.db"
+    drover.configure(f"""
+defaults = {{ max = {WORKERS}; }};
+types = (
+  {{ type = "{fast}"; environment = [ "LEDGER={ledgers[fast]}" ]; {POLICY} }},
+  {{ type = "{once}"; environment = [ "LEDGER={ledgers[once]}" ]; inbox = "sqlite"; {POLICY} }},
+  {{ type = "{sample}"; environment = [ "LEDGER={effects}" ]; {POLICY.replace("2s", "10s")} }}
+);
+""")
+    drover.handler(f"{fast}.so", TIMED_LEDGER)
+    drover.handler(f"{once}.so", TIMED_LEDGER)
+    target = drover.handlers / ".order.paid"
+    shutil.copy(TOP / "etc" / "examples" / "order.paid", target)
+    target.chmod(0o755)
+    target.rename(drover.handlers / "order.paid")
+    drover.start()
+
+    producers = [Producer(drover, fast, EVENTS // 2), Producer(drover, once, EVENTS // 2), Producer(drover, sample, 1000, 50)]
+    monkey = Monkey(drover, [fast, once, sample])
+    for producer in producers:
+        producer.start()
+    started = time.monotonic()
+    while any(p.is_alive() for p in producers) or time.monotonic() - started < 60:
+        monkey.act()
+        time.sleep(monkey.random.uniform(0.05, 0.4))  # the pace of the faults
+        assert time.monotonic() - started < 400, f"publishing goes on: {[len(p.confirmed) for p in producers]}, seed {SEED}\n{drover.log()[-8000:]}"
+    for pid in drover.descendants():
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            pass
+    drover.wait_ready()
+    drover.wait_settled(fast, once, sample, timeout=180)
+    print(f"seed {SEED}: {dict(monkey.done)}")
+    assert sum(monkey.done.values()) > 50, monkey.done
+
+    for producer in producers[:2]:
+        rows = read(ledgers[producer.type])
+        times = Counter(id_ for id_, _ in rows)
+        lost = producer.confirmed - set(times)
+        unexpected = set(times) - producer.tried
+        duplicates = len(rows) - len(times)
+        print(f"{producer.type}: {len(producer.confirmed)} confirmed, {len(times)} handled, {duplicates} more than once")
+        assert not lost, f"seed {SEED}: {len(lost)} lost, e.g. {sorted(lost)[:5]}"
+        assert not unexpected, f"seed {SEED}: {sorted(unexpected)[:5]}"
+        assert duplicates <= monkey.disturbed[producer.type], f"seed {SEED}: {duplicates} > {monkey.disturbed}"
+        assert drover.type(producer.type)["dead"] == 0
+
+    inbox = sqlite3.connect(drover.state / "inbox" / f"{once}.db")
+    recorded = dict(inbox.execute("SELECT id, recorded_ms FROM inbox"))
+    late = [(id_, at, recorded[id_]) for id_, at in read(ledgers[once]) if id_ in recorded and at > recorded[id_] + 1]
+    assert not late, f"seed {SEED}: handled after their record: {late[:5]}"
+
+    rows = sqlite3.connect(effects).execute("SELECT event_id, count(*) FROM ledger GROUP BY event_id").fetchall()
+    assert {id_ for id_, _ in rows} >= producers[2].confirmed, f"seed {SEED}"
+    assert all(count == 1 for _, count in rows), f"seed {SEED}: double effects"

@@ -1,0 +1,170 @@
+"""Configuration: checked whole, refused whole, reloaded without touching what did not change."""
+
+import os
+import subprocess
+
+from drover import DROVERD, wait
+from handlers import LEDGER, SCRIPTED, ledger_type, read_ledger
+
+
+def check(drover, *arguments):
+    return subprocess.run([DROVERD, "--config", drover.config_file, *arguments], capture_output=True, text=True, timeout=30)
+
+
+def test_an_empty_file_is_right(drover):
+    drover.config_file.write_text('user = "root";\n' if os.geteuid() == 0 else "")
+    assert check(drover, "--check").returncode == 0
+
+
+def test_all_errors_are_told_at_once(drover):
+    drover.configure('''
+defaults = { objektive = "5s"; timeout = 5; };
+types = (
+  { type = "order.paid"; max = -1; },
+  { type = "order.paid"; objective = "soon"; },
+  { type = "bad name"; },
+  { type = "x"; broker = "nowhere"; },
+  { type = "y"; min = 9; max = 3; }
+);
+''')
+    checked = check(drover, "--check")
+    assert checked.returncode == 78
+    said = checked.stderr + checked.stdout
+    for part in ("objektive", "objective", "timeout", "max", "-1", "order.paid", "soon", "bad name", "nowhere", "min"):
+        assert part in said, f"{part} is not in:\n{said}"
+    lines = [line for line in said.splitlines() if "drover.conf:" in line]
+    assert len(lines) >= 7, said
+    assert drover.process is None
+
+
+def test_a_syntax_error_names_file_and_line(drover):
+    drover.configure("types = ( { type = ")
+    checked = check(drover, "--check")
+    assert checked.returncode == 78 and "drover.conf:" in checked.stderr + checked.stdout
+
+
+def test_settings_of_a_plugin_are_checked(drover):
+    drover.configure('brokers = ( { name = "main"; plugin = "sqlite"; paht = "queue"; } );')
+    checked = check(drover, "--check")
+    assert checked.returncode == 78 and "paht" in checked.stderr + checked.stdout
+    drover.configure('brokers = ( { name = "main"; plugin = "no-such"; } );')
+    checked = check(drover, "--check")
+    assert checked.returncode == 78 and "no-such" in checked.stderr + checked.stdout
+
+
+def test_dump_can_be_loaded_again(drover):
+    drover.configure('types = ( { type = "order.paid"; objective = "2s"; max = 20; } );')
+    dumped = check(drover, "--dump-config")
+    assert dumped.returncode == 0 and "order.paid" in dumped.stdout
+    drover.config_file.write_text(dumped.stdout)
+    assert check(drover, "--dump-config").stdout == dumped.stdout
+
+
+def test_environment_is_redacted(drover):
+    drover.configure('types = ( { type = "x"; environment = { TOKEN = "geheim"; }; } );')
+    assert "geheim" not in check(drover, "--dump-config").stdout
+
+
+def test_root_without_a_user_is_refused(drover):
+    if os.geteuid() != 0:
+        return
+    drover.configure("", user=None)
+    started = check(drover)
+    assert started.returncode == 78 and "user" in started.stderr
+
+
+def test_a_second_droverd_is_refused(drover):
+    drover.start()
+    second = check(drover)
+    assert second.returncode == 1 and str(drover.process.pid) in second.stderr, second.stderr
+
+
+def test_a_bad_reload_changes_nothing(drover):
+    entry, ledger = ledger_type("job", drover.directory, min=1)
+    drover.configure(f"types = ( {entry} );")
+    drover.handler("job.so", LEDGER)
+    drover.start()
+    drover.wait_type("job", lambda t: t["workers"]["running"] == 1, "runs")
+    before = drover.processes("worker job")
+    drover.configure('types = ( { type = "job"; max = "many"; } );')
+    refused = drover.ctl("reload", check=False)
+    assert refused.returncode == 1 and "drover.conf:" in refused.stderr and "many" in refused.stderr
+    assert drover.processes("worker job") == before
+    drover.publish("job", "{}")
+    wait(lambda: read_ledger(ledger), "it works as before")
+
+
+def test_a_reload_touches_only_what_changed(drover):
+    one, ledger_one = ledger_type("one", drover.directory, min=1)
+    two, ledger_two = ledger_type("two", drover.directory, min=1)
+    drover.configure(f"types = ( {one}, {two} );")
+    drover.handler("one.so", LEDGER)
+    drover.handler("two.so", LEDGER)
+    drover.start()
+    for name in ("one", "two"):
+        drover.wait_type(name, lambda t: t["workers"]["running"] == 1, "runs")
+    kept = drover.processes("worker one")
+    changed, _ = ledger_type("two", drover.directory, min=2, timeout='"30s"')
+    drover.configure(f"types = ( {one}, {changed} );")
+    drover.ctl("reload")
+    drover.wait_type("two", lambda t: t["workers"]["running"] == 2, "has two")
+    assert drover.processes("worker one") == kept
+    # a changed environment needs new workers, busy ones finish
+    renewed, ledger_new = ledger_type("two", drover.directory / "", min=2, timeout='"30s"', nice=1)
+    before = drover.processes("worker two")
+    drover.configure(f"types = ( {one}, {renewed} );")
+    drover.ctl("reload")
+    wait(lambda: drover.processes("worker two") and not set(drover.processes("worker two")) & set(before), "two has new workers")
+    assert drover.processes("worker one") == kept
+
+
+def test_a_reload_under_load_drops_nothing(drover):
+    def conf(timeout):
+        entry, ledger = ledger_type("job", drover.directory, sleep_ms=5, max=4, timeout=f'"{timeout}s"', nice=timeout % 3)
+        drover.configure(f"types = ( {entry} );")
+        return ledger
+
+    ledger = conf(30)
+    drover.handler("job.so", LEDGER)
+    drover.start()
+    drover.publish_many("job", 1500)
+    for timeout in (31, 32, 33):
+        conf(timeout)
+        drover.ctl("reload")
+        done = len(read_ledger(ledger))
+        wait(lambda: len(read_ledger(ledger)) > done + 50, "it goes on")
+    drover.wait_settled("job", timeout=60)
+    rows = read_ledger(ledger)
+    assert len(rows) == 1500 and len({row[0] for row in rows}) == 1500
+
+
+def test_types_come_and_go_with_a_reload(drover):
+    drover.configure('types = ( { type = "one"; min = 1; } );')
+    drover.handler("one.so", SCRIPTED)
+    drover.start()
+    drover.wait_type("one", lambda t: t["workers"]["running"] == 1, "runs")
+    drover.configure('types = ( { type = "two"; } );')
+    drover.ctl("reload")
+    wait(lambda: drover.type("two"), "there is two")
+    drover.publish("two", "{}")
+    # one stays: its file still serves it, now with the defaults
+    assert drover.type("one")
+
+
+def test_budgets_share_the_node(drover):
+    one, ledger_one = ledger_type("one", drover.directory, sleep_ms=50, max=20, objective='"500ms"')
+    two, ledger_two = ledger_type("two", drover.directory, sleep_ms=50, max=20, objective='"500ms"')
+    drover.configure(f'types = ( {one}, {two} ); budgets = ( {{ name = "node"; types = [ "*" ]; max = 6; floor = 1; }} );')
+    drover.handler("one.so", LEDGER)
+    drover.handler("two.so", LEDGER)
+    drover.start()
+    drover.publish_many("one", 600)
+    drover.wait_type("one", lambda t: t["workers"]["running"] == 6, "has the whole budget")
+    drover.publish_many("two", 300)
+
+    def shared():
+        rows = {t["type"]: t["workers"]["running"] for t in drover.json("status")["types"]}
+        assert rows["one"] + rows["two"] <= 7, rows  # a busy worker of one finishes before its place is given away
+        return rows["two"] == 3
+    wait(shared, "they share it")
+    drover.wait_settled("one", "two", timeout=60)

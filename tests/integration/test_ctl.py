@@ -1,0 +1,185 @@
+"""droverctl and the HTTP interface as a person and a script would use them."""
+
+import json
+import os
+import socket
+import subprocess
+
+from drover import DROVERCTL, wait
+from handlers import LEDGER, SCRIPTED, ledger_type, read_ledger
+
+
+def curl(drover, path, *arguments):
+    return subprocess.run(["curl", "-sS", "--unix-socket", drover.socket, f"http://localhost{path}", *arguments],
+                          capture_output=True, text=True, timeout=30)
+
+
+def test_status_has_what_scripts_rely_on(drover):
+    drover.configure('types = ( { type = "job"; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.publish_many("job", [{"data": "done", "datacontenttype": "text/plain"}] * 20)
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 20, "is through")
+    status = drover.json("status")
+    assert status["node"] == "test" and status["uptime"] >= 0
+    assert status["brokers"] == [dict(status["brokers"][0], name="main", state="up")]
+    assert status["registry"]["state"] == "up"
+    (row,) = status["types"]
+    for key in ("type", "state", "ready", "delayed", "dead", "in_flight", "last_error"):
+        assert key in row
+    assert set(row["workers"]) >= {"running", "busy", "target"}
+    assert set(row["rates"]) >= {"in", "done", "failed"}
+    assert set(row["handle_ms"]) >= {"p50", "p99"}
+    assert set(row["wait_ms"]) >= {"p50", "p99", "oldest"}
+    assert 0 < row["handle_ms"]["p50"] <= row["handle_ms"]["p99"]
+    table = drover.ctl("status").stdout
+    assert "job" in table and "main" in table
+
+
+def test_exit_codes(drover):
+    away = subprocess.run([DROVERCTL, "--socket", drover.socket, "status"], capture_output=True, text=True)
+    assert away.returncode == 3 and str(drover.socket) in away.stderr
+    drover.start()
+    assert drover.ctl("frobnicate", check=False).returncode == 2
+    assert drover.ctl("why", check=False).returncode == 2
+    assert drover.ctl("why", "no.such.type", check=False).returncode == 1
+    assert drover.ctl("statsu", check=False).stderr.count("status") >= 1
+    assert drover.ctl("--help").returncode == 0
+
+
+def test_scale_is_kept_over_restarts_and_lifted(drover):
+    drover.configure('types = ( { type = "job"; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.ctl("scale", "job", "--min", 3, "--note", "sale day")
+    drover.wait_type("job", lambda t: t["workers"]["running"] == 3, "has three")
+    drover.stop()
+    drover.start()
+    row = drover.wait_type("job", lambda t: t["workers"]["running"] == 3, "has three again")
+    assert "sale day" in json.dumps(row)
+    drover.ctl("scale", "job", "--reset")
+    drover.wait_type("job", lambda t: t["workers"]["target"] == 0, "is at zero", 60)
+    drover.ctl("scale", "job", "--min", 2, "--for", "1s")
+    drover.wait_type("job", lambda t: t["workers"]["running"] == 2, "has two")
+    drover.wait_type("job", lambda t: "override" not in t or not t["override"], "is free again")
+
+
+def test_pause_and_resume(drover):
+    entry, ledger = ledger_type("job", drover.directory)
+    drover.configure(f"types = ( {entry} );")
+    drover.handler("job.so", LEDGER)
+    drover.start()
+    drover.ctl("pause", "job", "--note", "migration")
+    drover.wait_type("job", lambda t: t["state"] == "paused", "is paused")
+    drover.publish("job", "{}")
+    drover.wait_type("job", lambda t: t["ready"] == 1, "holds it")
+    assert not read_ledger(ledger)
+    drover.ctl("resume", "job")
+    wait(lambda: read_ledger(ledger), "it is handled")
+
+
+def test_drain_waits_for_busy_workers(drover):
+    entry, ledger = ledger_type("job", drover.directory, sleep_ms=1500, max=3)
+    drover.configure(f"types = ( {entry} );")
+    drover.handler("job.so", LEDGER)
+    drover.start()
+    drover.publish_many("job", 3)
+    drover.wait_type("job", lambda t: t["workers"]["busy"] == 3, "is busy")
+    drover.ctl("drain", "--wait")
+    assert len(read_ledger(ledger)) == 3
+    assert drover.type("job")["workers"]["running"] == 0
+    drover.publish("job", "{}")
+    drover.ctl("resume", "--all")
+    wait(lambda: len(read_ledger(ledger)) == 4, "it works again")
+
+
+def test_sigterm_drains(drover):
+    entry, ledger = ledger_type("job", drover.directory, sleep_ms=1500, max=3)
+    drover.configure(f"types = ( {entry} );")
+    drover.handler("job.so", LEDGER)
+    drover.start()
+    drover.publish_many("job", 3)
+    drover.wait_type("job", lambda t: t["workers"]["busy"] == 3, "is busy")
+    assert drover.stop() == 0
+    assert len(read_ledger(ledger)) == 3
+
+
+def test_ps_and_kick(drover):
+    drover.configure('types = ( { type = "job"; max_attempts = 1; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.ctl("publish", "job", "--data", "hang", "--id", "stuck")
+    drover.wait_type("job", lambda t: t["workers"]["busy"] == 1, "is busy")
+    rows = drover.json("ps", "job")["workers"]
+    (busy,) = [row for row in rows if row["state"] == "busy"]
+    assert busy["id"] == "stuck" and busy["attempt"] == 1 and busy["memory_bytes"] > 0
+    assert "stuck" in drover.ctl("ps").stdout
+    assert drover.ctl("kick", 1, check=False).returncode == 1
+    drover.ctl("kick", busy["pid"])
+    drover.wait_type("job", lambda t: t["dead"] == 1, "gave it up")
+
+
+def test_restart_makes_new_workers(drover):
+    drover.configure('types = ( { type = "job"; min = 2; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.wait_type("job", lambda t: t["workers"]["running"] == 2, "runs")
+    before = drover.processes("worker job")
+    drover.ctl("restart", "job")
+    wait(lambda: len(drover.processes("worker job")) == 2 and not set(drover.processes("worker job")) & set(before), "they are new")
+
+
+def test_http_speaks_for_itself(drover):
+    drover.configure('types = ( { type = "job"; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    assert json.loads(curl(drover, "/v1/status").stdout)["node"] == "test"
+    published = json.loads(curl(drover, "/v1/publish?type=job", "--data-binary", "done").stdout)
+    assert published["published"] == 1
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "is done")
+    wrong = curl(drover, "/v1/nonsense", "-w", "%{http_code}")
+    assert wrong.stdout.endswith("404") and "error" in wrong.stdout
+    assert curl(drover, "/health").returncode == 0
+
+
+def test_metrics_please_promtool(drover):
+    drover.configure('types = ( { type = "job"; }, { type = "idle"; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.publish_many("job", [{"data": "done", "datacontenttype": "text/plain"}] * 20)
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 20, "is through")
+    text = curl(drover, "/metrics").stdout
+    assert 'drover_' in text and 'type="job"' in text and "_bucket{" in text
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
+    assert checked.returncode == 0 and checked.stdout + checked.stderr == "", checked.stdout + checked.stderr
+
+
+def test_a_client_that_says_nothing_blocks_nobody(drover):
+    drover.start()
+    silent = []
+    for _ in range(20):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(str(drover.socket))
+        s.send(b"GET /v1/status HTT")
+        silent.append(s)
+    assert drover.json("status")["node"] == "test"
+    for s in silent:
+        s.close()
+
+
+def test_garbage_on_the_socket_harms_nobody(drover):
+    drover.start()
+    for n in range(50):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(str(drover.socket))
+        s.send(os.urandom(4096))
+        s.close()
+    assert drover.json("status")["node"] == "test"
+
+
+def test_publishing_many_at_full_speed(drover):
+    drover.configure('types = ( { type = "job"; } );')
+    drover.start()
+    answer = drover.publish_many("job", 20000)
+    assert answer["published"] == 20000
+    drover.wait_type("job", lambda t: t["ready"] == 20000, "holds them")
