@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Reading the configuration, at start and again at SIGHUP or by command. Decides whether one is
- * accepted: checked whole, with what only this host can tell and what only the plugins can, before
- * anything that runs is touched; a refused one changes nothing. What an accepted one changes is
+ * accepted: checked whole, also by the plugins, before anything that runs is touched; a refused one
+ * changes nothing. What an accepted one changes is
  * types.c's part.
  */
 #include "roles/droverd/supervisor.h"
 
 #include <errno.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,42 +17,20 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "policy/budget.h"
 
 #include "base/banned.h"
 
-static void check_user(const char *name, const struct config_place *place, struct buf *errors)
-{
-	if (name && !getpwnam(name))
-		buf_printf(errors, "%s:%u: user = \"%s\": there is no such user on this host\n",
-			   place->file ? place->file : "", place->line, name);
-}
-
-static void check_host(const struct supervisor *supervisor, const struct config *config,
+/* G8: whose rights handlers get is said by somebody, not left to how droverd was started. */
+static void check_user(const struct supervisor *supervisor, const struct config *config,
 		       struct buf *errors)
 {
-	static const struct config_place nowhere = {"", 0};
-
 	if (!config->user && !geteuid())
 		buf_printf(
 			errors,
-			"%s: droverd runs as root, and no user is configured for the handlers; write user = \"NAME\"; "
-			"with an account that may do what the handlers must and no more, or user = \"root\"; if they "
-			"are to run as root\n",
+			"%s: droverd runs as root, and no user is configured for the handlers; write "
+			"user = \"NAME\"; with an account that may do what the handlers must and no "
+			"more, or user = \"root\"; if they are to run as root\n",
 			supervisor->config_file);
-	if (config->user && !getpwnam(config->user))
-		buf_printf(errors, "%s: user = \"%s\": there is no such user on this host\n",
-			   supervisor->config_file, config->user);
-	for (size_t i = 0; i < config->n_types; i++)
-		if (config->types[i].user &&
-		    (!config->defaults.user ||
-		     strcmp(config->types[i].user, config->defaults.user) != 0))
-			check_user(config->types[i].user, &config->types[i].place, errors);
-	check_user(config->defaults.user, &nowhere, errors);
-	if (config->n_budgets > BUDGETS_MAX)
-		buf_printf(errors, "%s:%u: budgets: there are %zu; at most %d are allowed\n",
-			   config->budgets[BUDGETS_MAX].place.file,
-			   config->budgets[BUDGETS_MAX].place.line, config->n_budgets, BUDGETS_MAX);
 }
 
 int reload_read(const struct supervisor *supervisor, struct config **ret_config, struct buf *errors)
@@ -63,7 +40,7 @@ int reload_read(const struct supervisor *supervisor, struct config **ret_config,
 
 	if (r < 0)
 		return r;
-	check_host(supervisor, config, errors);
+	check_user(supervisor, config, errors);
 	if (buf_size(errors)) {
 		config_free(config);
 		return -EINVAL;
