@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * droverd, the supervisor: options, the order in which everything starts and ends, signals, reload.
- * Decides when the node is ready, what of a new configuration is refused, and how long a stop may
- * take; everything else each file of this folder decides for its own concern. Touches no network,
- * loads no plugin.
+ * droverd, the supervisor: its options, and the order in which everything starts and is taken down
+ * again. Decides only that; each other file of this folder decides for its own concern. Touches no
+ * network and loads no plugin.
  */
 #include "roles/droverd/supervisor.h"
 
 #include <errno.h>
 #include <getopt.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,16 +20,11 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/units.h"
-#include "policy/budget.h"
 
 #include "base/banned.h"
 
 #define EXIT_USAGE  2
 #define EXIT_CONFIG 78 /* EX_CONFIG of sysexits.h; the unit file does not restart on it */
-
-#define STOP_MARGIN_MS 5000 /* after the longest stop_timeout: the grace, and settling */
-#define DEATH_MS       3000 /* for roles to end once they are told to */
 
 enum action {
 	ACTION_RUN,
@@ -124,84 +117,6 @@ usage:
 	return false;
 }
 
-/* The configuration and what is checked of it beyond its own file. */
-
-static void check_user(const char *name, const struct config_place *place, struct buf *errors)
-{
-	if (name && !getpwnam(name))
-		buf_printf(errors, "%s:%u: user = \"%s\": there is no such user on this host\n",
-			   place->file ? place->file : "", place->line, name);
-}
-
-static void check_host(const struct supervisor *supervisor, const struct config *config,
-		       struct buf *errors)
-{
-	static const struct config_place nowhere = {"", 0};
-
-	if (!config->user && !geteuid())
-		buf_printf(
-			errors,
-			"%s: droverd runs as root, and no user is configured for the handlers; write user = \"NAME\"; "
-			"with an account that may do what the handlers must and no more, or user = \"root\"; if they "
-			"are to run as root\n",
-			supervisor->config_file);
-	if (config->user && !getpwnam(config->user))
-		buf_printf(errors, "%s: user = \"%s\": there is no such user on this host\n",
-			   supervisor->config_file, config->user);
-	for (size_t i = 0; i < config->n_types; i++)
-		if (config->types[i].user &&
-		    (!config->defaults.user ||
-		     strcmp(config->types[i].user, config->defaults.user) != 0))
-			check_user(config->types[i].user, &config->types[i].place, errors);
-	check_user(config->defaults.user, &nowhere, errors);
-	if (config->n_budgets > BUDGETS_MAX)
-		buf_printf(errors, "%s:%u: budgets: there are %zu; at most %d are allowed\n",
-			   config->budgets[BUDGETS_MAX].place.file,
-			   config->budgets[BUDGETS_MAX].place.line, config->n_budgets, BUDGETS_MAX);
-}
-
-static int load(const struct supervisor *supervisor, struct config **ret_config, struct buf *errors)
-{
-	struct config *config = NULL;
-	int r = config_load(supervisor->config_file, supervisor->config_explicit, &config, errors);
-
-	if (r < 0)
-		return r;
-	check_host(supervisor, config, errors);
-	if (buf_size(errors)) {
-		config_free(config);
-		return -EINVAL;
-	}
-	*ret_config = config;
-	return 0;
-}
-
-static size_t log_lines(struct buf *lines)
-{
-	char *rest = strdup(buf_text(lines)), *at = rest, *line;
-	size_t n = 0;
-
-	while ((line = strsep(&at, "\n"))) {
-		if (!*line)
-			continue;
-		log_error("%s", line);
-		n++;
-	}
-	free(rest);
-	return n;
-}
-
-/* The first of several errors, and that there are more. */
-static int first_line(struct why *why, int error, struct buf *lines, size_t n)
-{
-	const char *text = buf_text(lines);
-	char more[64] = "";
-
-	if (n > 1)
-		snprintf(more, sizeof more, " (and %zu more, in droverd's log)", n - 1);
-	return why_set(why, error, "%.*s%s", (int)strcspn(text, "\n"), text, more);
-}
-
 static int dump(struct supervisor *supervisor)
 {
 	struct buf text = {0};
@@ -257,7 +172,7 @@ static int check(struct supervisor *supervisor)
 {
 	struct buf errors = {0};
 	struct why why = {0};
-	int r = load(supervisor, &supervisor->config, &errors);
+	int r = reload_read(supervisor, &supervisor->config, &errors);
 
 	if (r >= 0) {
 		snprintf(supervisor->instance, sizeof supervisor->instance, "check");
@@ -276,11 +191,6 @@ static int check(struct supervisor *supervisor)
 	return r;
 }
 
-static int on_stop_signal(sd_event_source *source, const struct signalfd_siginfo *info,
-			  void *context);
-static int on_reload_signal(sd_event_source *source, const struct signalfd_siginfo *info,
-			    void *context);
-
 static void on_reaped(void *context)
 {
 	supervisor_progress(context);
@@ -289,12 +199,10 @@ static void on_reaped(void *context)
 static int open_loop(struct supervisor *supervisor, struct why *why)
 {
 	sd_event *event = supervisor->event;
-	int r = sd_event_add_signal(event, NULL, SIGTERM, on_stop_signal, supervisor);
+	int r = stop_open(supervisor);
 
 	if (r >= 0)
-		r = sd_event_add_signal(event, NULL, SIGINT, on_stop_signal, supervisor);
-	if (r >= 0)
-		r = sd_event_add_signal(event, NULL, SIGHUP, on_reload_signal, supervisor);
+		r = reload_open(supervisor);
 	if (r >= 0)
 		r = sd_event_set_watchdog(event, true);
 	if (r >= 0)
@@ -309,31 +217,6 @@ static int open_loop(struct supervisor *supervisor, struct why *why)
 	prctl(PR_SET_DUMPABLE, 0); /* the leak checker must be able to look at its own process */
 #endif
 	return 0;
-}
-
-static size_t count_served(const struct supervisor *supervisor)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < supervisor->n_types; i++)
-		n += supervisor->types[i]->handler != NULL;
-	return n;
-}
-
-static void announce(struct supervisor *supervisor, const char *what)
-{
-	size_t served = count_served(supervisor), tried = 0;
-	char trials[64] = "";
-
-	for (size_t i = 0; i < supervisor->n_types; i++)
-		tried += supervisor->types[i]->candidate != NULL;
-	if (tried)
-		snprintf(trials, sizeof trials, ", %zu handlers in their trial load", tried);
-	log_notice("%s: node %s, %zu event types, %zu of them with a handler%s, %zu broker%s", what,
-		   supervisor->config->node, supervisor->n_types, served, trials,
-		   supervisor->config->n_brokers, supervisor->config->n_brokers == 1 ? "" : "s");
-	sd_notifyf(0, "READY=1\nSTATUS=%zu event types, %zu with a handler", supervisor->n_types,
-		   served);
 }
 
 /* Each step needs the ones before it; the first that fails ends the start. */
@@ -359,7 +242,7 @@ static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 	commands_start(supervisor);
 	registry_start(supervisor);
 	supervisor->ready = true;
-	announce(supervisor, "ready");
+	reload_announce(supervisor, "ready");
 	return 0;
 }
 
@@ -371,182 +254,6 @@ static void warn_of_root(const struct supervisor *supervisor)
 		log_warning(
 			"handlers run as root, as user = \"root\" says; whatever goes wrong in one "
 			"can change everything on this host");
-}
-
-/* End. */
-
-static int on_stop_timer(sd_event_source *source, uint64_t usec, void *context);
-
-static void arm_stop_timer(struct supervisor *supervisor, int64_t wait_ms)
-{
-	supervisor->stop_timer = sd_event_source_disable_unref(supervisor->stop_timer);
-	supervisor->stop_by_ms = clock_now_ms() + wait_ms;
-	sd_event_add_time_relative(supervisor->event, &supervisor->stop_timer, CLOCK_MONOTONIC,
-				   (uint64_t)wait_ms * 1000, 10000, on_stop_timer, supervisor);
-}
-
-/* Everybody's end is wanted now. */
-static void die(struct supervisor *supervisor)
-{
-	supervisor->dying = true;
-	for (size_t i = 0; i < supervisor->n_types; i++)
-		pair_kill(supervisor->types[i]);
-	for (struct child *child = supervisor->children.first; child; child = child->next)
-		if (!child->leaving && child->program != PROGRAM_DISPATCHER)
-			child_leave(child);
-	arm_stop_timer(supervisor, DEATH_MS);
-	supervisor_progress(supervisor);
-}
-
-static int on_stop_timer(sd_event_source *source, uint64_t usec, void *context)
-{
-	struct supervisor *supervisor = context;
-
-	(void)source;
-	(void)usec;
-	if (!supervisor->dying) {
-		log_warning(
-			"not everything has drained in time; what is still in hand is given out again later");
-		die(supervisor);
-		return 0;
-	}
-	for (struct child *child = supervisor->children.first; child; child = child->next) {
-		log_warning("%s (pid %d) does not end; it is killed", child->title,
-			    (int)child->pid);
-		child_kill(child);
-	}
-	/* Whatever the kernel keeps from dying will find its parent gone. */
-	return sd_event_exit(supervisor->event, supervisor->exit_code);
-}
-
-void supervisor_progress(struct supervisor *supervisor)
-{
-	if (supervisor->dying) {
-		if (!supervisor->children.first)
-			sd_event_exit(supervisor->event, supervisor->exit_code);
-		return;
-	}
-	if (!supervisor->stopping)
-		return;
-	for (size_t i = 0; i < supervisor->n_types; i++)
-		if (supervisor->types[i]->pair != PAIR_NONE)
-			return;
-	die(supervisor);
-}
-
-static int64_t longest_stop_ms(const struct supervisor *supervisor)
-{
-	int64_t longest = 0;
-
-	for (size_t i = 0; i < supervisor->n_types; i++) {
-		const struct type *type = supervisor->types[i];
-
-		if (type->pair != PAIR_NONE && type->config->stop_timeout_ms > longest)
-			longest = type->config->stop_timeout_ms;
-	}
-	return longest + STOP_MARGIN_MS;
-}
-
-static int on_stop_signal(sd_event_source *source, const struct signalfd_siginfo *info,
-			  void *context)
-{
-	struct supervisor *supervisor = context;
-	const char *name = sigabbrev_np((int)info->ssi_signo);
-	char human[UNITS_TEXT_MAX];
-	int64_t wait_ms;
-
-	(void)source;
-	if (supervisor->dying)
-		return 0;
-	if (supervisor->stopping) {
-		log_notice("SIG%s again: ending at once; what is in hand is given out again later",
-			   name);
-		die(supervisor);
-		return 0;
-	}
-	wait_ms = longest_stop_ms(supervisor);
-	log_notice("SIG%s: stopping; busy workers get up to %s to finish", name,
-		   units_human_duration(wait_ms, human, sizeof human));
-	sd_notifyf(0, "STOPPING=1\nEXTEND_TIMEOUT_USEC=%llu\nSTATUS=Draining",
-		   (unsigned long long)(wait_ms + DEATH_MS) * 1000);
-	supervisor->stopping = true;
-	arm_stop_timer(supervisor, wait_ms);
-	decide_soon(supervisor);
-	supervisor_progress(supervisor);
-	return 0;
-}
-
-/* Reload. */
-
-static int read_again(struct supervisor *supervisor, struct config **ret_config, struct why *why)
-{
-	struct buf errors = {0};
-	struct config *config = NULL;
-	const char *key;
-	int r = load(supervisor, &config, &errors);
-
-	if (r < 0) {
-		r = first_line(why, r, &errors, log_lines(&errors));
-		buf_free(&errors);
-		return r;
-	}
-	buf_free(&errors);
-	key = config_restart_key(supervisor->config, config);
-	if (key)
-		r = why_set(
-			why, -EBUSY,
-			"%s: %s has changed, which only a restart of droverd can put in force; restart it, or "
-			"change it back",
-			supervisor->config_file, key);
-	else
-		r = errand_check(supervisor, config, why);
-	if (r < 0)
-		config_free(config);
-	else
-		*ret_config = config;
-	return r;
-}
-
-int supervisor_reload(struct supervisor *supervisor, struct why *why)
-{
-	struct config *config = NULL;
-	struct why reason = {0};
-	int r;
-
-	if (supervisor->stopping)
-		return why_set(why, -EBUSY, "droverd is being stopped");
-	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_now_ns() / 1000);
-	r = read_again(supervisor, &config, &reason);
-	if (r >= 0) {
-		r = types_apply(supervisor, config, &reason);
-		if (r < 0)
-			config_free(config);
-	}
-	if (r < 0) {
-		log_error("the new configuration is refused, the running one stays in force: %s",
-			  reason.text);
-		sd_notify(0, "READY=1");
-		supervisor->reload_refused = reason;
-		return why_set(why, r, "%s", reason.text);
-	}
-	supervisor->reload_refused.text[0] = '\0';
-	files_watch(supervisor);
-	files_scan(supervisor);
-	brokers_start(supervisor); /* those that are new */
-	brokers_declare(supervisor);
-	announce(supervisor, "reloaded");
-	return 0;
-}
-
-static int on_reload_signal(sd_event_source *source, const struct signalfd_siginfo *info,
-			    void *context)
-{
-	struct why why = {0};
-
-	(void)source;
-	(void)info;
-	supervisor_reload(context, &why);
-	return 0;
 }
 
 static void close_all(struct supervisor *supervisor)
@@ -571,8 +278,8 @@ static int run(struct supervisor *supervisor)
 	struct why why = {0};
 	int r;
 
-	if (load(supervisor, &supervisor->config, &errors) < 0) {
-		log_lines(&errors);
+	if (reload_read(supervisor, &supervisor->config, &errors) < 0) {
+		reload_log(&errors);
 		buf_free(&errors);
 		log_error(
 			"not started: the configuration is wrong; mend it, and try it with droverd --check");

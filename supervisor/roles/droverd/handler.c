@@ -22,6 +22,10 @@
 #define LOAD_PATIENCE_MS 30000 /* for a handler's load */
 #define GROUPS_MAX       64
 
+/* What a login would set, and systemd does too. */
+#define USER_VARIABLES    3
+#define USER_VARIABLE_MAX 512
+
 static void free_list(char **list)
 {
 	for (char **item = list; item && *item; item++)
@@ -158,6 +162,7 @@ bool handler_is_of(const struct handler *handler, const struct handler_source *s
 struct user {
 	struct process_user process;
 	gid_t groups[GROUPS_MAX];
+	char variables[USER_VARIABLES][USER_VARIABLE_MAX]; /* "HOME=/home/app" */
 };
 
 static int add_groups(struct user *user, char *const *names, struct why *why)
@@ -179,17 +184,22 @@ static int find_user(const struct type *type, struct user *user, bool *ret_chang
 {
 	const struct config_type *config = type->config;
 	const char *name = config->user ? config->user : type->supervisor->config->user;
-	const struct passwd *entry;
+	const struct passwd *entry = name ? getpwnam(name) : getpwuid(geteuid());
 	const struct group *group;
 
 	*ret_change = false;
+	*user = (struct user){.process = {.groups = user->groups}};
+	if (name && !entry)
+		return why_set(why, -ENOENT, "there is no user \"%s\"", name);
+	if (entry) {
+		user->process.uid = entry->pw_uid;
+		user->process.gid = entry->pw_gid;
+		snprintf(user->variables[0], USER_VARIABLE_MAX, "HOME=%s", entry->pw_dir);
+		snprintf(user->variables[1], USER_VARIABLE_MAX, "USER=%s", entry->pw_name);
+		snprintf(user->variables[2], USER_VARIABLE_MAX, "LOGNAME=%s", entry->pw_name);
+	}
 	if (!name)
 		return 0;
-	entry = getpwnam(name);
-	if (!entry)
-		return why_set(why, -ENOENT, "there is no user \"%s\"", name);
-	*user = (struct user){.process = {.uid = entry->pw_uid, .gid = entry->pw_gid}};
-	user->process.groups = user->groups;
 	if (config->group) {
 		group = getgrnam(config->group);
 		if (!group)
@@ -200,6 +210,32 @@ static int find_user(const struct type *type, struct user *user, bool *ret_chang
 	*ret_change =
 		!geteuid() || user->process.uid != geteuid() || user->process.gid != getegid();
 	return add_groups(user, config->groups, why);
+}
+
+/* The type's own variables, and the user's that it does not set itself; only the array is new. */
+static char **make_environment(struct user *user, char *const *own)
+{
+	size_t n = 0;
+	char **environment;
+
+	while (own && own[n])
+		n++;
+	environment = calloc(n + USER_VARIABLES + 1, sizeof *environment);
+	if (!environment)
+		return NULL;
+	if (n)
+		memcpy(environment, own, n * sizeof *environment);
+	for (size_t i = 0; i < USER_VARIABLES; i++) {
+		char *variable = user->variables[i];
+		size_t name = strcspn(variable, "=") + 1;
+		bool set = !*variable;
+
+		for (size_t j = 0; own && own[j]; j++)
+			set |= !strncmp(own[j], variable, name);
+		if (!set)
+			environment[n++] = variable;
+	}
+	return environment;
 }
 
 static int describe(const struct type *type, const struct handler *handler, struct message *message,
@@ -255,6 +291,7 @@ int handler_start(struct type *type, const struct handler *handler, const struct
 		  struct why *why)
 {
 	char title[PROCESS_TITLE_MAX];
+	char **environment = NULL;
 	bool change = false;
 	struct child *child;
 	struct user user;
@@ -268,7 +305,6 @@ int handler_start(struct type *type, const struct handler *handler, const struct
 		.n_limits = type->config->n_limits,
 		.nice = type->config->nice,
 		.working_directory = type->config->working_directory,
-		.environment = type->config->environment,
 		.death_signal = SIGTERM,
 		.patience_ms = LOAD_PATIENCE_MS,
 	};
@@ -276,13 +312,19 @@ int handler_start(struct type *type, const struct handler *handler, const struct
 
 	snprintf(title, sizeof title, "%s %s", trial ? "trial" : "template", type->name);
 	r = find_user(type, &user, &change, why);
+	if (r >= 0) {
+		environment = make_environment(&user, type->config->environment);
+		r = environment ? 0 : why_set(why, -ENOMEM, "out of memory");
+	}
 	if (r < 0) {
 		if (link >= 0)
 			close(link);
 		return r;
 	}
 	request.user = change ? &user.process : NULL;
+	request.environment = environment;
 	r = child_start(&type->supervisor->children, &request, &child, why);
+	free(environment);
 	if (r < 0)
 		return r;
 	/* From here on its end is told by `exited`: it has no setup and no future. */

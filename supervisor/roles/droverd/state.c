@@ -267,31 +267,30 @@ static bool read_number(const char *text, int64_t *ret_number)
 	return true;
 }
 
+static bool read_bound(const char *value, int *ret_bound)
+{
+	int64_t number;
+
+	if (!read_number(value, &number) || number < -1 || number > DEMAND_WORKERS_MAX)
+		return false;
+	*ret_bound = (int)number;
+	return true;
+}
+
 static bool read_field(struct override *override, const char *key, const char *value)
 {
-	int64_t number = 0;
-
-	if (!strcmp(key, "author")) {
+	if (!strcmp(key, "min"))
+		return (override->scaled = read_bound(value, &override->min));
+	if (!strcmp(key, "max"))
+		return (override->scaled = read_bound(value, &override->max));
+	if (!strcmp(key, "until"))
+		return read_number(value, &override->until_ms);
+	if (!strcmp(key, "paused"))
+		return (override->paused = read_number(value, &override->paused_until_ms));
+	if (!strcmp(key, "author"))
 		snprintf(override->author, sizeof override->author, "%s", value);
-		return true;
-	}
-	if (!strcmp(key, "note")) {
+	else if (!strcmp(key, "note"))
 		snprintf(override->note, sizeof override->note, "%s", value);
-		return true;
-	}
-	if (!read_number(value, &number))
-		return false;
-	if (!strcmp(key, "min") || !strcmp(key, "max")) {
-		if (number < -1 || number > DEMAND_WORKERS_MAX)
-			return false;
-		override->scaled = true;
-		*(key[1] == 'i' ? &override->min : &override->max) = (int)number;
-	} else if (!strcmp(key, "until")) {
-		override->until_ms = number;
-	} else if (!strcmp(key, "paused")) {
-		override->paused = true;
-		override->paused_until_ms = number;
-	}
 	return true; /* a key of a later version is no harm */
 }
 

@@ -376,10 +376,20 @@ void commands_dispatcher_row(struct type *type,
 void registry_start(struct supervisor *supervisor);
 void registry_close(struct supervisor *supervisor);
 
-/* droverd.c */
+/* reload.c: reading the configuration. */
+int reload_open(struct supervisor *supervisor); /* SIGHUP; 0 or -errno */
+/* The whole of it, checked; or -errno and every error in `errors`, a line each. */
+int reload_read(const struct supervisor *supervisor, struct config **ret_config,
+		struct buf *errors);
+size_t reload_log(struct buf *errors); /* how many there were */
+void reload_announce(struct supervisor *supervisor, const char *what);
 int supervisor_reload(struct supervisor *supervisor, struct why *why);
-void supervisor_progress(
-	struct supervisor *supervisor); /* a child ended or started: drained? stopped? */
-double supervisor_random(void);         /* [0,1) */
+
+/* stop.c: the end. */
+int stop_open(struct supervisor *supervisor);            /* SIGTERM and SIGINT; 0 or -errno */
+void supervisor_progress(struct supervisor *supervisor); /* a child ended: drained? stopped? */
+
+/* droverd.c */
+double supervisor_random(void); /* [0,1) */
 
 #endif
