@@ -192,7 +192,7 @@ static int read_answer(int fd, int *ret_status, struct why *why)
 	struct message_view view;
 	ssize_t size = recv(fd, data, sizeof data, MSG_DONTWAIT);
 
-	if (size < 0 && (errno == EAGAIN || errno == EINTR))
+	if (size < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET))
 		return 0;
 	if (size <= 0 || message_read(data, (size_t)size, &view) < 0)
 		return -EPIPE;

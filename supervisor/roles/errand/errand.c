@@ -409,7 +409,8 @@ static void go(struct errand *errand)
 	r = broker_client_open(&errand->broker, errand->role.event, &errand->args,
 			       DROVER_USE_MANAGE, &errand->callbacks, &why);
 	if (r < 0) {
-		errand_end(errand, r, "%s", why.text);
+		errand_end(errand, r, "broker %s: %s", message_text(&errand->args, "broker", ""),
+			   why.text);
 		return;
 	}
 	errand->open = true;

@@ -159,24 +159,35 @@ static void consider(struct candidates *candidates, const char *type, const char
 	candidates->distances[at] = distance;
 }
 
-static void refuse_unknown(struct errand *errand, uint64_t line, const char *type)
+/* What an event type that nobody takes was probably meant to be. */
+static void suggest(const struct errand *errand, const char *type, char *text, size_t size)
 {
+	const struct errand_queue *same = errand_find_queue(errand, type);
 	struct candidates candidates = {0};
-	char nearest[NAMES_SHOWN * 132] = "";
 	size_t used = 0;
 
-	for (size_t i = 0; i < errand->n_queues; i++) {
-		const struct drover_queue *queue = errand->queues[i].queue;
-
-		for (const char *const *bind = queue->bind; *bind; bind++)
-			consider(&candidates, type, *bind);
+	if (same && *same->queue->bind) {
+		snprintf(text, size, "; the type of that name takes %.128s%s", *same->queue->bind,
+			 same->queue->bind[1] ? " and others" : "");
+		return;
 	}
-	for (size_t i = 0; i < candidates.n && used < sizeof nearest; i++)
-		used += (size_t)snprintf(nearest + used, sizeof nearest - used, "%s%.128s",
-					 i ? ", " : "", candidates.names[i]);
-	refuse(errand->work, line, -ENOENT, "no event type on broker %s takes \"%.128s\"%s%s%s",
-	       message_text(&errand->args, "broker", ""), type, used ? "; near to it: " : "",
-	       nearest, used ? "" : "; droverctl status lists them");
+	for (size_t i = 0; i < errand->n_queues; i++)
+		for (const char *const *bind = errand->queues[i].queue->bind; *bind; bind++)
+			consider(&candidates, type, *bind);
+	if (!candidates.n)
+		snprintf(text, size, "; droverctl status lists them");
+	for (size_t i = 0; i < candidates.n && used < size; i++)
+		used += (size_t)snprintf(text + used, size - used, "%s%.128s",
+					 i ? ", " : "; near to it: ", candidates.names[i]);
+}
+
+static void refuse_unknown(struct errand *errand, uint64_t line, const char *type)
+{
+	char suggestion[NAMES_SHOWN * 132 + 16] = "";
+
+	suggest(errand, type, suggestion, sizeof suggestion);
+	refuse(errand->work, line, -ENOENT, "no event type on broker %s takes \"%.128s\"%s",
+	       message_text(&errand->args, "broker", ""), type, suggestion);
 }
 
 static bool keeps_definitions(struct errand *errand, uint64_t line,
