@@ -125,8 +125,7 @@ int main(int argc, char **argv)
 	unlink("queue.db");
 	if (chdir("..") == 0)
 		rmdir(directory);
-	seconds = (double)(end.tv_sec - start.tv_sec) +
-		  (double)(end.tv_nsec - start.tv_nsec) / 1e9;
+	seconds = (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9;
 	printf("%.0f events/s\n", (double)events / seconds);
 	return sum == 0;
 }

@@ -38,7 +38,7 @@ struct client {
 
 	struct drover_delivery **deliveries; /* in our hands, in the order they came */
 	size_t n_deliveries, room;
-	size_t delivered;                                           /* ever */
+	size_t delivered;                                               /* ever */
 	void (*on_delivery)(struct client *, struct drover_delivery *); /* NULL: kept above */
 
 	size_t settled, settle_errors;

@@ -39,6 +39,7 @@ struct held {
 
 struct consumer {
 	char *queue;
+	struct defaults defaults;
 	int bell_fd; /* -1: not open */
 	bool locked; /* we are the consumer */
 	struct store *store;
@@ -92,6 +93,7 @@ int consume_subscribe(struct broker *broker, const struct drover_queue *queue)
 		return -ENOMEM;
 	}
 	consumer->bell_fd = -1;
+	consumer->defaults = (struct defaults){.type = consumer->queue, .source = broker->source};
 	consumer->flush_ms = NEVER_MS;
 	consumer->due_wall_ms = NEVER_MS;
 	broker->consumer = consumer;
@@ -166,7 +168,9 @@ static int open_queue(struct broker *broker, struct fault *fault)
 	store->pinned = true;
 	consumer->store = store;
 	consumer->cursor = INT64_MIN;
-	consumer->look = true;
+	consumer->look = consumer->look_at_dues = true;
+	if (consumer->aside.filled)
+		consumer->flush_ms = 0;
 	consumer->blocked = 0;
 	consumer->look_ms = now_ms() + LOOK_MS;
 	return 0;
@@ -270,7 +274,7 @@ static int claim_row(struct consumer *consumer, sqlite3_stmt *statement, struct 
 	struct held *held;
 	struct row row;
 
-	row_read(statement, 2, &row);
+	row_read(statement, 2, &consumer->defaults, &row);
 	if (!allowed(consumer, claim, row.event.body_size))
 		return 0;
 	held = new_held(consumer, sqlite3_column_int64(statement, 0),
@@ -401,13 +405,13 @@ static char *copy_texts(const struct drover_settlement *from, struct settled *se
 
 static void flush_soon(struct consumer *consumer)
 {
-	int64_t at = now_ms() + GATHER_MS;
-
+	if (consumer->locked_ms || consumer->full_said)
+		return;
 	/* When nothing else is to be settled soon, there is nothing to wait for. */
 	if (consumer->n_settling >= BATCH_SOON || consumer->n_settling * 2 >= consumer->hands)
-		at = 0;
-	if (!consumer->locked_ms && consumer->full_ms < at)
-		consumer->flush_ms = minimum(consumer->flush_ms, at);
+		consumer->flush_ms = 0;
+	else if (consumer->flush_ms == NEVER_MS)
+		consumer->flush_ms = now_ms() + GATHER_MS;
 }
 
 static void add_settling(struct consumer *consumer, struct held *held)
@@ -426,7 +430,6 @@ int consume_settle(struct broker *broker, struct drover_delivery *delivery,
 {
 	struct consumer *consumer = broker->consumer;
 	struct held *held = (struct held *)(void *)delivery;
-	int64_t now = wall_ms();
 
 	if (!consumer || settlement->kind < DROVER_SETTLE_DONE ||
 	    settlement->kind > DROVER_SETTLE_GIVE_BACK || settlement->delay_ms < 0)
@@ -435,10 +438,12 @@ int consume_settle(struct broker *broker, struct drover_delivery *delivery,
 		.number = held->number,
 		.kind = settlement->kind,
 		.attempts = settlement->attempts,
-		.at_ms = now,
-		.due_ms = now + settlement->delay_ms,
 		.delay_ms = settlement->delay_ms,
 	};
+	if (settlement->kind != DROVER_SETTLE_DONE) {
+		held->settled.at_ms = wall_ms();
+		held->settled.due_ms = held->settled.at_ms + settlement->delay_ms;
+	}
 	if (settlement->kind == DROVER_SETTLE_DEAD) {
 		held->texts = copy_texts(settlement, &held->settled);
 		if (!held->texts)

@@ -52,14 +52,15 @@ int dead_browse(struct broker *broker, const char *queue)
 	return 0;
 }
 
-static void show(struct broker *broker, sqlite3_stmt *statement, int64_t number)
+static void show(struct broker *broker, const char *queue, sqlite3_stmt *statement, int64_t number)
 {
+	struct defaults defaults = {.type = queue, .source = broker->source};
 	struct drover_attribute *extensions = NULL;
 	struct drover_letter letter;
 	struct row row;
 	char key[32];
 
-	row_read(statement, 4, &row);
+	row_read(statement, 4, &defaults, &row);
 	if (row.n_extensions)
 		extensions = calloc(row.n_extensions, sizeof *extensions);
 	if (extensions) {
@@ -100,7 +101,7 @@ static int show_some(struct broker *broker, struct browse *browse, struct fault 
 	sqlite3_bind_int64(statement, 1, browse->cursor);
 	while ((r = store_step(store, statement, fault)) == 1) {
 		browse->cursor = sqlite3_column_int64(statement, 0);
-		show(broker, statement, browse->cursor);
+		show(broker, browse->queue, statement, browse->cursor);
 		if (now_ms() - start >= TURN_MS) {
 			sqlite3_reset(statement);
 			return 0;

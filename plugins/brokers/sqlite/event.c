@@ -7,7 +7,9 @@
 #include "sqlite.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 enum {
 	FIRST,
@@ -24,12 +26,33 @@ enum {
 	BODY
 };
 
-static const char *text(sqlite3_stmt *statement, int column)
+static const char *text(sqlite3_stmt *statement, int column, const char *fallback)
 {
-	return (const char *)sqlite3_column_text(statement, column);
+	const char *found = NULL;
+
+	if (sqlite3_column_type(statement, column) != SQLITE_NULL)
+		found = (const char *)sqlite3_column_text(statement, column);
+	return found ? found : fallback;
 }
 
-void row_read(sqlite3_stmt *statement, int column, struct row *ret_row)
+/* RFC 3339. Events of a second share all but its milliseconds. */
+static const char *format_time(int64_t wall, char text[40])
+{
+	static int64_t last = INT64_MIN;
+	static char formatted[32];
+	time_t seconds = wall / 1000;
+	struct tm tm;
+
+	if (seconds != last) {
+		gmtime_r(&seconds, &tm);
+		strftime(formatted, sizeof formatted, "%Y-%m-%dT%H:%M:%S", &tm);
+		last = seconds;
+	}
+	snprintf(text, 40, "%s.%03uZ", formatted, (unsigned)(wall % 1000) % 1000);
+	return text;
+}
+
+void row_read(sqlite3_stmt *statement, int column, struct defaults *defaults, struct row *ret_row)
 {
 	struct drover_event *event = &ret_row->event;
 
@@ -38,23 +61,21 @@ void row_read(sqlite3_stmt *statement, int column, struct row *ret_row)
 	event->attempt = (uint32_t)sqlite3_column_int64(statement, column + ATTEMPTS) + 1;
 	event->flags =
 		sqlite3_column_int(statement, column + MADE_UP) ? DROVER_EVENT_ID_MADE_UP : 0;
-	event->id = text(statement, column + ID);
-	event->source = text(statement, column + SOURCE);
-	event->type = text(statement, column + TYPE);
-	event->time = text(statement, column + TIME);
-	event->subject = text(statement, column + SUBJECT);
-	event->datacontenttype = text(statement, column + CONTENT);
-	event->traceparent = text(statement, column + TRACE);
+	event->id = text(statement, column + ID, "");
+	event->source = text(statement, column + SOURCE, defaults->source);
+	event->type = text(statement, column + TYPE, defaults->type);
+	event->time = text(statement, column + TIME, NULL);
+	if (!event->time)
+		event->time = format_time(ret_row->first_ms, defaults->time);
+	event->subject = text(statement, column + SUBJECT, NULL);
+	event->datacontenttype = text(statement, column + CONTENT, NULL);
+	event->traceparent = text(statement, column + TRACE, NULL);
 	event->body = sqlite3_column_blob(statement, column + BODY);
 	event->body_size = (size_t)sqlite3_column_bytes(statement, column + BODY);
+	if (sqlite3_column_type(statement, column + EXTENSIONS) == SQLITE_NULL)
+		return;
 	ret_row->extensions = sqlite3_column_blob(statement, column + EXTENSIONS);
 	ret_row->extensions_size = (size_t)sqlite3_column_bytes(statement, column + EXTENSIONS);
-	/* Rows that somebody else wrote must not harm us. */
-	if (!event->id || !event->source || !event->type) {
-		event->id = event->id ? event->id : "";
-		event->source = event->source ? event->source : "";
-		event->type = event->type ? event->type : "";
-	}
 	for (size_t i = 0; i < ret_row->extensions_size; i++)
 		ret_row->n_extensions += !ret_row->extensions[i];
 	ret_row->n_extensions /= 2;
@@ -138,7 +159,8 @@ static void bind_text(sqlite3_stmt *statement, int index, const char *from)
 		sqlite3_bind_null(statement, index);
 }
 
-void event_bind(sqlite3_stmt *statement, int index, const struct drover_event *event)
+void event_bind(sqlite3_stmt *statement, int index, const char *queue,
+		const struct drover_event *event)
 {
 	bool made_up = event->flags & DROVER_EVENT_ID_MADE_UP;
 
@@ -146,7 +168,7 @@ void event_bind(sqlite3_stmt *statement, int index, const struct drover_event *e
 	sqlite3_bind_int(statement, index + MADE_UP, made_up);
 	bind_text(statement, index + ID, event->id);
 	bind_text(statement, index + SOURCE, event->source);
-	bind_text(statement, index + TYPE, event->type);
+	bind_text(statement, index + TYPE, strcmp(event->type, queue) ? event->type : NULL);
 	bind_text(statement, index + TIME, event->time);
 	bind_text(statement, index + SUBJECT, event->subject);
 	bind_text(statement, index + CONTENT, event->datacontenttype);

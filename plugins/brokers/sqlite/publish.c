@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 
 #define WAITING_MAX   8192               /* publications, and … */
 #define WAITING_BYTES (64 * 1024 * 1024) /* … bytes that may wait; more is told to come again */
@@ -67,17 +66,6 @@ static struct target *find_target(struct broker *broker, const char *queue)
 	return *p = target;
 }
 
-static void format_time(int64_t wall, char text[40])
-{
-	time_t seconds = wall / 1000;
-	size_t length;
-	struct tm tm;
-
-	gmtime_r(&seconds, &tm);
-	length = strftime(text, 40, "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(text + length, 40 - length, ".%03uZ", (unsigned)(wall % 1000) % 1000);
-}
-
 static int make_up_id(struct publisher *publisher, char id[40])
 {
 	if (!publisher->made_up[0] &&
@@ -94,8 +82,7 @@ static int new_publication(struct broker *broker, const struct drover_event *eve
 	struct publisher *publisher = &broker->publisher;
 	struct publication *publication;
 	struct drover_event whole = *event;
-	char id[40], at[40];
-	int64_t now = wall_ms();
+	char id[40];
 	size_t size;
 	int r;
 
@@ -107,17 +94,11 @@ static int new_publication(struct broker *broker, const struct drover_event *eve
 		whole.id = id;
 		whole.flags |= DROVER_EVENT_ID_MADE_UP;
 	}
-	if (!whole.source)
-		whole.source = publisher->source;
-	if (!whole.time) {
-		format_time(now, at);
-		whole.time = at;
-	}
 	size = sizeof *publication + n * sizeof *publication->copies + event_copy_size(&whole);
 	publication = malloc(size);
 	if (!publication)
 		return -ENOMEM;
-	*publication = (struct publication){.at_ms = now, .size = size, .n = n, .left = n};
+	*publication = (struct publication){.at_ms = wall_ms(), .size = size, .n = n, .left = n};
 	event_copy(&whole, publication->copies + n, &publication->event);
 	*ret_publication = publication;
 	return 0;
@@ -258,7 +239,7 @@ static int insert(struct store *store, const struct copy *copy, int64_t number, 
 	sqlite3_bind_int64(statement, 1, number);
 	sqlite3_bind_int64(statement, 2, publication->at_ms + publication->delay_ms);
 	sqlite3_bind_int64(statement, 3, publication->at_ms);
-	event_bind(statement, 3, &publication->event);
+	event_bind(statement, 3, store->queue, &publication->event);
 	return store_run(store, statement, fault);
 }
 
@@ -359,17 +340,6 @@ int64_t publish_due_ms(const struct broker *broker)
 	return due;
 }
 
-int publish_open(struct broker *broker)
-{
-	const char *node = broker->host->setting(broker->host, "node");
-
-	if (asprintf(&broker->publisher.source, "/drover/%s", node && *node ? node : "") < 0) {
-		broker->publisher.source = NULL;
-		return -ENOMEM;
-	}
-	return 0;
-}
-
 void publish_free(struct broker *broker)
 {
 	struct target *target = broker->publisher.targets;
@@ -390,5 +360,4 @@ void publish_free(struct broker *broker)
 		free(target);
 		target = next;
 	}
-	free(broker->publisher.source);
 }

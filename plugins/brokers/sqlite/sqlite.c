@@ -93,6 +93,7 @@ static void broker_close(void *context)
 	directory_close(&broker->directory);
 	if (broker->epoll_fd >= 0)
 		close(broker->epoll_fd);
+	free(broker->source);
 	free(broker);
 }
 
@@ -102,6 +103,7 @@ static int broker_open(const struct drover_host *host, enum drover_broker_use us
 {
 	struct fault fault = {"no memory"};
 	struct broker *broker = calloc(1, sizeof *broker);
+	const char *node = host->setting(host, "node");
 	int r = -ENOMEM;
 
 	if (broker) {
@@ -116,8 +118,10 @@ static int broker_open(const struct drover_host *host, enum drover_broker_use us
 		r = broker->epoll_fd < 0 ? fault_set(&fault, -errno, "epoll: %s", strerror(errno))
 					 : directory_open(&broker->directory, host, &fault);
 	}
-	if (r == 0)
-		r = publish_open(broker);
+	if (r == 0 && asprintf(&broker->source, "/drover/%s", node ? node : "") < 0) {
+		broker->source = NULL;
+		r = -ENOMEM;
+	}
 	if (r < 0) {
 		snprintf(error_text, error_size, "%s", fault.sentence);
 		if (broker)

@@ -190,14 +190,26 @@ void store_empty_log(struct store *store); /* the same for a log of any length *
 
 /* event.c */
 
-/* An event as columns, in the order of EVENT_COLUMNS; points into the statement's row. */
+/*
+ * What a row leaves out, since most events have it so and a short row is a fast one: the type when
+ * it is the queue's name, the source and the time when the producer gave none.
+ */
+struct defaults {
+	const char *type, *source;
+	char time[40];
+};
+
+/*
+ * An event as columns, in the order of EVENT_COLUMNS; points into the statement's row and into the
+ * defaults.
+ */
 struct row {
 	int64_t first_ms;
 	struct drover_event event; /* without extensions */
 	const char *extensions;    /* name NUL value NUL … */
 	size_t extensions_size, n_extensions;
 };
-void row_read(sqlite3_stmt *statement, int column, struct row *ret_row);
+void row_read(sqlite3_stmt *statement, int column, struct defaults *defaults, struct row *ret_row);
 /* `extensions` has room for row->n_extensions. */
 void row_extensions(const struct row *row, const char *text, struct drover_attribute *extensions);
 
@@ -205,7 +217,8 @@ void row_extensions(const struct row *row, const char *text, struct drover_attri
 size_t event_copy_size(const struct drover_event *event);
 void event_copy(const struct drover_event *event, void *memory, struct drover_event *ret_copy);
 /* As row_read reads them, but for `first`; a copy that lives until the statement is reset. */
-void event_bind(sqlite3_stmt *statement, int index, const struct drover_event *copy);
+void event_bind(sqlite3_stmt *statement, int index, const char *queue,
+		const struct drover_event *copy);
 
 /* routes.c */
 
@@ -237,10 +250,8 @@ struct publisher {
 	struct target *targets; /* queues with publications that wait */
 	size_t n, bytes;        /* of events waiting */
 	uint64_t made_up[2];    /* the next id: random, counted */
-	char *source;           /* of events without one */
 };
 
-int publish_open(struct broker *broker);
 int publish_event(struct broker *broker, const struct drover_event *event, int64_t delay_ms,
 		  void *cookie);
 void publish_process(struct broker *broker);
@@ -346,6 +357,7 @@ struct broker {
 	enum drover_broker_state state;
 	char sentence[512];
 	bool told;
+	char *source; /* of events without one: "/drover/NODE" */
 	struct directory directory;
 	struct store *stores; /* the last used first */
 	size_t n_stores;
