@@ -71,14 +71,10 @@ static void on_deliver(void *context, struct drover_delivery *delivery)
 		log_error("out of memory; this process ends and its events are given out again");
 		exit(1);
 	}
-	if (definition_check(&d->definition, &delivery->event, field, &job->field, &why) < 0) {
-		log_warning("event %.64s breaks the definition of its type: %s; it is a dead "
-			    "letter now",
-			    delivery->event.id, why.text);
+	if (definition_check(&d->definition, &delivery->event, field, &job->field, &why) < 0)
 		outcome_dead(d, job, why.text);
-	} else {
+	else
 		job_move(d, job, JOB_HELD);
-	}
 	dispatcher_wake(d);
 }
 
