@@ -158,10 +158,16 @@ struct drover_broker_callbacks {
 	void (*letter_settled)(void *context, const char *key, int error, const char *sentence);
 };
 
+/*
+ * Bits of drover_broker.flags. The broker calls `changed`, soon, for every queue that `depths` was
+ * asked for and that got events: such queues are hardly sampled while they are empty.
+ */
+#define DROVER_BROKER_HINTS 1u
+
 struct drover_broker {
 	struct drover_plugin plugin;
 	uint32_t scope; /* enum drover_broker_scope */
-	uint32_t reserved;
+	uint32_t flags; /* DROVER_BROKER_… */
 
 	/*
 	 * Never fails for a broker that is away: that is a state. Settings come from `host`, and
@@ -182,6 +188,7 @@ struct drover_broker {
 	void (*process)(void *broker);
 
 	int (*declare)(void *broker, const struct drover_queue *queue, int dry_run);
+	/* Calls `depth` once for each of them, also now; what fails is DROVER_UNKNOWN. Copied. */
 	int (*depths)(void *broker, const char *const *queues, size_t n);
 
 	/*

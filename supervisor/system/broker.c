@@ -20,11 +20,13 @@ static int load(const struct message_view *setup, const struct drover_broker **r
 {
 	static const char *const extra[] = {"state_dir", "node", "instance", NULL};
 	const struct drover_plugin *plugin;
+	char shown[128];
 	void *handle;
 	int r;
 
-	r = plugin_open(message_text(setup, "plugin_path", ""), message_text(setup, "plugin", ""),
-			DROVER_KIND_BROKER, sizeof **ret_calls, &plugin, &handle, why);
+	snprintf(shown, sizeof shown, "plugin %s", message_text(setup, "plugin", ""));
+	r = plugin_open(message_text(setup, "plugin_path", ""), shown, DROVER_KIND_BROKER,
+			sizeof **ret_calls, &plugin, &handle, why);
 	if (r < 0)
 		return r;
 	r = settings_new(plugin->options, extra, setup, ret_settings, why);
@@ -35,11 +37,6 @@ static int load(const struct message_view *setup, const struct drover_broker **r
 	*ret_calls = (const struct drover_broker *)(const void *)plugin;
 	*ret_handle = handle;
 	return 0;
-}
-
-static int prefix(const struct message_view *setup, int error, struct why *why)
-{
-	return why_prefix(why, error, "broker %s", message_text(setup, "broker", ""));
 }
 
 static int open_plugin(struct broker_client *client, enum drover_broker_use use,
@@ -65,7 +62,7 @@ int broker_client_open(struct broker_client *client, sd_event *event,
 	client->pump = (struct pump){0};
 	r = load(setup, &client->calls, &client->handle, &client->settings, why);
 	if (r < 0)
-		return prefix(setup, r, why);
+		return r;
 	settings_connect(client->settings, client->log, client->draining, callbacks->context);
 	r = open_plugin(client, use, callbacks, why);
 	if (r < 0)
@@ -85,7 +82,7 @@ int broker_client_open(struct broker_client *client, sd_event *event,
 	why_set(why, r, "event loop: %s", strerror(-r));
 fail:
 	broker_client_close(client);
-	return prefix(setup, r, why);
+	return r;
 }
 
 void broker_client_close(struct broker_client *client)
@@ -98,20 +95,6 @@ void broker_client_close(struct broker_client *client)
 	client->settings = NULL;
 	plugin_close(client->handle);
 	client->handle = NULL;
-}
-
-int broker_client_check(const struct message_view *setup, struct why *why)
-{
-	const struct drover_broker *calls;
-	struct settings *settings;
-	void *handle;
-	int r = load(setup, &calls, &handle, &settings, why);
-
-	if (r < 0)
-		return prefix(setup, r, why);
-	settings_free(settings);
-	plugin_close(handle);
-	return 0;
 }
 
 struct drover_depth broker_depth_unknown(void)
@@ -138,11 +121,9 @@ struct drover_depth broker_depth_read(const struct drover_depth *depth)
 /* Copies a text to *at and moves that behind it. */
 static const char *keep(char **at, const char *text)
 {
-	size_t size = text ? strlen(text) + 1 : 0;
+	size_t size = strlen(text) + 1;
 	char *kept = *at;
 
-	if (!text)
-		return NULL;
 	memcpy(kept, text, size);
 	*at += size;
 	return kept;
@@ -170,37 +151,29 @@ static void keep_list(char **at, const struct message_view *view, const char *ke
 	list[n] = NULL;
 }
 
-struct broker_queue *broker_queue_read(const struct message_view *view)
+struct drover_queue *broker_queue_read(const struct message_view *view)
 {
-	size_t n_bind = count(view, "bind"), n_lists = n_bind + count(view, "required") + 2;
-	struct broker_queue *queue;
-	const char **lists;
+	size_t n_bind = count(view, "bind");
+	struct drover_queue *queue;
+	const char **bind;
 	char *at;
 
 	/* All the texts of a message together are no longer than the message; "" may be added. */
-	queue = malloc(sizeof *queue + n_lists * sizeof *lists + view->size + 2);
+	queue = malloc(sizeof *queue + (n_bind + 1) * sizeof *bind + view->size + 2);
 	if (!queue)
 		return NULL;
-	lists = (const char **)(void *)(queue + 1);
-	at = (char *)(lists + n_lists);
-	*queue = (struct broker_queue){
-		.queue =
-			{
-				.size = sizeof queue->queue,
-				.type = keep(&at, message_text(view, "type", "")),
-				.name = keep(&at, message_text(view, "queue", "")),
-				.bind = lists,
-				.retry_first_ms = message_int(view, "retry_first_ms", 0),
-				.retry_cap_ms = message_int(view, "retry_cap_ms", 0),
-				.retry_factor_percent =
-					message_int(view, "retry_factor_percent", 100),
-				.exclusive = message_flag(view, "exclusive"),
-			},
-		.content_type = keep(&at, message_text(view, "content_type", NULL)),
-		.max_bytes = message_int(view, "max_bytes", 0),
-		.required = lists + n_bind + 1,
+	bind = (const char **)(void *)(queue + 1);
+	at = (char *)(bind + n_bind + 1);
+	*queue = (struct drover_queue){
+		.size = sizeof *queue,
+		.type = keep(&at, message_text(view, "type", "")),
+		.name = keep(&at, message_text(view, "queue", "")),
+		.bind = bind,
+		.retry_first_ms = message_int(view, "retry_first_ms", 0),
+		.retry_cap_ms = message_int(view, "retry_cap_ms", 0),
+		.retry_factor_percent = message_int(view, "retry_factor_percent", 100),
+		.exclusive = message_flag(view, "exclusive"),
 	};
-	keep_list(&at, view, "bind", lists);
-	keep_list(&at, view, "required", lists + n_bind + 1);
+	keep_list(&at, view, "bind", bind);
 	return queue;
 }

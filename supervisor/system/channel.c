@@ -171,9 +171,13 @@ int channel_receive(struct channel *channel, struct message_view *ret_view,
 	*ret_n_fds = 0;
 	if (channel->fd < 0)
 		return -EPIPE;
+	/*
+	 * An end that closes without having read all that we sent resets the connection, which is
+	 * told once, before what it had sent itself: its last words are still there.
+	 */
 	do {
 		size = recvmsg(channel->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	} while (size < 0 && errno == EINTR);
+	} while (size < 0 && (errno == EINTR || errno == ECONNRESET));
 	if (size < 0)
 		return errno == EAGAIN ? 0 : -EPIPE;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {

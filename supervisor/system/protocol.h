@@ -21,7 +21,8 @@
  *   → forget {queue}
  *   ← broker {state (enum drover_broker_state), sentence}
  *   ← depth {queue, ready, delayed, dead, oldest_ms, useful_max, includes_held}
- *                           -1: unknown; on change, or every 5 s
+ *                           -1: unknown; on change, and of a queue that is not empty every 5 s.
+ *                           All depths are told anew after a broker message with another state
  *
  * registrar
  *   → setup {plugin, plugin_path, set.NAME*, node, node_id, cluster, version}
@@ -100,11 +101,14 @@
  *     arg.subject, arg.time, arg.datacontenttype, arg.traceparent, arg.delay_ms]. The answer is one
  *     JSON object {"published": n, "ids": [the first 100]}; a refused line ends the errand with its
  *     number in `why`, what went before it is published and counted.
- *   dead: arg.type, arg.action ("list", "show", "export", "replay", "purge"), selection: [arg.id*,
- *     arg.reason (a part of it), arg.before, arg.after (RFC 3339, of the last attempt), arg.limit],
- *     [arg.rate (events per second)]. list: a JSON object a line {key, id, source, type, time,
- *     subject, attempts, reason, node, first, last, size}; show and export: CloudEvents JSON objects
- *     with these besides under "drover"; replay and purge: {"replayed": n} and {"purged": n}.
+ *   dead: arg.type, arg.action ("list", "show", "export", "replay", "purge"), selection: [arg.id* (of
+ *     the event), arg.key* (of the letter, as list shows it), arg.reason (a part of it), arg.before,
+ *     arg.after (RFC 3339, of the last attempt), arg.limit], [arg.rate (events per second)]. list: a
+ *     JSON object a line {key, id, source, type, time, subject, attempts, reason, node, first, last,
+ *     size}; show and export: CloudEvents JSON objects with these besides under "drover"; replay and
+ *     purge: {"replayed": n} and {"purged": n}, of letters that were dead when it began.
+ *   declare: [arg.dry_run ("true": only say what differs)]; `why` of a success says what differed
+ *   check: [arg.kind ("brokers", "registries")]: tries plugin and settings
  */
 #ifndef DROVER_SYSTEM_PROTOCOL_H
 #define DROVER_SYSTEM_PROTOCOL_H

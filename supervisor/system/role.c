@@ -26,7 +26,8 @@
 
 static void wait_for_io(struct endpoint *endpoint)
 {
-	uint32_t events = EPOLLIN | (channel_pending(&endpoint->channel) ? EPOLLOUT : 0);
+	uint32_t events = (endpoint->paused ? 0 : EPOLLIN) |
+			  (channel_pending(&endpoint->channel) ? EPOLLOUT : 0);
 
 	sd_event_source_set_io_events(endpoint->source, events);
 }
@@ -49,7 +50,11 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *contex
 	(void)fd;
 	if ((revents & EPOLLOUT) && channel_flush(&endpoint->channel) == 0)
 		wait_for_io(endpoint);
-	for (int i = 0; i < MESSAGES_PER_TURN; i++) {
+	if (endpoint->paused && (revents & (EPOLLHUP | EPOLLERR))) {
+		end(endpoint, -EPIPE);
+		return 0;
+	}
+	for (int i = 0; i < MESSAGES_PER_TURN && !endpoint->paused; i++) {
 		int r = channel_receive(&endpoint->channel, &view, fds, &n_fds);
 
 		if (r == 0)
@@ -71,10 +76,19 @@ int endpoint_open(struct endpoint *endpoint, sd_event *event, int fd)
 
 	channel_open(&endpoint->channel, fd);
 	endpoint->source = NULL;
+	endpoint->paused = false;
 	r = sd_event_add_io(event, &endpoint->source, fd, EPOLLIN, on_io, endpoint);
 	if (r < 0)
 		channel_close(&endpoint->channel);
 	return r;
+}
+
+void endpoint_pause(struct endpoint *endpoint, bool paused)
+{
+	if (endpoint->paused == paused || endpoint->channel.fd < 0)
+		return;
+	endpoint->paused = paused;
+	wait_for_io(endpoint);
 }
 
 void endpoint_close(struct endpoint *endpoint)

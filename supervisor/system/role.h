@@ -6,6 +6,7 @@
 #ifndef DROVER_SYSTEM_ROLE_H
 #define DROVER_SYSTEM_ROLE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <systemd/sd-event.h>
 
@@ -16,6 +17,7 @@
 struct endpoint {
 	struct channel channel;
 	sd_event_source *source;
+	bool paused;
 	/* The descriptors belong to the callee. */
 	void (*message)(void *context, const struct message_view *view, const int *fds,
 			size_t n_fds);
@@ -39,6 +41,12 @@ void endpoint_close(
 int endpoint_send(struct endpoint *endpoint, const struct message *message);
 int endpoint_send_fds(struct endpoint *endpoint, const struct message *message, const int *fds,
 		      size_t n_fds);
+
+/*
+ * While paused no message is taken, so that a sender that is faster than its receiver has to wait.
+ * Should the other end go meanwhile, `ended` is called at once, and what it had sent is dropped.
+ */
+void endpoint_pause(struct endpoint *endpoint, bool paused);
 
 struct role {
 	sd_event *event;

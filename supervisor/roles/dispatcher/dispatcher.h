@@ -24,10 +24,10 @@
 #include "policy/brake.h"
 #include "policy/histogram.h"
 #include "policy/retry.h"
-#include "roles/dispatcher/definition.h"
 #include "roles/dispatcher/inbox.h"
 #include "roles/dispatcher/lines.h"
 #include "system/broker.h"
+#include "system/definition.h"
 #include "system/frame.h"
 #include "system/role.h"
 
@@ -213,7 +213,7 @@ struct dispatcher {
 	/* broker.c */
 	struct broker_client client;
 	struct drover_broker_callbacks callbacks;
-	struct broker_queue *queue;
+	struct drover_queue *queue;
 	bool declared, subscribed;
 	int64_t declare_ms; /* when to try (again); NEVER: it was asked for */
 	struct backoff declare_backoff;

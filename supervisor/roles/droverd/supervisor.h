@@ -147,13 +147,23 @@ struct broker {
 	struct broker *next;
 	struct supervisor *supervisor;
 	const struct config_plugin *config; /* of the configuration in force */
+
 	struct child *gauge;
 	struct backoff backoff;
-	int64_t retry_ms;
-	enum drover_broker_state state;
-	char sentence[REPORT_TEXT_MAX];
+	sd_event_source *gauge_timer; /* its next start */
 	unsigned restarts;
+	enum drover_broker_state state; /* as the gauge last said, once it */
 	bool reported;
+	char sentence[REPORT_TEXT_MAX];
+
+	struct child *declarer; /* the errand that declares the queues */
+	struct backoff declare_backoff;
+	sd_event_source *declare_timer;
+	bool undeclared;    /* types came or changed that no declarer has declared yet, */
+	bool declare_again; /* and some after the running one began */
+	int declare_status; /* what the running one said: 0 or -errno, and a sentence */
+	char declare_why[sizeof(struct why)];
+	char declare_failure[sizeof(struct why)]; /* the last that was logged; "" after a success */
 };
 
 struct watch {
@@ -172,7 +182,7 @@ struct supervisor {
 	int64_t started_ms, started_wall_ms;
 
 	struct children children;
-	struct child *registrar, *api, *declarer;
+	struct child *registrar, *api;
 	struct backoff registrar_backoff, api_backoff;
 	int64_t registrar_retry_ms, api_retry_ms;
 	unsigned api_restarts;
@@ -181,7 +191,6 @@ struct supervisor {
 	struct broker *brokers;
 	struct type **types; /* sorted by name */
 	size_t n_types;
-	bool declare_again; /* types came or changed while the declarer was running, or it failed */
 
 	/* handlers.c */
 	int inotify;
@@ -247,19 +256,27 @@ void pair_policy(struct type *type); /* sends the policy fields */
 void pair_say(struct type *type, const char *verb);
 void pair_broker(struct type *type); /* sends the broker's state */
 
-/* brokers.c: gauges, and the errand that declares the queues. */
+/* brokers.c: gauges, and the errands that declare the queues. */
+/* Brokers of the configuration in force; the one before must still exist. */
 void brokers_apply(struct supervisor *supervisor);
-void brokers_start(struct supervisor *supervisor);
-void brokers_declare(struct supervisor *supervisor);
+void brokers_start(struct supervisor *supervisor);   /* the gauges */
+void brokers_declare(struct supervisor *supervisor); /* queues came or changed: soon, until done */
 void brokers_free(struct supervisor *supervisor);
 struct broker *broker_find(struct supervisor *supervisor, const char *name);
 void broker_add_type(struct type *type);
 void broker_drop_type(struct type *type);
+const char *broker_state_name(enum drover_broker_state state);
+
+/* describe.c: the configuration in messages. */
 void message_add_broker(struct message *message, const struct supervisor *supervisor,
 			const struct config_plugin *broker);
+/* The fields of any plugin but its broker's name; `kind` as in paths_plugin. */
+void message_add_plugin(struct message *message, const struct supervisor *supervisor,
+			const struct config *config, const char *kind,
+			const struct config_plugin *plugin);
 void message_add_queue(struct message *message, const struct config_type *type);
 void message_add_policy(struct message *message, const struct config_type *type);
-const char *broker_state_name(enum drover_broker_state state);
+const char *type_queue_name(const struct config_type *type);
 
 /* decide.c: from measurements to targets. */
 int decide_open(struct supervisor *supervisor);
@@ -267,11 +284,26 @@ void decide_close(struct supervisor *supervisor);
 void decide_soon(struct supervisor *supervisor); /* something changed */
 
 /* errands.c: disposable processes. */
-int errand_check(struct supervisor *supervisor, const struct config *config,
-		 struct why *why); /* waits for the answer */
+/*
+ * Tries the plugins and settings of a configuration, each in a process of its own, and waits for the
+ * answers, a few seconds at most; works without an event loop and before children_open. 0, or
+ * -errno with file, line and what is wrong. Invalidates no message view.
+ */
+int errand_check(struct supervisor *supervisor, const struct config *config, struct why *why);
+/*
+ * Starts an errand for what the api asks, with the arg.* of `ask`; *ret_api_fd is the api's end of
+ * the channel to it.
+ */
 int errand_serve(struct supervisor *supervisor, const char *errand,
 		 const struct config_plugin *broker, const struct message_view *ask,
 		 int *ret_api_fd, struct why *why);
+/*
+ * Starts an errand of that title and sends its setup, the queues of the broker, and go, with api_fd,
+ * which it takes (-1: none).
+ */
+int errand_start(struct supervisor *supervisor, const char *title, const struct message *setup,
+		 const struct config_plugin *broker, const struct child_owner *owner,
+		 void *context, int api_fd, struct child **ret_child, struct why *why);
 
 /* state.c: what is kept in the state directory. */
 int state_open(struct supervisor *supervisor, struct why *why);

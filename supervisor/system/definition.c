@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Checks events against their type's definition and, as that needs the same parse, finds the inbox
- * key in a body. Decides only whether an event keeps to it; what follows is outcome.c's part. The
- * body is parsed only where a field of it is asked for.
+ * key in a body. Decides only whether an event keeps to it; what follows is the caller's part. The
+ * body is read only where a field of it is asked for. Called by dispatchers and by the errand that
+ * publishes.
  */
-#include "roles/dispatcher/definition.h"
+#include "system/definition.h"
 
-#include <cjson/cJSON.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+
+#include "base/buf.h"
+#include "system/json.h"
 
 #include "base/banned.h"
 
@@ -95,39 +98,44 @@ static bool same_media_type(const char *a, const char *b)
 	return length == bare_length(b) && !strncasecmp(a, b, length);
 }
 
-static const cJSON *member(const cJSON *object, const char *name)
+/* A long number keeps its digits: two keys that differ in the last must stay two. */
+static char *value_text(const struct json *value)
 {
-	return cJSON_GetObjectItemCaseSensitive(object, name);
-}
+	struct buf text = {0};
+	char *copy;
 
-static char *value_text(const cJSON *value)
-{
-	if (cJSON_IsString(value))
-		return *value->valuestring ? strdup(value->valuestring) : NULL;
-	if (cJSON_IsNumber(value) || cJSON_IsBool(value))
-		return cJSON_PrintUnformatted(value);
-	return NULL;
+	if (value->type == JSON_NUMBER || value->type == JSON_TRUE || value->type == JSON_FALSE)
+		return strndup(value->text, value->size);
+	if (value->type != JSON_STRING || value->size == 2)
+		return NULL;
+	json_append_string(&text, value);
+	copy = strdup(buf_text(&text));
+	/* A string with a NUL inside stands for itself as it is written. */
+	if (copy && strlen(copy) != buf_size(&text)) {
+		free(copy);
+		copy = strndup(value->text, value->size);
+	}
+	buf_free(&text);
+	return copy;
 }
 
 static int check_body(const struct definition *definition, const struct drover_event *event,
 		      const char *field, char **ret_value, struct why *why)
 {
-	cJSON *body =
-		event->body_size ? cJSON_ParseWithLength(event->body, event->body_size) : NULL;
-	int r = 0;
+	struct json body = {0}, value;
+	bool json = json_read(event->body, event->body_size, &body, NULL) >= 0;
 
-	if (definition->required && !cJSON_IsObject(body))
-		r = why_set(why, -EBADMSG,
-			    "the body is %s; the definition requires the field \"%s\"",
-			    body ? "no JSON object" : "not JSON", definition->required[0]);
-	for (size_t i = 0; !r && definition->required && definition->required[i]; i++)
-		if (!member(body, definition->required[i]))
-			r = why_set(why, -EBADMSG, "the required field \"%s\" is missing",
-				    definition->required[i]);
-	if (!r && field)
-		*ret_value = value_text(member(body, field));
-	cJSON_Delete(body);
-	return r;
+	if (definition->required && body.type != JSON_OBJECT)
+		return why_set(why, -EBADMSG,
+			       "the body is %s; the definition requires the field \"%s\"",
+			       json ? "no JSON object" : "not JSON", definition->required[0]);
+	for (size_t i = 0; definition->required && definition->required[i]; i++)
+		if (!json_find(&body, definition->required[i], &value))
+			return why_set(why, -EBADMSG, "the required field \"%s\" is missing",
+				       definition->required[i]);
+	if (field && json_find(&body, field, &value))
+		*ret_value = value_text(&value);
+	return 0;
 }
 
 int definition_check(const struct definition *definition, const struct drover_event *event,

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a type says about its events: content type, size, required top-level JSON fields. An event
- * that breaks it goes to the dead letters without a handler having seen it.
+ * that breaks it is refused when it is published, and goes to the dead letters without a handler
+ * having seen it when it comes from elsewhere.
  */
-#ifndef DROVER_ROLES_DISPATCHER_DEFINITION_H
-#define DROVER_ROLES_DISPATCHER_DEFINITION_H
+#ifndef DROVER_SYSTEM_DEFINITION_H
+#define DROVER_SYSTEM_DEFINITION_H
 
 #include <drover/event.h>
 #include <stdint.h>
@@ -25,7 +26,7 @@ void definition_free(struct definition *definition);
 /*
  * 0, or -EBADMSG and which part of the definition the event breaks. With `field`, *ret_value is set
  * to the value of that top-level field of a JSON body, as text that the caller frees: a string as
- * it is, a number or boolean as JSON writes it; NULL where there is none. An event without
+ * it is, a number or boolean as it is written there; NULL where there is none. An event without
  * datacontenttype contradicts no content type.
  */
 int definition_check(const struct definition *definition, const struct drover_event *event,

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Levenshtein's distance of two short names. Decides only what is too far apart to be worth
+ * mentioning; called where a name that a person wrote is not known.
+ */
+#include "base/nearest.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#include "base/banned.h"
+
+#define LENGTH_MAX 128
+
+static size_t least(size_t a, size_t b, size_t c)
+{
+	size_t m = a < b ? a : b;
+
+	return m < c ? m : c;
+}
+
+size_t nearest_distance(const char *name, const char *candidate)
+{
+	size_t n = strlen(name), m = strlen(candidate), row[LENGTH_MAX + 1];
+
+	if (n > LENGTH_MAX || m > LENGTH_MAX)
+		return SIZE_MAX;
+	for (size_t j = 0; j <= m; j++)
+		row[j] = j;
+	for (size_t i = 1; i <= n; i++) {
+		size_t diagonal = row[0];
+
+		row[0] = i;
+		for (size_t j = 1; j <= m; j++) {
+			size_t cost = diagonal + (name[i - 1] != candidate[j - 1]);
+
+			diagonal = row[j];
+			row[j] = least(row[j] + 1, row[j - 1] + 1, cost);
+		}
+	}
+	return row[m] <= 2 + n / 3 ? row[m] : SIZE_MAX;
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How far two names are apart, to say which known one was probably meant.
+ */
+#ifndef DROVER_BASE_NEAREST_H
+#define DROVER_BASE_NEAREST_H
+
+#include <stddef.h>
+
+/*
+ * The fewest characters to insert, delete or exchange; SIZE_MAX when the names are too far apart to
+ * be mistaken for each other (more than 2 and a third of the length), or longer than 128.
+ */
+size_t nearest_distance(const char *name, const char *candidate);
+
+#endif

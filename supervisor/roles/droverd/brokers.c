@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The brokers of the configuration: a gauge for each, restarted for ever, whose depths and states go
+ * to the types; and the errand that declares the types' queues whenever some came or changed.
+ * Decides nothing about workers, and turns no depth into a zero: while nobody measures, it is
+ * unknown.
+ */
+#include "roles/droverd/supervisor.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/units.h"
+
+#include "base/banned.h"
+
+#define GAUGE_INTERVAL_MS 250
+
+static void on_gauge_message(void *context, struct child *child, const struct message_view *view,
+			     const int *fds, size_t n_fds);
+static void on_gauge_exited(void *context, struct child *child, int status, const char *said);
+static void on_declarer_message(void *context, struct child *child, const struct message_view *view,
+				const int *fds, size_t n_fds);
+static void on_declarer_exited(void *context, struct child *child, int status, const char *said);
+
+static const struct child_owner gauge_owner = {on_gauge_message, on_gauge_exited};
+static const struct child_owner declarer_owner = {on_declarer_message, on_declarer_exited};
+
+const char *broker_state_name(enum drover_broker_state state)
+{
+	static const char *const names[] = {
+		[DROVER_BROKER_CONNECTING] = "connecting",
+		[DROVER_BROKER_UP] = "up",
+		[DROVER_BROKER_DOWN] = "down",
+		[DROVER_BROKER_REFUSED] = "refused",
+	};
+
+	return state < sizeof names / sizeof *names ? names[state] : "unknown";
+}
+
+struct broker *broker_find(struct supervisor *supervisor, const char *name)
+{
+	for (struct broker *broker = supervisor->brokers; broker; broker = broker->next)
+		if (!strcmp(broker->config->name, name))
+			return broker;
+	return NULL;
+}
+
+/* The types of a broker that are here to stay. */
+static bool belongs(const struct type *type, const struct broker *broker)
+{
+	return type->broker == broker && !type->gone;
+}
+
+static void forget_depths(struct broker *broker)
+{
+	for (size_t i = 0; i < broker->supervisor->n_types; i++)
+		if (broker->supervisor->types[i]->broker == broker)
+			broker->supervisor->types[i]->depth_known = false;
+	decide_soon(broker->supervisor);
+}
+
+static bool is_ending(const struct supervisor *supervisor)
+{
+	return supervisor->stopping || supervisor->dying;
+}
+
+static void start_after(sd_event_source *timer, int64_t delay_ms)
+{
+	sd_event_source_set_time_relative(timer, (uint64_t)delay_ms * 1000);
+	sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
+}
+
+/* The gauge. */
+
+static void say_queue(struct broker *broker, const char *verb, const char *queue)
+{
+	struct message message = {0};
+
+	if (!broker->gauge)
+		return;
+	message_start(&message, verb);
+	message_add_text(&message, "queue", queue);
+	child_send(broker->gauge, &message);
+	message_free(&message);
+}
+
+static void start_gauge(struct broker *broker)
+{
+	struct supervisor *supervisor = broker->supervisor;
+	char title[PROCESS_TITLE_MAX], delay[UNITS_TEXT_MAX];
+	struct child_request request = {
+		.program = PROGRAM_GAUGE,
+		.title = title,
+		.owner = &gauge_owner,
+		.context = broker,
+		.link = -1,
+	};
+	struct message message = {0};
+	struct why why = {0};
+
+	snprintf(title, sizeof title, "gauge %s", broker->config->name);
+	if (child_start(&supervisor->children, &request, &broker->gauge, &why) < 0) {
+		int64_t delay_ms =
+			backoff_next_ms(&broker->backoff, &backoff_process, 0, supervisor_random());
+
+		start_after(broker->gauge_timer, delay_ms);
+		units_human_duration(delay_ms, delay, sizeof delay);
+		log_error("%s cannot be started: %s; the depths of its queues are unknown, it is "
+			  "tried again in %s",
+			  title, why.text, delay);
+		return;
+	}
+	message_start(&message, "setup");
+	message_add_broker(&message, supervisor, broker->config);
+	message_add_int(&message, "interval_ms", GAUGE_INTERVAL_MS);
+	child_send(broker->gauge, &message);
+	message_free(&message);
+	for (size_t i = 0; i < supervisor->n_types; i++)
+		if (belongs(supervisor->types[i], broker))
+			say_queue(broker, "queue", type_queue_name(supervisor->types[i]->config));
+}
+
+static int on_gauge_timer(sd_event_source *source, uint64_t usec, void *context)
+{
+	struct broker *broker = context;
+
+	(void)source;
+	(void)usec;
+	if (!broker->gauge && !is_ending(broker->supervisor))
+		start_gauge(broker);
+	return 0;
+}
+
+static void log_state(const struct broker *broker)
+{
+	const char *sentence = broker->sentence, *colon = *sentence ? ": " : "";
+
+	switch (broker->state) {
+	case DROVER_BROKER_UP:
+		log_notice("broker %s is up%s%s", broker->config->name, colon, sentence);
+		break;
+	case DROVER_BROKER_DOWN:
+		log_warning("broker %s is down%s%s; workers stay as they are, it is tried again "
+			    "every half second",
+			    broker->config->name, colon, sentence);
+		break;
+	case DROVER_BROKER_REFUSED:
+		log_error("broker %s refuses%s%s; workers stay as they are, it is tried again "
+			  "within half a minute",
+			  broker->config->name, colon, sentence);
+		break;
+	default:
+		break; /* on its way to one of these */
+	}
+}
+
+static void take_state(struct broker *broker, const struct message_view *view)
+{
+	struct supervisor *supervisor = broker->supervisor;
+	int64_t state = message_int(view, "state", DROVER_BROKER_DOWN);
+
+	broker->state = state < DROVER_BROKER_CONNECTING || state > DROVER_BROKER_REFUSED
+				? DROVER_BROKER_DOWN
+				: (enum drover_broker_state)state;
+	snprintf(broker->sentence, sizeof broker->sentence, "%s",
+		 message_text(view, "sentence", ""));
+	broker->reported = true;
+	log_state(broker);
+	if (broker->state != DROVER_BROKER_UP)
+		forget_depths(broker);
+	for (size_t i = 0; i < supervisor->n_types; i++)
+		if (supervisor->types[i]->broker == broker)
+			pair_broker(supervisor->types[i]);
+	if (broker->state == DROVER_BROKER_UP && broker->undeclared && !broker->declarer)
+		start_after(broker->declare_timer, 0);
+}
+
+static void take_depth(struct broker *broker, const struct message_view *view)
+{
+	struct type *type =
+		type_of_queue(broker->supervisor, broker, message_text(view, "queue", ""));
+
+	if (!type)
+		return;
+	type->depth = (struct drover_depth){
+		.size = sizeof type->depth,
+		.flags = message_flag(view, "includes_held") ? DROVER_DEPTH_INCLUDES_HELD : 0,
+		.ready = message_int(view, "ready", DROVER_UNKNOWN),
+		.delayed = message_int(view, "delayed", DROVER_UNKNOWN),
+		.dead = message_int(view, "dead", DROVER_UNKNOWN),
+		.oldest_ms = message_int(view, "oldest_ms", DROVER_UNKNOWN),
+		.useful_max = message_int(view, "useful_max", 0),
+	};
+	type->depth_known = type->depth.ready >= 0;
+	decide_soon(broker->supervisor);
+}
+
+static void on_gauge_message(void *context, struct child *child, const struct message_view *view,
+			     const int *fds, size_t n_fds)
+{
+	struct broker *broker = context;
+
+	for (size_t i = 0; i < n_fds; i++)
+		close(fds[i]);
+	if (!broker || broker->gauge != child)
+		return;
+	if (message_is(view, "depth"))
+		take_depth(broker, view);
+	else if (message_is(view, "broker"))
+		take_state(broker, view);
+}
+
+static void on_gauge_exited(void *context, struct child *child, int status, const char *said)
+{
+	struct broker *broker = context;
+	char how[128], delay[UNITS_TEXT_MAX];
+	int64_t delay_ms;
+
+	if (!broker || broker->gauge != child)
+		return; /* of a broker that is gone, or of its former settings */
+	broker->gauge = NULL;
+	forget_depths(broker);
+	if (is_ending(broker->supervisor))
+		return;
+	delay_ms = backoff_next_ms(&broker->backoff, &backoff_process,
+				   clock_now_ms() - child->started_ms, supervisor_random());
+	start_after(broker->gauge_timer, delay_ms);
+	broker->restarts++;
+	process_describe_status(status, how, sizeof how);
+	units_human_duration(delay_ms, delay, sizeof delay);
+	log_warning("%s (pid %d) %s%s%s; the depths of its queues are unknown, workers stay as "
+		    "they are, and it is started again in %s",
+		    child->title, (int)child->pid, how, *said ? ": " : "", said, delay);
+}
+
+/* Lets go of the gauge: it ends, and what it still says is nobody's. */
+static void drop_gauge(struct broker *broker)
+{
+	if (!broker->gauge)
+		return;
+	broker->gauge->context = NULL;
+	child_leave(broker->gauge);
+	broker->gauge = NULL;
+}
+
+/* Declaring. */
+
+static void start_declarer(struct broker *broker)
+{
+	struct supervisor *supervisor = broker->supervisor;
+	char title[PROCESS_TITLE_MAX];
+	struct message message = {0};
+	struct why why = {0};
+	int r;
+
+	snprintf(title, sizeof title, "declare %s", broker->config->name);
+	broker->declare_again = false;
+	broker->declare_status = -EPIPE;
+	broker->declare_why[0] = '\0';
+	message_start(&message, "setup");
+	message_add_text(&message, "errand", "declare");
+	message_add_broker(&message, supervisor, broker->config);
+	r = errand_start(supervisor, title, &message, broker->config, &declarer_owner, broker, -1,
+			 &broker->declarer, &why);
+	message_free(&message);
+	if (r >= 0)
+		return;
+	start_after(broker->declare_timer,
+		    backoff_next_ms(&broker->declare_backoff, &backoff_process, 0,
+				    supervisor_random()));
+	log_error("the queues of broker %s cannot be declared: %s; tried again",
+		  broker->config->name, why.text);
+}
+
+static int on_declare_timer(sd_event_source *source, uint64_t usec, void *context)
+{
+	struct broker *broker = context;
+
+	(void)source;
+	(void)usec;
+	if (!broker->declarer && !is_ending(broker->supervisor))
+		start_declarer(broker);
+	return 0;
+}
+
+static void on_declarer_message(void *context, struct child *child, const struct message_view *view,
+				const int *fds, size_t n_fds)
+{
+	struct broker *broker = context;
+
+	for (size_t i = 0; i < n_fds; i++)
+		close(fds[i]);
+	if (!broker || broker->declarer != child || !message_is(view, "end"))
+		return;
+	broker->declare_status = (int)message_int(view, "status", -EPROTO);
+	snprintf(broker->declare_why, sizeof broker->declare_why, "%s",
+		 message_text(view, "why", ""));
+}
+
+/* A failure is told once, not with every try. */
+static void retry_declaring(struct broker *broker, const struct child *child, const char *reason)
+{
+	char delay[UNITS_TEXT_MAX];
+	int64_t delay_ms =
+		backoff_next_ms(&broker->declare_backoff, &backoff_process, 0, supervisor_random());
+
+	start_after(broker->declare_timer, delay_ms);
+	if (!strcmp(broker->declare_failure, reason))
+		return;
+	snprintf(broker->declare_failure, sizeof broker->declare_failure, "%s", reason);
+	units_human_duration(delay_ms, delay, sizeof delay);
+	log_warning("%s: %s; tried again in %s, and so on until it succeeds", child->title, reason,
+		    delay);
+}
+
+static void on_declarer_exited(void *context, struct child *child, int status, const char *said)
+{
+	struct broker *broker = context;
+	char how[128];
+
+	if (!broker || broker->declarer != child)
+		return;
+	broker->declarer = NULL;
+	if (is_ending(broker->supervisor))
+		return;
+	if (broker->declare_status == 0) {
+		broker->undeclared = broker->declare_again;
+		broker->declare_failure[0] = '\0';
+		backoff_reset(&broker->declare_backoff);
+		if (*broker->declare_why)
+			log_notice("broker %s: %s", broker->config->name, broker->declare_why);
+		if (broker->declare_again)
+			start_after(broker->declare_timer, 0);
+		return;
+	}
+	process_describe_status(status, how, sizeof how);
+	retry_declaring(broker, child,
+			*broker->declare_why ? broker->declare_why
+			: *said              ? said
+					     : how);
+}
+
+static void drop_declarer(struct broker *broker)
+{
+	if (!broker->declarer)
+		return;
+	broker->declarer->context = NULL;
+	child_kill(broker->declarer);
+	broker->declarer = NULL;
+}
+
+static void declare(struct broker *broker)
+{
+	broker->undeclared = broker->declare_again = true;
+	/* By the timer, so that all that comes in one turn is declared at once. */
+	if (!broker->declarer)
+		start_after(broker->declare_timer, 0);
+}
+
+void brokers_declare(struct supervisor *supervisor)
+{
+	for (struct broker *broker = supervisor->brokers; broker; broker = broker->next)
+		declare(broker);
+}
+
+/* The set of brokers. */
+
+static int add_timer(struct broker *broker, sd_event_source **ret_timer, sd_event_time_handler_t on)
+{
+	int r = sd_event_add_time(broker->supervisor->event, ret_timer, CLOCK_MONOTONIC, 0, 1000,
+				  on, broker);
+
+	return r < 0 ? r : sd_event_source_set_enabled(*ret_timer, SD_EVENT_OFF);
+}
+
+static void free_broker(struct broker *broker)
+{
+	drop_gauge(broker);
+	drop_declarer(broker);
+	sd_event_source_disable_unref(broker->gauge_timer);
+	sd_event_source_disable_unref(broker->declare_timer);
+	free(broker);
+}
+
+static struct broker *new_broker(struct supervisor *supervisor, const struct config_plugin *config)
+{
+	struct broker *broker = calloc(1, sizeof *broker);
+
+	if (!broker)
+		return NULL;
+	broker->supervisor = supervisor;
+	broker->config = config;
+	if (add_timer(broker, &broker->gauge_timer, on_gauge_timer) < 0 ||
+	    add_timer(broker, &broker->declare_timer, on_declare_timer) < 0) {
+		free_broker(broker);
+		return NULL;
+	}
+	return broker;
+}
+
+/* Takes the broker of that name out of the list; NULL: it is not there. */
+static struct broker *take_broker(struct broker **list, const char *name)
+{
+	for (; *list; list = &(*list)->next) {
+		struct broker *broker = *list;
+
+		if (strcmp(broker->config->name, name))
+			continue;
+		*list = broker->next;
+		return broker;
+	}
+	return NULL;
+}
+
+/* Other settings; the types' pairs are started anew by whoever applies the configuration. */
+static void restart_broker(struct broker *broker)
+{
+	drop_gauge(broker);
+	drop_declarer(broker);
+	broker->state = DROVER_BROKER_CONNECTING;
+	broker->reported = false;
+	backoff_reset(&broker->backoff);
+	start_after(broker->gauge_timer, 0);
+	declare(broker);
+	forget_depths(broker);
+}
+
+/* Types of a broker that is no more have none, until they are told of another. */
+static void remove_broker(struct broker *broker)
+{
+	struct supervisor *supervisor = broker->supervisor;
+
+	for (size_t i = 0; i < supervisor->n_types; i++) {
+		struct type *type = supervisor->types[i];
+
+		if (type->broker != broker)
+			continue;
+		type->broker = NULL;
+		type->depth_known = false;
+	}
+	free_broker(broker);
+}
+
+void brokers_apply(struct supervisor *supervisor)
+{
+	const struct config *config = supervisor->config;
+	struct broker *before = supervisor->brokers, **end = &supervisor->brokers;
+
+	for (size_t i = 0; i < config->n_brokers; i++) {
+		const struct config_plugin *wanted = &config->brokers[i];
+		struct broker *broker = take_broker(&before, wanted->name);
+		bool other = broker && !config_plugin_same(broker->config, wanted);
+
+		if (broker)
+			broker->config = wanted;
+		else
+			broker = new_broker(supervisor, wanted);
+		if (!broker) {
+			log_error("broker %s: out of memory; it is missing until the next reload",
+				  wanted->name);
+			continue;
+		}
+		if (other)
+			restart_broker(broker);
+		*end = broker;
+		end = &broker->next;
+	}
+	*end = NULL;
+	while (before) {
+		struct broker *next = before->next;
+
+		remove_broker(before);
+		before = next;
+	}
+}
+
+void brokers_start(struct supervisor *supervisor)
+{
+	for (struct broker *broker = supervisor->brokers; broker; broker = broker->next)
+		if (!broker->gauge)
+			start_gauge(broker);
+}
+
+void brokers_free(struct supervisor *supervisor)
+{
+	while (supervisor->brokers) {
+		struct broker *broker = supervisor->brokers;
+
+		supervisor->brokers = broker->next;
+		remove_broker(broker);
+	}
+}
+
+void broker_add_type(struct type *type)
+{
+	say_queue(type->broker, "queue", type_queue_name(type->config));
+}
+
+void broker_drop_type(struct type *type)
+{
+	if (type->broker)
+		say_queue(type->broker, "forget", type_queue_name(type->config));
+	type->depth_known = false;
+}

@@ -1,0 +1,517 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Publishes what a client sends: one event, or CloudEvents objects line by line. Decides what is an
+ * event that its types take (the refusal names line and field) and how many may be on their way to
+ * the broker at once; counts as published only what the broker confirmed. The first refusal ends
+ * the errand, once everything before it is confirmed. Driven by errand.c.
+ */
+#include "roles/errand/errand.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "base/nearest.h"
+#include "roles/errand/cloudevents.h"
+#include "system/json.h"
+
+#include "base/banned.h"
+
+#define FLIGHTS_MAX      4096       /* events that the broker has not confirmed, */
+#define FLIGHT_BYTES_MAX (16 << 20) /* and bytes of their bodies; one event is always allowed */
+#define BODY_MAX         (32 << 20) /* of any event */
+#define LINE_MAX_BYTES   (64 << 20)
+#define INPUT_HIGH       (256 << 10) /* whole lines that wait here; beyond, the client waits */
+#define IDS_MAX          100
+#define ID_SIZE          37 /* a UUID as text */
+#define NAMES_SHOWN      3
+
+/* An event on its way. */
+struct flight {
+	uint64_t line; /* 0: not of a line */
+	size_t size;
+	char id[]; /* for the answer; "" when enough were kept */
+};
+
+struct publish {
+	bool lines; /* the request is lines of CloudEvents, not one body */
+	int64_t delay_ms;
+	struct buf in;
+	size_t scanned; /* bytes of `in` that have no line's end */
+	bool in_ended;
+	uint64_t line; /* the last one read */
+	struct cloudevent event;
+
+	/* the types that take events of the type last looked at, or that of a single event */
+	char *taken_type;
+	const struct errand_queue **takers;
+	size_t n_takers;
+
+	uint64_t flights, flight_bytes, published;
+	bool refused; /* nothing more is taken; status and why are the end */
+	int status;
+	struct why why;
+	struct buf ids; /* of the answer */
+	size_t n_ids;
+};
+
+__attribute__((format(printf, 4, 5))) static void refuse(struct publish *publish, uint64_t line,
+							 int status, const char *format, ...)
+{
+	struct why why;
+	va_list ap;
+
+	if (publish->refused)
+		return;
+	publish->refused = true;
+	publish->status = status;
+	va_start(ap, format);
+	vsnprintf(why.text, sizeof why.text, format, ap);
+	va_end(ap);
+	publish->why = why;
+	if (line)
+		why_prefix(&publish->why, status, "line %" PRIu64, line);
+	buf_free(&publish->in);
+}
+
+/* The answer, however it ends. */
+static void finish(struct errand *errand)
+{
+	struct publish *publish = errand->work;
+	struct buf answer = {0};
+
+	buf_printf(&answer, "{\"published\":%" PRIu64 ",\"ids\":[", publish->published);
+	buf_append(&answer, buf_front(&publish->ids), buf_size(&publish->ids));
+	buf_append_text(&answer, "]}\n");
+	errand_answer(errand, buf_front(&answer), buf_size(&answer));
+	buf_free(&answer);
+	if (!publish->refused)
+		errand_end(errand, 0, "%s", "");
+	else if (publish->lines)
+		errand_end(errand, publish->status, "%s; %" PRIu64 " event%s published before that",
+			   publish->why.text, publish->published,
+			   publish->published == 1 ? " was" : "s were");
+	else
+		errand_end(errand, publish->status, "%s", publish->why.text);
+}
+
+/* Who takes the event. */
+
+static bool binds(const struct drover_queue *queue, const char *type)
+{
+	for (const char *const *bind = queue->bind; *bind; bind++)
+		if (!strcmp(*bind, type))
+			return true;
+	return false;
+}
+
+static int find_takers(struct errand *errand, const char *type)
+{
+	struct publish *publish = errand->work;
+
+	if (publish->taken_type && !strcmp(publish->taken_type, type))
+		return 0;
+	free(publish->taken_type);
+	publish->taken_type = strdup(type);
+	if (!publish->takers)
+		publish->takers = calloc(errand->n_queues + 1, sizeof *publish->takers);
+	publish->n_takers = 0;
+	if (!publish->taken_type || !publish->takers)
+		return -ENOMEM;
+	for (size_t i = 0; i < errand->n_queues; i++)
+		if (binds(errand->queues[i].queue, type))
+			publish->takers[publish->n_takers++] = &errand->queues[i];
+	return 0;
+}
+
+struct candidates {
+	const char *names[NAMES_SHOWN];
+	size_t distances[NAMES_SHOWN];
+	size_t n;
+};
+
+/* Keeps the nearest names, the best first, each once. */
+static void consider(struct candidates *candidates, const char *type, const char *name)
+{
+	size_t distance = nearest_distance(type, name), at = candidates->n;
+
+	if (distance == SIZE_MAX)
+		return;
+	for (size_t i = 0; i < candidates->n; i++)
+		if (!strcmp(candidates->names[i], name))
+			return;
+	while (at > 0 && candidates->distances[at - 1] > distance)
+		at--;
+	if (at == NAMES_SHOWN)
+		return;
+	if (candidates->n < NAMES_SHOWN)
+		candidates->n++;
+	for (size_t i = candidates->n - 1; i > at; i--) {
+		candidates->names[i] = candidates->names[i - 1];
+		candidates->distances[i] = candidates->distances[i - 1];
+	}
+	candidates->names[at] = name;
+	candidates->distances[at] = distance;
+}
+
+/* What an event type that nobody takes was probably meant to be. */
+static void suggest(const struct errand *errand, const char *type, char *text, size_t size)
+{
+	const struct errand_queue *same = errand_find_queue(errand, type);
+	struct candidates candidates = {0};
+	size_t used = 0;
+
+	if (same && *same->queue->bind) {
+		snprintf(text, size, "; the type of that name takes %.128s%s", *same->queue->bind,
+			 same->queue->bind[1] ? " and others" : "");
+		return;
+	}
+	for (size_t i = 0; i < errand->n_queues; i++)
+		for (const char *const *bind = errand->queues[i].queue->bind; *bind; bind++)
+			consider(&candidates, type, *bind);
+	if (!candidates.n)
+		snprintf(text, size, "; droverctl status lists them");
+	for (size_t i = 0; i < candidates.n && used < size; i++)
+		used += (size_t)snprintf(text + used, size - used, "%s%.128s",
+					 i ? ", " : "; near to it: ", candidates.names[i]);
+}
+
+static void refuse_unknown(struct errand *errand, uint64_t line, const char *type)
+{
+	char suggestion[NAMES_SHOWN * 132 + 16] = "";
+
+	suggest(errand, type, suggestion, sizeof suggestion);
+	refuse(errand->work, line, -ENOENT, "no event type on broker %s takes \"%.128s\"%s",
+	       message_text(&errand->args, "broker", ""), type, suggestion);
+}
+
+static bool keeps_definitions(struct errand *errand, uint64_t line,
+			      const struct drover_event *event)
+{
+	struct publish *publish = errand->work;
+	struct why why = {0};
+
+	for (size_t i = 0; i < publish->n_takers; i++) {
+		const struct errand_queue *taker = publish->takers[i];
+		int r = definition_check(&taker->definition, event, NULL, NULL, &why);
+
+		if (!r)
+			continue;
+		refuse(publish, line, r, "type %s refuses it: %s", taker->queue->type, why.text);
+		return false;
+	}
+	return true;
+}
+
+/* One event to the broker. */
+
+static void make_id(char id[ID_SIZE])
+{
+	unsigned char b[16];
+	size_t used = 0;
+
+	while (getrandom(b, sizeof b, 0) != sizeof b)
+		;
+	b[6] = (unsigned char)((b[6] & 0x0f) | 0x40);
+	b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
+	for (size_t i = 0; i < sizeof b; i++)
+		used += (size_t)snprintf(id + used, ID_SIZE - used, "%s%02x",
+					 i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", b[i]);
+}
+
+static struct flight *new_flight(struct publish *publish, const char *id, uint64_t line,
+				 size_t size)
+{
+	bool kept = publish->n_ids + publish->flights < IDS_MAX;
+	size_t length = kept ? strlen(id) : 0;
+	struct flight *flight = malloc(sizeof *flight + length + 1);
+
+	if (!flight)
+		return NULL;
+	flight->line = line;
+	flight->size = size;
+	memcpy(flight->id, id, length);
+	flight->id[length] = '\0';
+	return flight;
+}
+
+/*
+ * Fills in what the event lacks, checks it and sends it. False: the broker takes nothing now, the
+ * same again later.
+ */
+static bool send_event(struct errand *errand, struct drover_event *event, uint64_t line)
+{
+	struct publish *publish = errand->work;
+	char id[ID_SIZE], time[CLOCK_TEXT_MAX], source[280];
+	struct flight *flight;
+	int r;
+
+	if (!event->type)
+		event->type = errand_arg(errand, "type");
+	if (event->body_size > BODY_MAX) {
+		refuse(publish, line, -EMSGSIZE, "its body has %zu bytes; %d MiB are the most",
+		       event->body_size, BODY_MAX >> 20);
+		return true;
+	}
+	r = find_takers(errand, event->type);
+	if (!r && !publish->n_takers) {
+		refuse_unknown(errand, line, event->type);
+		return true;
+	}
+	if (!r && !keeps_definitions(errand, line, event))
+		return true;
+	if (!event->id) {
+		make_id(id);
+		event->id = id;
+	}
+	if (!event->source) {
+		snprintf(source, sizeof source, "/drover/%.256s",
+			 message_text(&errand->args, "node", ""));
+		event->source = source;
+	}
+	if (!event->time)
+		event->time = clock_format_wall(clock_wall_ms(), time, sizeof time);
+	flight = r ? NULL : new_flight(publish, event->id, line, event->body_size);
+	if (!flight) {
+		refuse(publish, line, -ENOMEM, "out of memory");
+		return true;
+	}
+	/* Before the request: its answer may come from within it. */
+	publish->flights++;
+	publish->flight_bytes += flight->size;
+	r = errand->broker.calls->publish(errand->broker.broker, event, publish->delay_ms, flight);
+	if (r >= 0)
+		return true;
+	publish->flights--;
+	publish->flight_bytes -= flight->size;
+	free(flight);
+	if (r == -EAGAIN)
+		return false;
+	if (r == -ENOENT)
+		refuse_unknown(errand, line, event->type);
+	else
+		refuse(publish, line, r, "the broker refuses the event: %s", strerror(-r));
+	return true;
+}
+
+static void publish_published(struct errand *errand, void *cookie, int error, const char *sentence)
+{
+	struct publish *publish = errand->work;
+	struct flight *flight = cookie;
+
+	publish->flights--;
+	publish->flight_bytes -= flight->size;
+	if (error < 0) {
+		refuse(publish, flight->line, error, "%s", *sentence ? sentence : strerror(-error));
+	} else {
+		publish->published++;
+		if (*flight->id) {
+			if (publish->n_ids++)
+				buf_append_text(&publish->ids, ",");
+			json_append_quoted(&publish->ids, flight->id, strlen(flight->id));
+		}
+	}
+	free(flight);
+}
+
+/* The request. */
+
+/* The next whole line, its end not counted; false: it is not there yet. */
+static bool next_line(struct publish *publish, const char **ret_line, size_t *ret_size,
+		      size_t *ret_taken)
+{
+	const char *start = (const char *)buf_front(&publish->in), *end;
+	size_t size = buf_size(&publish->in);
+
+	if (!size)
+		return false;
+	end = memchr(start + publish->scanned, '\n', size - publish->scanned);
+	if (!end && !publish->in_ended) {
+		publish->scanned = size;
+		return false;
+	}
+	*ret_line = start;
+	*ret_size = end ? (size_t)(end - start) : size;
+	*ret_taken = end ? *ret_size + 1 : size;
+	return true;
+}
+
+static bool is_blank(const char *line, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r')
+			return false;
+	return true;
+}
+
+/* False: the same line again later. */
+static bool take_line(struct errand *errand, const char *line, size_t size)
+{
+	struct publish *publish = errand->work;
+	struct why why = {0};
+	int r;
+
+	if (is_blank(line, size))
+		return true;
+	r = cloudevent_read(&publish->event, line, size, &why);
+	if (r >= 0)
+		return send_event(errand, &publish->event.event, publish->line + 1);
+	refuse(publish, publish->line + 1, r, "%s", why.text);
+	return true;
+}
+
+/* Takes lines as far as they are there and the broker has room. True: for want of lines it stopped. */
+static bool take_lines(struct errand *errand)
+{
+	struct publish *publish = errand->work;
+	const char *line;
+	size_t size, taken;
+
+	while (!publish->refused && next_line(publish, &line, &size, &taken)) {
+		publish->scanned = taken - 1;
+		if (publish->flights >= FLIGHTS_MAX ||
+		    (publish->flights && publish->flight_bytes + size > FLIGHT_BYTES_MAX) ||
+		    !take_line(errand, line, size))
+			return false;
+		publish->line++;
+		publish->scanned = 0;
+		/* A refusal has dropped the input already. */
+		if (!publish->refused)
+			buf_consume(&publish->in, taken);
+	}
+	if (!publish->refused && buf_size(&publish->in) > LINE_MAX_BYTES)
+		refuse(publish, publish->line + 1, -EMSGSIZE, "longer than %d MiB",
+		       LINE_MAX_BYTES >> 20);
+	return true;
+}
+
+/* The one event of a request that is its body. */
+static void take_body(struct errand *errand)
+{
+	struct publish *publish = errand->work;
+	struct drover_event event = {
+		.size = sizeof event,
+		.id = errand_arg(errand, "id"),
+		.source = errand_arg(errand, "source"),
+		.type = errand_arg(errand, "type"),
+		.time = errand_arg(errand, "time"),
+		.subject = errand_arg(errand, "subject"),
+		.datacontenttype = errand_arg(errand, "datacontenttype"),
+		.traceparent = errand_arg(errand, "traceparent"),
+		.body = buf_front(&publish->in),
+		.body_size = buf_size(&publish->in),
+	};
+
+	if (publish->line || publish->refused || !publish->in_ended)
+		return;
+	if (send_event(errand, &event, 0))
+		publish->line = 1;
+}
+
+static void publish_go_on(struct errand *errand)
+{
+	struct publish *publish = errand->work;
+	bool starved = true, all;
+
+	if (publish->lines)
+		starved = take_lines(errand);
+	else
+		take_body(errand);
+	errand_hold_input(errand, !starved && buf_size(&publish->in) > INPUT_HIGH);
+	all = publish->in_ended && (publish->lines ? !buf_size(&publish->in) : publish->line);
+	if ((publish->refused || all) && !publish->flights)
+		finish(errand);
+}
+
+static void publish_input(struct errand *errand, const void *data, size_t size)
+{
+	struct publish *publish = errand->work;
+
+	if (publish->refused || publish->in_ended)
+		return;
+	buf_append(&publish->in, data, size);
+	if (publish->in.failed)
+		refuse(publish, 0, -ENOMEM, "out of memory");
+	else if (!publish->lines && buf_size(&publish->in) > BODY_MAX)
+		refuse(publish, 0, -EMSGSIZE, "its body has more than %d MiB", BODY_MAX >> 20);
+	publish_go_on(errand);
+}
+
+static void publish_input_end(struct errand *errand)
+{
+	struct publish *publish = errand->work;
+
+	publish->in_ended = true;
+	publish_go_on(errand);
+}
+
+static void publish_lost(struct errand *errand, int error, const struct why *why)
+{
+	struct publish *publish = errand->work;
+
+	if (publish->flights)
+		refuse(publish, 0, error,
+		       "%s; %" PRIu64
+		       " more events were sent without an answer and may be published",
+		       why->text, publish->flights);
+	else
+		refuse(publish, 0, error, "%s", why->text);
+	finish(errand);
+}
+
+static int check_args(struct errand *errand, struct publish *publish, struct why *why)
+{
+	const char *format = errand_arg(errand, "format"), *time = errand_arg(errand, "time");
+	int64_t wall_ms;
+
+	if (!errand_arg(errand, "type"))
+		return why_set(why, -EINVAL, "no event type is named");
+	if (!format || (strcmp(format, "event") && strcmp(format, "ndjson")))
+		return why_set(why, -EINVAL, "format is \"%.32s\"; event or ndjson are allowed",
+			       format ? format : "");
+	publish->lines = !strcmp(format, "ndjson");
+	if (time && clock_parse_wall(time, &wall_ms) < 0)
+		return why_set(why, -EINVAL,
+			       "time is \"%.64s\"; it must be like 2026-11-25T16:28:29Z (RFC 3339)",
+			       time);
+	return errand_arg_number(errand, "delay_ms", 0, 0, &publish->delay_ms, why);
+}
+
+static void publish_start(struct errand *errand)
+{
+	struct publish *publish = calloc(1, sizeof *publish);
+	struct why why = {0};
+	int r;
+
+	if (!publish) {
+		errand_end(errand, -ENOMEM, "out of memory");
+		return;
+	}
+	errand->work = publish;
+	r = check_args(errand, publish, &why);
+	if (r < 0) {
+		errand_end(errand, r, "%s", why.text);
+		return;
+	}
+	/* A type that nobody takes is told before the client has sent its body. */
+	if (!publish->lines && find_takers(errand, errand_arg(errand, "type")) >= 0 &&
+	    !publish->n_takers) {
+		refuse_unknown(errand, 0, errand_arg(errand, "type"));
+		finish(errand);
+	}
+}
+
+const struct errand_kind errand_publish = {
+	.name = "publish",
+	.start = publish_start,
+	.go_on = publish_go_on,
+	.input = publish_input,
+	.input_end = publish_input_end,
+	.lost = publish_lost,
+	.published = publish_published,
+};
