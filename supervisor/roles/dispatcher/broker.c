@@ -37,7 +37,7 @@ static void on_state(void *context, enum drover_broker_state state, const char *
 
 static void declare_later(struct dispatcher *d, int error, const char *sentence)
 {
-	dispatcher_error(d, "queue %s cannot be declared: %s; tried again", d->queue->queue.name,
+	dispatcher_error(d, "queue %s cannot be declared: %s; tried again", d->queue->name,
 			 sentence && *sentence ? sentence : strerror(-error));
 	d->declare_ms = clock_now_ms() + backoff_next_ms(&d->declare_backoff, &backoff_process, 0,
 							 dispatcher_random());
@@ -47,7 +47,7 @@ static void on_declared(void *context, const char *queue, int error, const char 
 {
 	struct dispatcher *d = context;
 
-	if (strcmp(queue, d->queue->queue.name))
+	if (strcmp(queue, d->queue->name))
 		return;
 	dispatcher_wake(d);
 	if (error) {
@@ -71,14 +71,10 @@ static void on_deliver(void *context, struct drover_delivery *delivery)
 		log_error("out of memory; this process ends and its events are given out again");
 		exit(1);
 	}
-	if (definition_check(&d->definition, &delivery->event, field, &job->field, &why) < 0) {
-		log_warning("event %.64s breaks the definition of its type: %s; it is a dead "
-			    "letter now",
-			    delivery->event.id, why.text);
+	if (definition_check(&d->definition, &delivery->event, field, &job->field, &why) < 0)
 		outcome_dead(d, job, why.text);
-	} else {
+	else
 		job_move(d, job, JOB_HELD);
-	}
 	dispatcher_wake(d);
 }
 
@@ -148,7 +144,7 @@ static void declare_and_subscribe(struct dispatcher *d, int64_t now_ms)
 
 	if (!d->declared && d->declare_ms <= now_ms) {
 		d->declare_ms = NEVER;
-		r = d->client.calls->declare(d->client.broker, &d->queue->queue, 0);
+		r = d->client.calls->declare(d->client.broker, d->queue, 0);
 		if (r == -EAGAIN)
 			d->declare_ms = 0;
 		else if (r < 0)
@@ -159,7 +155,7 @@ static void declare_and_subscribe(struct dispatcher *d, int64_t now_ms)
 		dispatcher_due(d, DUTY_HANDOUT, d->declare_ms);
 	if (!d->declared || d->subscribed)
 		return;
-	r = d->client.calls->subscribe(d->client.broker, &d->queue->queue);
+	r = d->client.calls->subscribe(d->client.broker, d->queue);
 	if (r >= 0)
 		d->subscribed = true;
 	else if (r != -EAGAIN) {

@@ -20,7 +20,8 @@
 
 #include "base/banned.h"
 
-#define GIVE_UP_MS 5000 /* after the last worker's end, for a broker that does not settle */
+#define SAME_ERROR_MS 60000 /* an error that lasts is logged again after this */
+#define GIVE_UP_MS    5000  /* after the last worker's end, for a broker that does not settle */
 
 static int64_t drain_duty(struct dispatcher *d, int64_t now_ms);
 
@@ -51,12 +52,21 @@ void dispatcher_error(struct dispatcher *d, const char *format, ...)
 	va_start(ap, format);
 	vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
-	/* The same again is no news. */
-	if (!strcmp(text, d->last_error))
+	if (!strcmp(text, d->last_error) && clock_now_ms() - d->error_ms < SAME_ERROR_MS)
 		return;
-	snprintf(d->last_error, sizeof d->last_error, "%s", text);
-	d->changed = true;
+	d->error_ms = clock_now_ms();
+	dispatcher_note(d, "%s", text);
 	log_warning("%s", text);
+}
+
+void dispatcher_note(struct dispatcher *d, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(d->last_error, sizeof d->last_error, format, ap);
+	va_end(ap);
+	d->changed = true;
 }
 
 double dispatcher_random(void)

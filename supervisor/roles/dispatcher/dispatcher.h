@@ -24,10 +24,10 @@
 #include "policy/brake.h"
 #include "policy/histogram.h"
 #include "policy/retry.h"
-#include "system/definition.h"
 #include "roles/dispatcher/inbox.h"
 #include "roles/dispatcher/lines.h"
 #include "system/broker.h"
+#include "system/definition.h"
 #include "system/frame.h"
 #include "system/role.h"
 
@@ -201,20 +201,19 @@ struct dispatcher {
 	int64_t due_ms[DUTIES];
 	bool set_up, paused;
 	bool draining;
-	int64_t drain_ms; /* when busy workers are ended; then when all is given up */
-	bool drain_late;  /* that first deadline has passed */
+	bool drain_late; /* the busy workers had their time; next, all is given up */
 
 	char *type, *node, *state_dir;
 	struct policy policy;
 	struct definition definition;
 	struct message message; /* the one being built */
-	struct why why;
 	char last_error[ERROR_MAX];
+	int64_t error_ms; /* when that was logged */
 
 	/* broker.c */
 	struct broker_client client;
 	struct drover_broker_callbacks callbacks;
-	struct broker_queue *queue;
+	struct drover_queue *queue;
 	bool declared, subscribed;
 	int64_t declare_ms; /* when to try (again); NEVER: it was asked for */
 	struct backoff declare_backoff;
@@ -264,7 +263,8 @@ struct dispatcher {
 	struct backoff inbox_backoff;
 
 	/* talk.c */
-	struct lines_limit log_limit;
+	struct lines_limit log_limit;   /* of what handlers print */
+	struct lines_limit event_limit; /* of our own lines about single events */
 
 	/* report.c */
 	bool changed;
@@ -277,8 +277,11 @@ struct dispatcher {
 /* dispatcher.c */
 void dispatcher_wake(struct dispatcher *d);                               /* a turn soon */
 void dispatcher_due(struct dispatcher *d, enum duty duty, int64_t at_ms); /* at the latest */
-/* Kept for status; where `log`, told at once as well. */
+/* Logged and kept for status; the same again within a while is no news. */
 void dispatcher_error(struct dispatcher *d, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+/* Kept for status only. */
+void dispatcher_note(struct dispatcher *d, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 double dispatcher_random(void); /* [0,1) */
 

@@ -150,6 +150,23 @@ static void add(struct dispatcher *d, struct worker *worker, struct job *job)
 	frame_put_event(&d->batch, FRAME_EVENT, job->sequence, &event, limit_ms);
 }
 
+/*
+ * The batch has no room for this event. By itself it may fit; if it was by itself it fits no frame,
+ * and that will not change.
+ */
+static void take_back(struct dispatcher *d, struct worker *worker, struct job *job)
+{
+	buf_free(&d->batch);
+	if (worker->n_jobs == 1) {
+		outcome_back(d, job); /* was not tried, should it have been a probe */
+		outcome_dead(d, job, "it is larger than what a worker can be given");
+		return;
+	}
+	job->alone = true;
+	while ((job = TAILQ_LAST(&worker->jobs, job_list)))
+		outcome_back(d, job);
+}
+
 /* A batch of at most `most` for the worker; how many it got. */
 static int hand_out(struct dispatcher *d, struct worker *worker, int most, int64_t now_ms)
 {
@@ -173,9 +190,7 @@ static int hand_out(struct dispatcher *d, struct worker *worker, int most, int64
 		add(d, worker, job);
 		n++;
 		if (d->batch.failed) {
-			/* It fits no frame, and that will not change. */
-			buf_clear(&d->batch);
-			outcome_dead(d, job, "it is larger than a worker can be given");
+			take_back(d, worker, job);
 			return 0;
 		}
 		if (alone)
@@ -185,6 +200,8 @@ static int hand_out(struct dispatcher *d, struct worker *worker, int most, int64
 		worker_busy(worker, now_ms);
 		talk_send(worker, &d->batch);
 	}
+	if (d->batch.capacity > 2 * BATCH_BYTES)
+		buf_free(&d->batch);
 	return n;
 }
 

@@ -42,8 +42,8 @@ static const char *const sources[STATEMENTS] = {
 	[COMMIT] = "COMMIT",
 	[ROLLBACK] = "ROLLBACK",
 	[PRUNE] =
-		"DELETE FROM handled WHERE seq IN (SELECT seq FROM handled ORDER BY seq LIMIT ?3) "
-		"AND at_ms NOT BETWEEN ?1 - ?2 AND ?1 + ?2",
+		("DELETE FROM handled WHERE seq IN (SELECT seq FROM handled ORDER BY seq LIMIT ?3) "
+		 "AND at_ms NOT BETWEEN ?1 - ?2 AND ?1 + ?2"),
 };
 
 static const char schema[] =

@@ -66,6 +66,19 @@ static void settle_as(struct dispatcher *d, struct job *job, enum drover_settlem
 	dispatcher_wake(d);
 }
 
+/* A dead letter is a person's business, so there is a line; a flood of them is one, too. */
+static void note_dead(struct dispatcher *d, const struct job *job)
+{
+	int64_t now_ms = clock_now_ms();
+	uint64_t dropped = lines_dropped(&d->event_limit, now_ms);
+
+	if (dropped)
+		log_warning("%" PRIu64 " more events became dead letters", dropped);
+	if (lines_allow(&d->event_limit, now_ms))
+		log_warning("event %.64s is a dead letter now: %s", job->delivery->event.id,
+			    job->reason ? job->reason : "no reason given");
+}
+
 /* Not done: again later, again at once, or never again. */
 static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outcome,
 		 const char *reason, int64_t asked_ms)
@@ -81,6 +94,9 @@ static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outco
 
 	job->attempts = (uint32_t)result.attempts;
 	set_reason(job, reason, result.suffix);
+	if (outcome == RETRY_OUTCOME_FAILED || outcome == RETRY_OUTCOME_REJECTED)
+		dispatcher_note(d, "event %.64s: %s", job->delivery->event.id,
+				job->reason ? job->reason : "failed without a reason");
 	switch (result.action) {
 	case RETRY_AGAIN_ALONE:
 		if (handout_open(d)) {
@@ -97,6 +113,9 @@ static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outco
 		return;
 	case RETRY_DEAD:
 	case RETRY_SETTLE:
+		/* Of a crash or timeout tells whoever tells of the worker. */
+		if (outcome == RETRY_OUTCOME_FAILED || outcome == RETRY_OUTCOME_REJECTED)
+			note_dead(d, job);
 		settle_as(d, job, DROVER_SETTLE_DEAD, 0);
 		return;
 	}
@@ -147,7 +166,12 @@ void outcome_verdict(struct dispatcher *d, struct worker *worker,
 									: verdict->busy_us;
 
 	handout_measured(d, us);
-	backoff_reset(&d->spawn_backoff);
+	/* The handler works: what waits for a delay of its crash loop waits no more. */
+	if (d->spawn_backoff.failures) {
+		backoff_reset(&d->spawn_backoff);
+		d->spawn_ms = 0;
+		d->unbalanced = true;
+	}
 	worker->generation->outcomes++;
 	worker->generation->failed_starts = 0;
 	switch ((enum drover_verdict)verdict->verdict) {
@@ -198,6 +222,8 @@ void outcome_return(struct dispatcher *d, struct job *job)
 void outcome_dead(struct dispatcher *d, struct job *job, const char *reason)
 {
 	set_reason(job, reason, "");
+	dispatcher_note(d, "event %.64s: %s", job->delivery->event.id, reason);
+	note_dead(d, job);
 	settle_as(d, job, DROVER_SETTLE_DEAD, 0);
 }
 
@@ -278,7 +304,6 @@ static void record(struct dispatcher *d)
 		outcome_inbox_failed(d, why.text);
 		return;
 	}
-	backoff_reset(&d->inbox_backoff);
 	while ((job = TAILQ_FIRST(&d->jobs[JOB_RECORDING])))
 		settle_as(d, job, DROVER_SETTLE_DONE, 0);
 }
@@ -321,6 +346,18 @@ void outcome_turn(struct dispatcher *d, int64_t now_ms)
 	settle(d, now_ms);
 }
 
+static void unblock(struct dispatcher *d)
+{
+	if (!d->inbox_blocked)
+		return;
+	d->inbox_blocked = false;
+	d->changed = true;
+	/* Not at the start, when it was merely not open yet. */
+	if (d->inbox_backoff.failures)
+		log_notice("the inbox works again; events are handed out");
+	backoff_reset(&d->inbox_backoff);
+}
+
 int64_t outcome_inbox(struct dispatcher *d, int64_t now_ms)
 {
 	struct why why;
@@ -332,7 +369,7 @@ int64_t outcome_inbox(struct dispatcher *d, int64_t now_ms)
 		r = inbox_open(d->state_dir, d->type, &d->inbox, &why);
 	if (r >= 0 && !TAILQ_EMPTY(&d->jobs[JOB_RECORDING])) {
 		/* The commit that failed shows whether it works again. */
-		d->inbox_blocked = false;
+		unblock(d);
 		record(d);
 		return d->inbox_blocked ? d->due_ms[DUTY_INBOX] : now_ms + PRUNE_SOON_MS;
 	}
@@ -343,7 +380,6 @@ int64_t outcome_inbox(struct dispatcher *d, int64_t now_ms)
 		outcome_inbox_failed(d, why.text);
 		return NEVER;
 	}
-	d->inbox_blocked = false;
-	d->changed = true;
+	unblock(d);
 	return now_ms + (r == PRUNE_ROWS ? PRUNE_SOON_MS : PRUNE_MS);
 }

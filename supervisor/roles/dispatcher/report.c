@@ -6,9 +6,11 @@
  */
 #include "roles/dispatcher/dispatcher.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "system/process.h"
 
 #include "base/banned.h"
@@ -112,6 +114,11 @@ static void add_flow(struct dispatcher *d, int64_t now_ms)
 
 int64_t report_send(struct dispatcher *d, int64_t now_ms)
 {
+	uint64_t dropped = lines_dropped(&d->log_limit, now_ms);
+
+	if (dropped)
+		log_warning("%" PRIu64 " lines of handlers were left out: more than %d a second",
+			    dropped, LINES_PER_SECOND);
 	message_start(&d->message, "report");
 	add_flow(d, now_ms);
 	add_counters(d);

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <linux/sockios.h>
 #include <stdio.h>
 #include <string.h>
@@ -186,13 +185,8 @@ static void log_one(void *context, int level, const char *text)
 	const struct worker *worker = context;
 	struct dispatcher *d = worker->dispatcher;
 	const struct job *job = TAILQ_FIRST(&worker->jobs);
-	int64_t now_ms = clock_now_ms();
-	uint64_t dropped = lines_dropped(&d->log_limit, now_ms);
 
-	if (dropped)
-		log_warning("%" PRIu64 " lines of handlers were left out: more than %d a second",
-			    dropped, LINES_PER_SECOND);
-	if (!lines_allow(&d->log_limit, now_ms))
+	if (!lines_allow(&d->log_limit, clock_now_ms()))
 		return;
 	log_line((enum log_level)level, "%s[%d]%s%.64s: %s", d->type, (int)worker->pid,
 		 job ? " " : "", job ? job->delivery->event.id : "", text);
@@ -238,6 +232,8 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *co
 	(void)fd;
 	if (revents & EPOLLOUT) {
 		send_some(worker, &worker->out);
+		if (!buf_size(&worker->out))
+			buf_free(&worker->out);
 		wait_for(worker);
 	}
 	/* What a single event printed is logged under its id, before its verdict takes that away. */

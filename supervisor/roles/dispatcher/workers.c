@@ -347,34 +347,46 @@ static void judge(struct worker *worker, struct job *job, const char *how)
 	generation_crashed(worker->generation, job->hash);
 	outcome_death(d, job, outcome, reason, now_ms);
 	next_step(d, job, next, sizeof next);
-	log_warning("worker %d %s while it handled event %s: %s; %s", (int)worker->pid, how, id,
-		    reason, next);
+	if (doom)
+		dispatcher_error(d, "worker %d %s while it handled event %s: %s; %s",
+				 (int)worker->pid, dooms[doom].words, id, how, next);
+	else
+		dispatcher_error(d, "worker %d %s while it handled event %s; %s", (int)worker->pid,
+				 how, id, next);
 }
 
-/* No event failed with it; says what that means for the next one, unless its end was wanted. */
+static bool was_killed(int status)
+{
+	return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+}
+
+/* No event failed with it; says what follows, unless its end was wanted. */
 static void note_end(struct worker *worker, int status, const char *how)
 {
 	struct dispatcher *d = worker->dispatcher;
-	bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-	const char *when = worker->ready ? "while it was idle" : "before it was ready";
+	int64_t now_ms = clock_now_ms();
+	char delay[UNITS_TEXT_MAX];
 
-	if (worker->doom == DOOM_NONE && worker->stop_sent)
+	if (!worker->doom && worker->stop_sent)
 		return;
-	if (worker->doom != DOOM_NONE) {
-		log_warning("worker %d %s and %s", (int)worker->pid, dooms[worker->doom].words,
-			    how);
-		if (worker->ready || worker->doom != DOOM_START)
-			return;
-	} else {
-		log_warning("worker %d %s %s; it is replaced", (int)worker->pid, how, when);
+	if (worker->doom && worker->ready) {
+		log_notice("worker %d %s; it %s", (int)worker->pid, dooms[worker->doom].words, how);
+		return;
 	}
 	/* Killed from outside says nothing about the handler; all else may be a crash loop. */
-	if (worker->ready && killed)
+	if (worker->ready && (was_killed(status) || worker->events)) {
+		log_warning("worker %d %s while it was idle; it is replaced", (int)worker->pid,
+			    how);
 		return;
-	if (!worker->events) {
-		worker->generation->failed_starts++;
-		delay_spawn(d, clock_now_ms() - worker->forked_ms);
 	}
+	worker->generation->failed_starts++;
+	delay_spawn(d, now_ms - worker->forked_ms);
+	units_human_duration(d->spawn_ms - now_ms, delay, sizeof delay);
+	dispatcher_error(d,
+			 "worker %d %s before its first event%s%s; the next one starts in %s%s%s",
+			 (int)worker->pid, how, worker->doom ? ", for it " : "",
+			 worker->doom ? dooms[worker->doom].words : "", delay,
+			 *d->policy.handler ? "; its handler is " : "", d->policy.handler);
 }
 
 void worker_exited(struct worker *worker, int status)
@@ -400,7 +412,7 @@ void worker_exited(struct worker *worker, int status)
 		outcome_back(d, last);
 	if (counts) {
 		judge(worker, job, how);
-		if (!worker->events && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
+		if (!worker->events && !was_killed(status))
 			delay_spawn(d, clock_now_ms() - worker->forked_ms);
 	} else {
 		note_end(worker, status, how);
