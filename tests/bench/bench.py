@@ -1,0 +1,346 @@
+"""The numbers of docs/benchmarks.md. Each function measures one row and returns its rounds; `main` prints medians."""
+
+import argparse
+import datetime
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+TOP = Path(__file__).resolve().parent.parent.parent
+
+NOOP = r"""
+#include <drover/handler.h>
+static enum drover_verdict handle(void *s, const struct drover_event *e, struct drover_outcome *o)
+{
+	(void)s, (void)e, (void)o;
+	return DROVER_DONE;
+}
+DROVER_EXPORT const struct drover_handler drover_plugin = {
+	DROVER_PLUGIN(DROVER_KIND_HANDLER, struct drover_handler, "noop"), .handle = handle};
+"""
+
+# Nothing but a load of 20 ms.
+LOADS = NOOP.replace("static enum", """#include <unistd.h>
+static int load(const struct drover_host *host, void **state)
+{
+	(void)host, (void)state;
+	return usleep(20000);
+}
+static enum""").replace(".handle", ".load = load, .handle")
+
+# Each worker says when it is ready, on the monotonic clock, and then takes SLEEP_MS an event.
+TIMED = r"""
+#include <drover/handler.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static int load(const struct drover_host *host, void **state)
+{
+	size_t size = (size_t)(getenv("LOAD_MB") ? atol(getenv("LOAD_MB")) : 0) << 20;
+	char *memory = size ? malloc(size) : NULL;
+
+	(void)host;
+	if (getenv("LOAD_MS"))
+		usleep((useconds_t)atol(getenv("LOAD_MS")) * 1000);
+	if (memory)
+		memset(memory, 1, size);
+	*state = memory;
+	return 0;
+}
+
+static int start(const struct drover_host *host, void *state)
+{
+	struct timespec now;
+	char line[64];
+	int fd = open(getenv("STARTS"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644), size;
+
+	(void)host, (void)state;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	size = snprintf(line, sizeof line, "%lld %d\n", (long long)now.tv_sec * 1000000000 + now.tv_nsec, (int)getpid());
+	if (fd < 0 || write(fd, line, (size_t)size) != size)
+		return -1;
+	close(fd);
+	return 0;
+}
+
+static enum drover_verdict handle(void *s, const struct drover_event *e, struct drover_outcome *o)
+{
+	(void)s, (void)e, (void)o;
+	if (getenv("SLEEP_MS"))
+		usleep((useconds_t)atol(getenv("SLEEP_MS")) * 1000);
+	return DROVER_DONE;
+}
+
+DROVER_EXPORT const struct drover_handler drover_plugin = {
+	DROVER_PLUGIN(DROVER_KIND_HANDLER, struct drover_handler, "timed"), .load = load, .start = start, .handle = handle};
+"""
+
+
+def node():
+    import drover as module
+    base = "/run" if os.geteuid() == 0 else tempfile.gettempdir()
+    directory = tempfile.mkdtemp(prefix="drover-bench.", dir=base)
+    os.chmod(directory, 0o755)
+    made = module.Drover(directory, uuid.uuid4().hex)
+    # The queue lies on a disk, as in real life, not on a tmpfs.
+    made.state = Path(tempfile.mkdtemp(prefix="drover-bench-state.", dir="/var/tmp"))
+    return made
+
+
+def wait(*arguments, **options):
+    import drover as module
+    return module.wait(*arguments, **options)
+
+
+def cpu_seconds(pids):
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def memory_kib(pid, key, file="smaps_rollup"):
+    for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1])
+    raise ValueError(key)
+
+
+def starts(path):
+    return [(int(ns), int(pid)) for ns, pid in (line.split() for line in path.read_text().splitlines())] if path.exists() else []
+
+
+def throughput(build, rounds, quick):
+    """Events per second through a no-op C handler with 2 workers, and of the bare loop."""
+    events = 30000 if quick else 200000
+    pairs = []
+    for _ in range(rounds):
+        reference = float(subprocess.run([build / "tests/bench/bare_sqlite", str(events)], check=True, capture_output=True,
+                                         text=True, cwd="/var/tmp").stdout.split()[0])
+        drover = node()
+        try:
+            drover.configure('types = ( { type = "noop"; min = 2; max = 2; } );')
+            drover.start()
+            body = "x" * 100
+            lines = "".join(json.dumps({"data": body, "datacontenttype": "text/plain"}) + "\n" for _ in range(events))
+            drover.ctl("publish", "noop", "--ndjson", "--file", "-", data=lines, timeout=600)
+            began = time.monotonic()
+            drover.handler("noop.so", NOOP)
+            first = last = None
+            while True:
+                row = drover.type("noop")
+                now, done = time.monotonic(), row["totals"]["done"]
+                if done and first is None:
+                    first = (now, done)
+                if done == events:
+                    last = (now, done)
+                    break
+                assert now - began < 300, row
+                time.sleep(0.02)
+            rate = (last[1] - first[1]) / (last[0] - first[0]) if last != first else events / (now - began)
+            pairs.append((rate, reference))
+        finally:
+            drover.close()
+    return pairs
+
+
+def burst(build, rounds, quick):
+    """Seconds from the publishing of 20,000 events until 50 workers are ready; one was there before."""
+    taken = []
+    for _ in range(rounds):
+        drover = node()
+        try:
+            path = drover.directory / "starts"
+            drover.configure(f'types = ( {{ type = "job"; min = 1; max = 50; environment = [ "STARTS={path}", "SLEEP_MS=50" ]; }} );')
+            drover.handler("job.so", TIMED)
+            drover.start()
+            wait(lambda: len(starts(path)) == 1, "one worker")
+            lines = "".join(json.dumps({"data": n}) + "\n" for n in range(20000))
+            began = time.monotonic_ns()
+            drover.ctl("publish", "job", "--ndjson", "--file", "-", data=lines)
+            wait(lambda: len(starts(path)) >= 50, "50 workers")
+            taken.append((sorted(starts(path))[49][0] - began) / 1e9)
+        finally:
+            drover.close()
+    return taken
+
+
+def fork(build, rounds, quick):
+    """Milliseconds until a worker is ready: forked from a template whose load takes 20 ms, and by fork and exec."""
+    import drover as module
+    n = 20 if quick else 100
+    pairs = []
+    with tempfile.TemporaryDirectory() as directory:
+        handler = module.compile_handler(LOADS, Path(directory) / "loads.so")
+        command = [build / "supervisor/template", handler, build / "tests/bench/spawn_ready", "20", str(n)]
+        pairs = [tuple(map(float, subprocess.run([build / "tests/bench/fork_ready", *command], check=True, capture_output=True,
+                                                 text=True).stdout.split())) for _ in range(rounds)]
+    return pairs
+
+
+def respawn(build, rounds, quick):
+    """Milliseconds from kill -9 of an idle worker until its successor is ready."""
+    taken = []
+    drover = node()
+    try:
+        path = drover.directory / "starts"
+        drover.configure(f'types = ( {{ type = "job"; min = 1; max = 1; environment = [ "STARTS={path}" ]; }} );')
+        drover.handler("job.so", TIMED)
+        drover.start()
+        wait(lambda: len(starts(path)) == 1, "one worker")
+        for n in range(20 if quick else 100 * rounds):
+            # A worker that handled something is healthy: its death is no crash loop.
+            drover.ctl("publish", "job", "--data", "{}")
+            drover.wait_type("job", lambda t: t["totals"]["done"] == n + 1 and t["workers"]["busy"] == 0, "is idle")
+            pid = starts(path)[-1][1]
+            began = time.monotonic_ns()
+            os.kill(pid, signal.SIGKILL)
+            wait(lambda: starts(path)[-1][1] != pid, "a new one", every=0.005)
+            taken.append((starts(path)[-1][0] - began) / 1e6)
+    finally:
+        drover.close()
+    return taken
+
+
+def memory(build, rounds, quick):
+    """PSS of 50 idle workers with their template of 50 MB, and of 50 separate processes with as much, in MiB."""
+    pairs = []
+    for _ in range(rounds):
+        drover = node()
+        try:
+            path = drover.directory / "starts"
+            drover.configure(f'types = ( {{ type = "job"; min = 50; max = 50; environment = [ "STARTS={path}", "LOAD_MB=50" ]; }} );')
+            drover.handler("job.so", TIMED)
+            drover.start()
+            wait(lambda: len(starts(path)) == 50, "50 workers", timeout=60)
+            pids = drover.processes("worker job") + drover.processes("template job")
+            ours = sum(memory_kib(pid, "Pss") for pid in pids) / 1024
+        finally:
+            drover.close()
+        separate = [subprocess.Popen([build / "tests/bench/spawn_ready", "0", "50"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                    for _ in range(50)]
+        for process in separate:
+            process.stdout.readline()
+        theirs = sum(memory_kib(p.pid, "Pss") for p in separate) / 1024
+        for process in separate:
+            process.stdin.close()
+            process.wait()
+        pairs.append((ours, theirs))
+    return pairs
+
+
+def idle(build, rounds, quick):
+    """Per cent of a core that all processes use with 100 idle types, and RSS of the supervisor in MiB."""
+    seconds = 10 if quick else 60
+    drover = node()
+    try:
+        drover.configure("types = ( " + ", ".join(f'{{ type = "type{n}"; }}' for n in range(100)) + " );")
+        for n in range(100):
+            drover.handler(f"type{n}.sh", "#!/bin/sh\nexit 0\n")
+        drover.start()
+        wait(lambda: all(t["state"] == "idle" for t in drover.json("status")["types"]), "all are idle")
+        pids = [drover.process.pid, *drover.descendants()]
+        before, began = cpu_seconds(pids), time.monotonic()
+        time.sleep(seconds)  # the time that is measured
+        used = cpu_seconds(pids) - before
+        return [(100 * used / (time.monotonic() - began), memory_kib(drover.process.pid, "VmRSS", "status") / 1024)]
+    finally:
+        drover.close()
+
+
+def start(build, rounds, quick):
+    """Seconds from the start with 1,000 types until ready, and RSS of the supervisor in MiB."""
+    pairs = []
+    for _ in range(rounds):
+        drover = node()
+        try:
+            drover.configure("types = ( " + ", ".join(f'{{ type = "type{n}"; }}' for n in range(1000)) + " );")
+            for n in range(1000):
+                path = drover.handlers / f"type{n}.sh"
+                path.write_text("#!/bin/sh\nexit 0\n")
+                path.chmod(0o755)
+            began = time.monotonic()
+            drover.start(ready=False)
+            wait(lambda: "ready" in drover.log(), "droverd is ready", every=0.005, timeout=60)
+            taken = time.monotonic() - began
+            drover.wait_ready()
+            wait(lambda: len(drover.json("status")["types"]) == 1000, "it knows 1,000 types", timeout=60)
+            pairs.append((taken, memory_kib(drover.process.pid, "VmRSS", "status") / 1024))
+        finally:
+            drover.close()
+    return pairs
+
+
+def median(values):
+    return statistics.median(values)
+
+
+def percentile(values, q):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+
+
+# name: (function, rows of (what, unit, value of the rounds, at least (gross bound for --quick is ten times worse), better is))
+def rows_of(name, data):
+    if name == "throughput":
+        ours, theirs = median([a for a, _ in data]), median([b for _, b in data])
+        return [("no-op C handler, 2 workers / bare C loop", f"{ours:,.0f} / {theirs:,.0f} per s", median([a / b for a, b in data]), 0.7, "more")]
+    if name == "burst":
+        return [("1 → 50 workers after a burst of 20,000 events", "s", median(data), 1.0, "less")]
+    if name == "fork":
+        ours, theirs = median([a for a, _ in data]), median([b for _, b in data])
+        return [("worker ready, fork from template / fork + exec (load 20 ms)", f"{ours:.2f} / {theirs:.1f} ms",
+                 median([b / a for a, b in data]), 10, "more")]
+    if name == "respawn":
+        return [("respawn after kill -9 of an idle worker, p50", "ms", median(data), 2, "less"),
+                ("respawn after kill -9 of an idle worker, p99", "ms", percentile(data, 0.99), 5, "less")]
+    if name == "memory":
+        ours, theirs = median([a for a, _ in data]), median([b for _, b in data])
+        return [("PSS of 50 idle workers of a 50 MB template / 50 processes", f"{ours:.0f} / {theirs:.0f} MiB",
+                 median([a / b for a, b in data]), 0.15, "less")]
+    if name == "idle":
+        return [("100 idle types: CPU of all processes", "% of a core", median([a for a, _ in data]), 0.5, "less"),
+                ("100 idle types: RSS of the supervisor", "MiB", median([b for _, b in data]), 8, "less")]
+    return [("1,000 types: start until ready", "s", median([a for a, _ in data]), 1.0, "less"),
+            ("1,000 types: RSS of the supervisor", "MiB", median([b for _, b in data]), 16, "less")]
+
+
+FUNCTIONS = {"throughput": throughput, "burst": burst, "fork": fork, "respawn": respawn, "memory": memory, "idle": idle, "start": start}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("build", nargs="?", default=str(TOP / "build" / "gcc"))
+    parser.add_argument("names", nargs="*")
+    arguments = parser.parse_args()
+    build = Path(arguments.build).resolve()
+    os.environ["DROVER_BUILD"] = str(build)
+    rounds = 1 if arguments.quick else 5
+    passed = failed = 0
+    print(f"# {datetime.date.today()}, tests/bench/run.sh {' '.join(sys.argv[1:])}, {os.cpu_count()} cores")
+    print("| what | measured | figure | at least |\n|---|---|---|---|")
+    for name in arguments.names or FUNCTIONS:
+        for what, unit, value, bound, better in rows_of(name, FUNCTIONS[name](build, rounds, arguments.quick)):
+            slack = 10 if arguments.quick else 1
+            good = value >= bound / slack if better == "more" else value <= bound * slack
+            passed, failed = passed + good, failed + (not good)
+            print(f"| {what} | {unit} | {value:.3g} | {'≥' if better == 'more' else '≤'} {bound:g} |{'' if good else ' missed'}", flush=True)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed and arguments.quick else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

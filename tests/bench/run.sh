@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Measures Drover, each figure against its reference in the same run: rounds interleaved, medians shown.
+#
+#     tests/bench/run.sh [--quick] [BUILD] [NAME ...]      NAME: throughput burst fork respawn memory idle start
+#
+# Without --quick: five rounds or more, and the table for docs/benchmarks.md. With it: one short round that fails only on
+# gross regressions (CI). BUILD is a build without sanitizers, made with optimisation; default build/gcc.
+set -eu
+exec /usr/bin/python3 "$(dirname "$0")/bench.py" "$@"
