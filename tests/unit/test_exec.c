@@ -260,17 +260,17 @@ static void test_large_bodies(void **state)
 	static const char *const once[] = {
 		"perl", "-e",
 		"print STDERR 'x' x 300000, \"\\n\";"
-		"open F, '>&=', 4; print F '{\"type\":\"made\",\"data\":\"', 'y' x (12 << 20), \"\\\"}\\n\"; close F;"
+		"open F, '>&=', 4; print F '{\"type\":\"made\",\"datacontenttype\":\"text/plain\",\"data\":\"', 'y' x (12 << 20), \"\\\"}\\n\"; close F;"
 		"local $/; $b = <STDIN>; print STDERR length $b, \"\\n\"; exit 65",
 		NULL};
-	static const char *const stays[] =
-		{"perl", "-e",
-		 "open E, '<&=', 3; open V, '>&=', 4; $| = 1; select V; $| = 1;"
-		 "while (read E, $c, 100000) { last }"
-		 "print V '{\"type\":\"made\",\"data\":\"', 'y' x (12 << 20), \"\\\"}\\n\";"
-		 "$l = <E>; $n = 100000 + length $l;"
-		 "print V \"{\\\"verdict\\\":\\\"reject\\\",\\\"reason\\\":\\\"$n\\\"}\\n\"; <E>",
-		 NULL};
+	static const char *const stays[] = {
+		"perl", "-e",
+		"open E, '<&=', 3; open V, '>&=', 4; $| = 1; select V; $| = 1;"
+		"while (read E, $c, 100000) { last }"
+		"print V '{\"type\":\"made\",\"datacontenttype\":\"text/plain\",\"data\":\"', 'y' x (12 << 20), \"\\\"}\\n\";"
+		"$l = <E>; $n = 100000 + length $l;"
+		"print V \"{\\\"verdict\\\":\\\"reject\\\",\\\"reason\\\":\\\"$n\\\"}\\n\"; <E>",
+		NULL};
 	struct drover_attribute attributes[FRAME_ATTRIBUTES_MAX];
 	struct drover_event event;
 	struct frame_verdict verdict;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Events as JSON lines, in the JSON format of CloudEvents, and back. A body is `data` as it stands
- * where it is JSON, a string where it is other text, and `data_base64` else; an emitted event is read
- * the same way. Called by both modes of the exec handler.
+ * Events as JSON lines, in the JSON format of CloudEvents, and back. To a program a body is `data` as
+ * it stands where it is JSON, a string where it is other text, and `data_base64` else; what a program
+ * emits is read strictly, as published events are. Called by both modes of the exec handler.
  */
 #include "line.h"
 
@@ -252,7 +252,7 @@ static int read_data(struct line *line, const char *object, size_t size, const c
 
 	if (!json_member(object, size, "data", &raw, &raw_size))
 		return refuse(why, why_size, "its \"data\" cannot be found again");
-	if (cJSON_IsString(member) && (!type || !is_json_type(type))) {
+	if (cJSON_IsString(member) && type && !is_json_type(type)) {
 		if (memmem(raw, raw_size, "\\u0000", 6))
 			return refuse(
 				why, why_size,
@@ -261,7 +261,7 @@ static int read_data(struct line *line, const char *object, size_t size, const c
 		line->event.body_size = strlen(member->valuestring);
 		return 0;
 	}
-	/* As it was written: a library would round its numbers. */
+	/* JSON, as what says nothing is: as it was written, for a library would round its numbers. */
 	line->event.body = raw;
 	line->event.body_size = raw_size;
 	if (!type)
