@@ -22,7 +22,7 @@
 #include "base/buf.h"
 #include "base/units.h"
 #include "base/why.h"
-#include "roles/errand/cloudevents.h"
+#include "system/cloudevents.h"
 #include "system/dropin.h"
 #include "system/host.h"
 #include "system/paths.h"

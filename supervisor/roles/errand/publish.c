@@ -17,7 +17,7 @@
 
 #include "base/clock.h"
 #include "base/nearest.h"
-#include "roles/errand/cloudevents.h"
+#include "system/cloudevents.h"
 #include "system/json.h"
 
 #include "base/banned.h"

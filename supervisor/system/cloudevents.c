@@ -5,7 +5,7 @@
  * silence. `data` is taken as the bytes that stand there. Used by publish.c and dead.c; knows no
  * broker. This parser is a fuzz target.
  */
-#include "roles/errand/cloudevents.h"
+#include "system/cloudevents.h"
 
 #include <errno.h>
 #include <stdbool.h>
