@@ -98,7 +98,7 @@
  *                 ← end {status (0, or -errno), [why]}   and the errand exits
  *   without an api (declare, check) the supervisor gets  ← end {status, [why]}
  *
- *   publish: arg.type, arg.format ("event": the body of the request is the event's; "ndjson": a
+ *   publish: arg.type, [arg.format] ("event": the body of the request is the event's; "ndjson": a
  *     CloudEvents JSON object a line, `type` defaults to arg.type), [arg.id, arg.source,
  *     arg.subject, arg.time, arg.datacontenttype, arg.traceparent, arg.delay_ms]. The answer is one
  *     JSON object {"published": n, "ids": [the first 100]}; a refused line ends the errand with its

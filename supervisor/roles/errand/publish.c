@@ -471,10 +471,10 @@ static int check_args(struct errand *errand, struct publish *publish, struct why
 
 	if (!errand_arg(errand, "type"))
 		return why_set(why, -EINVAL, "no event type is named");
-	if (!format || (strcmp(format, "event") && strcmp(format, "ndjson")))
+	if (format && strcmp(format, "event") && strcmp(format, "ndjson"))
 		return why_set(why, -EINVAL, "format is \"%.32s\"; event or ndjson are allowed",
-			       format ? format : "");
-	publish->lines = !strcmp(format, "ndjson");
+			       format);
+	publish->lines = format && !strcmp(format, "ndjson");
 	if (time && clock_parse_wall(time, &wall_ms) < 0)
 		return why_set(why, -EINVAL,
 			       "time is \"%.64s\"; it must be like 2026-11-25T16:28:29Z (RFC 3339)",
