@@ -390,7 +390,8 @@ static int outcome_emit(struct drover_outcome *outcome, const struct drover_even
 	if (!event.traceparent)
 		event.traceparent = host->event->traceparent;
 	size = event_size(&event);
-	if (size > HOST_EMITTED_MAX - host->emitted_bytes)
+	if (size > HOST_EMITTED_MAX - host->emitted_bytes ||
+	    host->emitted == HOST_EMITTED_COUNT_MAX)
 		return -EMSGSIZE;
 	if (host->sink.emit)
 		r = host->sink.emit(host->sink.context, &event);

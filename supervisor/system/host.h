@@ -14,7 +14,8 @@
 #include "system/frame.h"
 #include "system/message.h"
 
-#define HOST_EMITTED_MAX (16u << 20) /* bytes of all that one event may emit */
+#define HOST_EMITTED_MAX       (16u << 20) /* bytes of all that one event may emit */
+#define HOST_EMITTED_COUNT_MAX 10000       /* and how many events */
 
 struct host;
 

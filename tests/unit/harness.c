@@ -352,11 +352,15 @@ int harness_count(const struct harness *harness)
 {
 	DIR *proc = opendir("/proc");
 	struct dirent *entry;
-	int count = 0;
+	/* The template lets nobody look at it, save root. */
+	int count = harness->pid > 0 && kill(harness->pid, 0) == 0;
 
-	while ((entry = readdir(proc)))
-		if (strtol(entry->d_name, NULL, 10) > 0)
+	while ((entry = readdir(proc))) {
+		pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+
+		if (pid > 0 && pid != harness->pid)
 			count += has_id(entry->d_name, harness->id);
+	}
 	closedir(proc);
 	return count;
 }

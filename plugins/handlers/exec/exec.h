@@ -7,6 +7,7 @@
 
 #include <drover/handler.h>
 
+#include "input.h"
 #include "program.h"
 
 struct exec {

@@ -4,6 +4,8 @@
  * emitted events from descriptor 4, the verdict by exit status. Stdin is a file in memory, so that no
  * body is too large for a pipe. Time is the dispatcher's: it sends SIGTERM, which program.c hands on.
  */
+#include "exec.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -13,7 +15,6 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "exec.h"
 #include "line.h"
 
 #define TAIL_SIZE    200    /* of stderr, as the reason */
@@ -179,7 +180,7 @@ static const char *tail_text(const struct tail *tail, char text[TAIL_SIZE + 1])
 	return text;
 }
 
-/* Both return what input_read and read say: false at the end. */
+/* Into the log, and the end of it into the tail. False when nothing more can come. */
 static bool pass_errors(struct run *run)
 {
 	char data[4096];
@@ -211,15 +212,20 @@ static void take_line(struct run *run, const char *text, size_t size)
 		} else {
 			r = run->outcome->emit(run->outcome, &line.event);
 			if (r < 0)
-				snprintf(run->why, sizeof run->why, "it cannot be emitted: %s",
-					 r == -EMSGSIZE ? "an event may emit 16 MiB in all"
-							: strerror(-r));
+				snprintf(
+					run->why, sizeof run->why, "it cannot be emitted: %s",
+					r == -EMSGSIZE
+						? "an event may emit 16 MiB and 10,000 events in all"
+						: strerror(-r));
 		}
 	}
 	line_free(&line);
 }
 
-/* Once something is wrong the rest is read and dropped, so that the program can go on to its end. */
+/*
+ * False when nothing more can come. Once a line was wrong the rest is read and dropped, so that the
+ * program can go on to its end.
+ */
 static bool take_lines(struct run *run)
 {
 	int r = input_read(&run->lines, run->program.lines);
@@ -233,7 +239,7 @@ static bool take_lines(struct run *run)
 	}
 	if (r == -EMSGSIZE || r == -ENOMEM) {
 		snprintf(run->why, sizeof run->why, "it is longer than %u MiB, or than memory",
-			 PROGRAM_LINE_MAX >> 20);
+			 INPUT_LINE_MAX >> 20);
 		input_clear(&run->lines);
 		return true;
 	}

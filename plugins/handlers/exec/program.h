@@ -11,22 +11,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define PROGRAM_LINE_MAX (32u << 20) /* bytes of one line on descriptor 4 */
-
 struct program {
 	pid_t pid;  /* and process group; 0: none */
 	int pidfd;  /* readable when it has ended */
 	int events; /* to its descriptor 3, non-blocking; -1 */
 	int lines;  /* from its descriptor 4, non-blocking; -1 */
 	int errors; /* from its stderr, non-blocking; -1: that is ours */
-};
-
-/* Lines that come in pieces. */
-struct input {
-	char *data;
-	size_t start, end; /* what was read and not taken */
-	size_t scanned;    /* no newline before this; after input_line the line's own */
-	size_t capacity;
 };
 
 /*
@@ -73,16 +63,5 @@ int program_pipe_from(int *ret_ours, int *ret_its);
 int program_pipe_to(int *ret_ours, int *ret_its);
 /* A file in memory with that content, at its beginning. The descriptor or -errno. */
 int program_file(const void *data, size_t size);
-
-/*
- * Reads what there is. 1: something; 0: nothing now; -EPIPE: the end; -EMSGSIZE: a line is longer
- * than PROGRAM_LINE_MAX; -ENOMEM.
- */
-int input_read(struct input *input, int fd);
-/* The first line, without its newline, or NULL. It stays until input_take. */
-const char *input_line(struct input *input, size_t *ret_size);
-void input_take(struct input *input); /* the line that input_line gave */
-bool input_empty(const struct input *input);
-void input_clear(struct input *input);
 
 #endif

@@ -5,6 +5,8 @@
  * counts as crashed; one that dies idle is started again. What it says out of turn must never pass
  * for the verdict of another event: such a program is replaced.
  */
+#include "exec.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -16,7 +18,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "exec.h"
 #include "line.h"
 
 #define END_MS 100 /* for a program that has hung up to be seen to have ended */
@@ -130,7 +131,9 @@ static void take_line(struct turn *turn, const char *text, size_t size)
 		r = turn->outcome->emit(turn->outcome, &line.event);
 		if (r < 0)
 			snprintf(turn->why, sizeof turn->why, "it cannot be emitted: %s",
-				 r == -EMSGSIZE ? "an event may emit 16 MiB in all" : strerror(-r));
+				 r == -EMSGSIZE
+					 ? "an event may emit 16 MiB and 10,000 events in all"
+					 : strerror(-r));
 	}
 	turn->broken |= r < 0;
 	line_free(&line);
@@ -152,7 +155,7 @@ static bool take_lines(struct turn *turn)
 	if (r == -EMSGSIZE || r == -ENOMEM) {
 		turn->broken = true;
 		snprintf(turn->why, sizeof turn->why, "it is longer than %u MiB, or than memory",
-			 PROGRAM_LINE_MAX >> 20);
+			 INPUT_LINE_MAX >> 20);
 	}
 	return r >= 0;
 }

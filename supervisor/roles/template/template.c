@@ -13,15 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "roles/template/worker.h"
+#include "roles/template/brood.h"
 #include "system/channel.h"
 #include "system/dropin.h"
 #include "system/host.h"
@@ -31,24 +29,14 @@
 #include "base/banned.h"
 
 #define FORKS_PER_TURN 8 /* a fork of a large template takes 20 ms and more; pings come between */
-#define END_MS         5000 /* for killed processes to be gone */
-#define UNLOAD_S       2    /* for the handler's `unload` */
-#define OOM_RAISE      200  /* a worker dies before a role of Drover's */
-#define OOM_MAX        1000
-
-struct worker {
-	int64_t slot;
-	pid_t pid;
-};
+#define UNLOAD_S       2 /* for the handler's `unload` */
 
 static struct {
 	struct channel supervisor, link;
 	int signals;
 	struct host *host;
 	char type[DROPIN_TYPE_MAX];
-	char oom_score_adj[16]; /* of workers */
-	struct worker *workers;
-	size_t n_workers, capacity;
+	struct brood brood;
 	bool ending;
 	bool loading; /* inside code of the handler */
 } template;
@@ -167,19 +155,6 @@ static void take_signals(void)
 		fail("cannot make a signalfd");
 }
 
-static void read_oom_score(void)
-{
-	FILE *file = fopen("/proc/self/oom_score_adj", "re");
-	int score = 0;
-
-	if (file && fscanf(file, "%d", &score) != 1)
-		score = 0;
-	if (file)
-		fclose(file);
-	score = score + OOM_RAISE > OOM_MAX ? OOM_MAX : score + OOM_RAISE;
-	snprintf(template.oom_score_adj, sizeof template.oom_score_adj, "%d", score);
-}
-
 static bool is_socket(int fd)
 {
 	int domain = 0;
@@ -233,8 +208,7 @@ static void start(void)
 		fail("it was started without a link to its dispatcher");
 	if (!trial)
 		channel_open(&template.link, PROTOCOL_LINK_FD);
-	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	read_oom_score();
+	brood_adopt();
 	/* Workers share these streams; a line must not stay in a buffer that a fork doubles. */
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	on_exit(on_exit_in_load, NULL);
@@ -245,6 +219,9 @@ static void start(void)
 	message_add_int(&ready, "load_ms", clock_now_ms() - began_ms);
 	if (!trial) {
 		take_signals();
+		brood_open(&template.brood, template.host, template.type,
+			   (const int[]){template.supervisor.fd, template.link.fd,
+					 template.signals});
 		channel_send(&template.supervisor, &ready, NULL, 0);
 		message_free(&ready);
 		return;
@@ -253,22 +230,6 @@ static void start(void)
 	message_free(&ready);
 	host_close(template.host);
 	exit(0);
-}
-
-static struct worker *find_slot(int64_t slot)
-{
-	for (size_t i = 0; i < template.n_workers; i++)
-		if (template.workers[i].slot == slot)
-			return &template.workers[i];
-	return NULL;
-}
-
-static struct worker *find_pid(pid_t pid)
-{
-	for (size_t i = 0; i < template.n_workers; i++)
-		if (template.workers[i].pid == pid)
-			return &template.workers[i];
-	return NULL;
 }
 
 static void tell_unforked(int64_t slot, const char *why)
@@ -282,58 +243,24 @@ static void tell_unforked(int64_t slot, const char *why)
 	message_free(&message);
 }
 
-static bool make_room(void)
-{
-	size_t capacity = template.capacity ? 2 * template.capacity : 16;
-	struct worker *workers;
-
-	if (template.n_workers < template.capacity)
-		return true;
-	workers = reallocarray(template.workers, capacity, sizeof *workers);
-	if (!workers)
-		return false;
-	template.workers = workers;
-	template.capacity = capacity;
-	return true;
-}
-
 /* fork {slot} + the worker's socket and log pipe */
 static void on_fork(const struct message_view *view, const int *fds, size_t n_fds)
 {
-	const int foreign[] = {template.supervisor.fd, template.link.fd, template.signals};
-	const struct worker_birth birth = {
-		.host = template.host,
-		.type = template.type,
-		.oom_score_adj = template.oom_score_adj,
-		.parent = getpid(),
-		.socket = fds[0],
-		.log = fds[1],
-		.foreign = foreign,
-		.n_foreign = sizeof foreign / sizeof *foreign,
-	};
 	int64_t slot = message_int(view, "slot", -1);
 	struct message message = {0};
-	char why[96];
+	struct why why;
 	pid_t pid;
+	int r = -EPROTO;
 
-	if (n_fds != 2 || find_slot(slot) || !make_room()) {
-		tell_unforked(slot, n_fds != 2        ? "the request came without its descriptors"
-				    : find_slot(slot) ? "the slot still has a worker"
-						      : "out of memory");
-		close_all(fds, n_fds);
-		return;
-	}
-	pid = fork();
-	if (!pid)
-		worker_run(&birth);
-	if (pid < 0)
-		snprintf(why, sizeof why, "fork: %s", strerror(errno));
+	if (n_fds == 2)
+		r = brood_fork(&template.brood, slot, fds[0], fds[1], &pid, &why);
+	else
+		why_set(&why, r, "the request came without its descriptors");
 	close_all(fds, n_fds);
-	if (pid < 0) {
-		tell_unforked(slot, why);
+	if (r < 0) {
+		tell_unforked(slot, why.text);
 		return;
 	}
-	template.workers[template.n_workers++] = (struct worker){slot, pid};
 	message_start(&message, "forked");
 	message_add_int(&message, "slot", slot);
 	message_add_int(&message, "pid", pid);
@@ -344,12 +271,9 @@ static void on_fork(const struct message_view *view, const int *fds, size_t n_fd
 /* signal {slot, signal} */
 static void on_signal(const struct message_view *view, const int *fds, size_t n_fds)
 {
-	const struct worker *worker = find_slot(message_int(view, "slot", -1));
-	int64_t signo = message_int(view, "signal", 0);
-
 	close_all(fds, n_fds);
-	if (worker && signo > 0 && signo < _NSIG)
-		kill(worker->pid, (int)signo);
+	brood_signal(&template.brood, message_int(view, "slot", -1),
+		     message_int(view, "signal", 0));
 }
 
 static const struct {
@@ -395,52 +319,17 @@ static void read_supervisor(void)
 	template.ending |= r < 0;
 }
 
-/*
- * Workers, and what a living worker started and let go of within its process group, are none of our
- * business; every other child was left behind by a dead worker, or has detached itself.
- */
-static bool is_known(void *context, pid_t pid)
-{
-	pid_t group;
-
-	(void)context;
-	if (find_pid(pid))
-		return true;
-	group = getpgid(pid);
-	return group > 0 && find_pid(group);
-}
-
-static void tell_exited(const struct worker *worker, int status, const struct rusage *usage)
+static void on_exited(void *context, int64_t slot, int status, int64_t memory_bytes)
 {
 	struct message message = {0};
 
+	(void)context;
 	message_start(&message, "exited");
-	message_add_int(&message, "slot", worker->slot);
+	message_add_int(&message, "slot", slot);
 	message_add_int(&message, "status", status);
-	message_add_int(&message, "memory_bytes", (int64_t)usage->ru_maxrss * 1024);
+	message_add_int(&message, "memory_bytes", memory_bytes);
 	channel_send(&template.link, &message, NULL, 0);
 	message_free(&message);
-}
-
-static void reap(void)
-{
-	bool any = false;
-	struct rusage usage;
-	int status;
-	pid_t pid;
-
-	while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
-		struct worker *worker = find_pid(pid);
-
-		any = true;
-		if (!worker)
-			continue; /* a stranger that was killed */
-		tell_exited(worker, status, &usage);
-		*worker = template.workers[--template.n_workers];
-	}
-	/* A killed stranger's children are handed to us in turn, and its death brings us back here. */
-	if (any)
-		process_kill_strangers(is_known, NULL);
 }
 
 static void read_signals(void)
@@ -449,37 +338,7 @@ static void read_signals(void)
 
 	while (read(template.signals, &info, sizeof info) == sizeof info)
 		template.ending |= info.ssi_signo == SIGTERM || info.ssi_signo == SIGHUP;
-	reap();
-}
-
-static bool nobody(void *context, pid_t pid)
-{
-	(void)context;
-	(void)pid;
-	return false;
-}
-
-/* Nothing below this process outlives it: kill, reap what that hands to us, until none is left. */
-static void end_all(void)
-{
-	int64_t until_ms = clock_now_ms() + END_MS;
-	struct pollfd signals = {template.signals, POLLIN, 0};
-	struct signalfd_siginfo info;
-	pid_t pid;
-
-	do {
-		process_kill_strangers(nobody, NULL);
-		while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
-			;
-		if (pid < 0 && errno == ECHILD)
-			return;
-		poll(&signals, 1, 50);
-		while (read(template.signals, &info, sizeof info) > 0)
-			;
-	} while (clock_now_ms() < until_ms);
-	log_warning(
-		"processes of %s were killed and are not gone after %d s; they are left to the kernel",
-		template.type, END_MS / 1000);
+	brood_reap(&template.brood, on_exited, NULL);
 }
 
 static void run(void)
@@ -523,10 +382,12 @@ int main(void)
 	template.link.fd = -1;
 	start();
 	run();
-	end_all();
+	if (!brood_end(&template.brood, template.signals))
+		log_warning(
+			"processes of %s were killed and are not gone; they are left to the kernel",
+			template.type);
 	/* Its end must not depend on the handler's code: the default action of SIGALRM ends it. */
 	alarm(UNLOAD_S);
 	host_close(template.host);
-	free(template.workers);
 	return 0;
 }
