@@ -35,6 +35,8 @@ struct memory {
 	struct confirmation_list published;
 	int64_t generate, generated, count;
 	char generate_body[sizeof((struct memory_packet *)0)->body];
+	void *fat; /* the body of generated events; NULL: generate_body */
+	size_t fat_size;
 	uint32_t credit, held;
 	int refuse_settle, fail_settled, fail_publish, quiet, declared;
 };
@@ -88,6 +90,7 @@ static void memory_close(void *broker)
 		TAILQ_REMOVE(&memory->published, confirmation, link);
 		free(confirmation);
 	}
+	free(memory->fat);
 	free(memory);
 }
 
@@ -153,6 +156,10 @@ static void deliver(struct memory *memory)
 		snprintf(packet.id, sizeof packet.id, "g%lld", (long long)memory->generated++);
 		memcpy(packet.body, memory->generate_body, sizeof packet.body);
 		taken = take(&packet);
+		if (memory->fat) {
+			taken->delivery.event.body = memory->fat;
+			taken->delivery.event.body_size = memory->fat_size;
+		}
 	}
 	memory->held++;
 	memory->callbacks.deliver(memory->callbacks.context, &taken->delivery);
@@ -184,6 +191,10 @@ static void command(struct memory *memory, const struct memory_packet *packet)
 	case MEMORY_FAIL_PUBLISH:
 		memory->fail_publish = (int)packet->number;
 		break;
+	case MEMORY_FATTEN:
+		memory->fat_size = (size_t)packet->number;
+		memory->fat = calloc(1, memory->fat_size);
+		break;
 	case MEMORY_QUIET:
 		memory->quiet = (int)packet->number;
 		break;
@@ -213,7 +224,7 @@ static void confirm(struct memory *memory)
 					  memory->fail_settled ? "as told" : NULL);
 		free(taken);
 	}
-	if (memory->quiet && memory->generate && memory->count == memory->generate)
+	if (memory->quiet && memory->generate && memory->count >= memory->generate)
 		note(memory,
 		     &(struct memory_packet){.kind = MEMORY_COUNT, .number = memory->count});
 }

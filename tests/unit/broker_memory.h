@@ -17,6 +17,7 @@ enum memory_kind {
 	MEMORY_FAIL_SETTLED,  /* number: the error that `settled` has from now on */
 	MEMORY_FAIL_PUBLISH,  /* number: the error that `published` has from now on */
 	MEMORY_QUIET,         /* number: not 0 switches the notes about settling off */
+	MEMORY_FATTEN,        /* number: bytes of the bodies of generated events from now on */
 	/* from the plugin */
 	MEMORY_DECLARED,
 	MEMORY_SETTLED,   /* number: kind; attempts, delay_ms, id, reason */

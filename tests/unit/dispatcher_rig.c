@@ -317,6 +317,17 @@ __attribute__((noreturn)) static void be_worker(struct rig *rig, int generation,
 
 /* The template */
 
+static void tell_unforked(struct rig *rig, int generation, int64_t slot)
+{
+	struct message message = {0};
+
+	message_start(&message, "unforked");
+	message_add_int(&message, "slot", slot);
+	message_add_text(&message, "why", "as told");
+	channel_send(&rig->links[generation - 1], &message, NULL, 0);
+	message_free(&message);
+}
+
 static void tell_forked(struct rig *rig, int generation, int64_t slot, pid_t pid)
 {
 	struct message message = {0};
@@ -332,6 +343,11 @@ static void fork_worker(struct rig *rig, int generation, int64_t slot, const int
 {
 	pid_t pid;
 
+	if (rig->refuse_forks) {
+		rig->refuse_forks--;
+		tell_unforked(rig, generation, slot);
+		return;
+	}
 	assert_true(rig->n_workers < RIG_WORKERS);
 	fflush(NULL);
 	pid = fork();

@@ -47,7 +47,8 @@ struct rig {
 	int control;
 	struct channel links[RIG_GENERATIONS];
 	int n_links;
-	bool mute; /* templates tell nothing of exits */
+	bool mute;        /* templates tell nothing of exits */
+	int refuse_forks; /* how many more */
 	struct rig_worker workers[RIG_WORKERS];
 	int n_workers;
 	struct rig_shared *shared;

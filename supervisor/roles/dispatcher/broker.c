@@ -39,8 +39,8 @@ static void declare_later(struct dispatcher *d, int error, const char *sentence)
 {
 	dispatcher_error(d, "queue %s cannot be declared: %s; tried again", d->queue->name,
 			 sentence && *sentence ? sentence : strerror(-error));
-	d->declare_ms = clock_now_ms() + backoff_next_ms(&d->declare_backoff, &backoff_process, 0,
-							 dispatcher_random());
+	d->declaring = false;
+	dispatcher_hold(d, HOLD_DECLARE, &d->declare_backoff, 0);
 }
 
 static void on_declared(void *context, const char *queue, int error, const char *sentence)
@@ -55,7 +55,7 @@ static void on_declared(void *context, const char *queue, int error, const char 
 		return;
 	}
 	d->declared = true;
-	d->declare_ms = NEVER;
+	d->declaring = false;
 	backoff_reset(&d->declare_backoff);
 }
 
@@ -138,27 +138,25 @@ void broker_told(struct dispatcher *d, enum drover_broker_state state)
 		d->client.calls->process(d->client.broker);
 }
 
-static void declare_and_subscribe(struct dispatcher *d, int64_t now_ms)
+/* Each step waits for the one before it; -EAGAIN asks for another turn, which follows `process`. */
+static void declare_and_subscribe(struct dispatcher *d)
 {
+	const struct drover_broker *calls = d->client.calls;
 	int r;
 
-	if (!d->declared && d->declare_ms <= now_ms) {
-		d->declare_ms = NEVER;
-		r = d->client.calls->declare(d->client.broker, d->queue, 0);
+	if (!d->declared && !d->declaring && !dispatcher_holds(d, HOLD_DECLARE)) {
+		d->declaring = true;
+		r = calls->declare(d->client.broker, d->queue, 0);
 		if (r == -EAGAIN)
-			d->declare_ms = 0;
+			d->declaring = false;
 		else if (r < 0)
 			declare_later(d, r, NULL);
 	}
-	/* Asked again after each `process`, which is a turn of its own. */
-	if (!d->declared && d->declare_ms > now_ms && d->declare_ms != NEVER)
-		dispatcher_due(d, DUTY_HANDOUT, d->declare_ms);
 	if (!d->declared || d->subscribed)
 		return;
-	r = d->client.calls->subscribe(d->client.broker, d->queue);
-	if (r >= 0)
-		d->subscribed = true;
-	else if (r != -EAGAIN) {
+	r = calls->subscribe(d->client.broker, d->queue);
+	d->subscribed = r >= 0;
+	if (r < 0 && r != -EAGAIN) {
 		d->declared = false;
 		declare_later(d, r, NULL);
 	}
@@ -181,8 +179,8 @@ static void give_credit(struct dispatcher *d)
 	d->credit = events;
 }
 
-void broker_turn(struct dispatcher *d, int64_t now_ms)
+void broker_turn(struct dispatcher *d)
 {
-	declare_and_subscribe(d, now_ms);
+	declare_and_subscribe(d);
 	give_credit(d);
 }

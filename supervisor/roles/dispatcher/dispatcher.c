@@ -25,12 +25,10 @@
 
 static int64_t drain_duty(struct dispatcher *d, int64_t now_ms);
 
-/* A duty returns when it is due next; without one its time just makes a turn. */
+/* A duty returns when it is due next; a hold has none. */
 static int64_t (*const duties[DUTIES])(struct dispatcher *d, int64_t now_ms) = {
-	[DUTY_WORKERS] = workers_tend,
-	[DUTY_INBOX] = outcome_inbox,
-	[DUTY_REPORT] = report_send,
-	[DUTY_DRAIN] = drain_duty,
+	[DUTY_WORKERS] = workers_tend, [DUTY_SPAWN] = workers_missing, [DUTY_INBOX] = outcome_inbox,
+	[DUTY_REPORT] = report_send,   [DUTY_DRAIN] = drain_duty,
 };
 
 void dispatcher_wake(struct dispatcher *d)
@@ -42,6 +40,21 @@ void dispatcher_due(struct dispatcher *d, enum duty duty, int64_t at_ms)
 {
 	if (at_ms < d->due_ms[duty])
 		d->due_ms[duty] = at_ms;
+}
+
+bool dispatcher_holds(const struct dispatcher *d, enum duty duty)
+{
+	return d->due_ms[duty] != NEVER;
+}
+
+int64_t dispatcher_hold(struct dispatcher *d, enum duty duty, struct backoff *backoff,
+			int64_t ran_ms)
+{
+	int64_t delay_ms = backoff_next_ms(backoff, &backoff_process, ran_ms, dispatcher_random());
+
+	d->due_ms[duty] = clock_now_ms() + delay_ms;
+	dispatcher_wake(d);
+	return delay_ms;
 }
 
 void dispatcher_error(struct dispatcher *d, const char *format, ...)
@@ -155,11 +168,11 @@ static int on_turn(sd_event_source *source, void *context)
 	if (!d->set_up)
 		return 0;
 	run_duties(d, now_ms);
-	outcome_turn(d, now_ms);
+	outcome_turn(d);
 	workers_turn(d, now_ms);
 	handout_turn(d, now_ms);
 	generations_turn(d);
-	broker_turn(d, now_ms);
+	broker_turn(d);
 	report_turn(d, now_ms);
 	drain_turn(d);
 	arm_timer(d, now_ms);

@@ -184,14 +184,20 @@ struct counters {
 		emitted;
 };
 
-/* What is to be done at a time of its own, besides what each turn does. */
+/*
+ * What is to be done at a time of its own, besides what each turn does. A hold is a duty of which
+ * nothing comes but a turn: until its time has come, what it holds back waits.
+ */
 enum duty {
 	DUTY_WORKERS,
-	DUTY_HANDOUT,
-	DUTY_OUTCOMES,
+	DUTY_SPAWN,
 	DUTY_INBOX,
 	DUTY_REPORT,
 	DUTY_DRAIN,
+	HOLD_DECLARE,
+	HOLD_PROBE,
+	HOLD_SETTLE,
+	HOLD_PUBLISH,
 	DUTIES,
 };
 
@@ -214,8 +220,7 @@ struct dispatcher {
 	struct broker_client client;
 	struct drover_broker_callbacks callbacks;
 	struct drover_queue *queue;
-	bool declared, subscribed;
-	int64_t declare_ms; /* when to try (again); NEVER: it was asked for */
+	bool declaring, declared, subscribed;
 	struct backoff declare_backoff;
 	uint32_t credit;
 	bool credited;
@@ -238,7 +243,6 @@ struct dispatcher {
 	bool surplus;    /* more than wanted, and they were not idle */
 	int64_t next_slot;
 	struct backoff spawn_backoff;
-	int64_t spawn_ms; /* not before */
 
 	/* handout.c */
 	struct brake brake;
@@ -252,7 +256,6 @@ struct dispatcher {
 	/* outcome.c, emit.c */
 	struct emitted_list unpublished;
 	struct backoff settle_backoff, publish_backoff;
-	int64_t settle_ms, publish_ms; /* not before */
 	struct counters counters;
 
 	/* inbox */
@@ -277,6 +280,10 @@ struct dispatcher {
 /* dispatcher.c */
 void dispatcher_wake(struct dispatcher *d);                               /* a turn soon */
 void dispatcher_due(struct dispatcher *d, enum duty duty, int64_t at_ms); /* at the latest */
+bool dispatcher_holds(const struct dispatcher *d, enum duty duty);        /* not due yet */
+/* Not before the delay that follows from the failures so far; returns it. */
+int64_t dispatcher_hold(struct dispatcher *d, enum duty duty, struct backoff *backoff,
+			int64_t ran_ms);
 /* Logged and kept for status; the same again within a while is no news. */
 void dispatcher_error(struct dispatcher *d, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
@@ -293,7 +300,7 @@ void setup_free(struct dispatcher *d);
 
 /* broker.c */
 int broker_open(struct dispatcher *d, const struct message_view *view, struct why *why);
-void broker_turn(struct dispatcher *d, int64_t now_ms);                 /* topology and credit */
+void broker_turn(struct dispatcher *d);                                 /* topology and credit */
 void broker_told(struct dispatcher *d, enum drover_broker_state state); /* by the gauge */
 
 /* jobs.c */
@@ -327,7 +334,7 @@ void outcome_skip(struct dispatcher *d, struct job *job); /* the inbox holds it 
 void outcome_unemitted(struct dispatcher *d, struct job *job, const char *reason);
 void outcome_published(struct dispatcher *d, struct job *job); /* all of it */
 void outcome_settled(struct dispatcher *d, struct job *job, int error, const char *sentence);
-void outcome_turn(struct dispatcher *d, int64_t now_ms);
+void outcome_turn(struct dispatcher *d);
 int64_t outcome_inbox(struct dispatcher *d, int64_t now_ms); /* the duty: opens, prunes */
 void outcome_inbox_failed(struct dispatcher *d, const char *sentence);
 
@@ -336,7 +343,7 @@ void outcome_inbox_failed(struct dispatcher *d, const char *sentence);
 int emit_take(struct job *job, const struct frame *frame);
 void emit_drop(struct dispatcher *d, struct job *job); /* forgets what it emitted */
 void emit_start(struct dispatcher *d, struct job *job);
-void emit_turn(struct dispatcher *d, int64_t now_ms);
+void emit_turn(struct dispatcher *d);
 void emit_published(struct dispatcher *d, struct emitted *emitted, int error, const char *sentence);
 
 /* generations.c */
@@ -349,22 +356,27 @@ void generations_turn(struct dispatcher *d); /* retires what has no workers any 
 void generations_free(struct dispatcher *d);
 
 /* workers.c */
-void workers_turn(struct dispatcher *d, int64_t now_ms);    /* as many as there should be */
-int64_t workers_tend(struct dispatcher *d, int64_t now_ms); /* the duty: deadlines, wear */
+void workers_turn(struct dispatcher *d, int64_t now_ms);       /* as many as there should be */
+int64_t workers_tend(struct dispatcher *d, int64_t now_ms);    /* the duty: deadlines, wear */
+int64_t workers_missing(struct dispatcher *d, int64_t now_ms); /* the duty: starts may go on */
 struct worker *worker_find(const struct dispatcher *d, int64_t slot); /* NULL: none */
 void worker_forked(struct worker *worker, pid_t pid);
 void worker_unforked(struct worker *worker, const char *why);
-void worker_exited(struct worker *worker, int status); /* frees it */
-void worker_ready(struct worker *worker, int64_t now_ms);
+void worker_ready(struct worker *worker);
 void worker_busy(struct worker *worker, int64_t now_ms);
 void worker_answered(struct worker *worker, int64_t now_ms); /* one verdict came */
 void worker_extend(struct worker *worker, int64_t ms, int64_t now_ms);
-void worker_gone(struct worker *worker); /* its socket has ended */
 void worker_stop(struct worker *worker, int64_t now_ms);
-void worker_condemn(struct worker *worker, enum doom doom, int64_t now_ms);
 void worker_free(struct worker *worker);
 bool worker_is_current(const struct worker *worker); /* not to be replaced */
-int workers_live(const struct dispatcher *d);        /* that are or will be ready */
+void worker_set_state(struct worker *worker, enum worker_state state);
+void worker_set_deadline(struct worker *worker, int64_t at_ms);
+void worker_signal(struct worker *worker, int signal_number);
+
+/* endings.c */
+void worker_condemn(struct worker *worker, enum doom doom, int64_t now_ms);
+void worker_gone(struct worker *worker);               /* its socket has ended */
+void worker_exited(struct worker *worker, int status); /* frees it */
 
 /* talk.c */
 int talk_open(struct worker *worker, int ret_theirs[2]);   /* their ends of socket and pipe */

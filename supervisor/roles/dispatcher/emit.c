@@ -155,10 +155,7 @@ void emit_published(struct dispatcher *d, struct emitted *emitted, int error, co
 		/* Keeps its place at the front: nothing overtakes what waits for the broker. */
 		emitted->queued = true;
 		TAILQ_INSERT_HEAD(&d->unpublished, emitted, waiting);
-		d->publish_ms =
-			clock_now_ms() + backoff_next_ms(&d->publish_backoff, &backoff_process, 0,
-							 dispatcher_random());
-		dispatcher_due(d, DUTY_OUTCOMES, d->publish_ms);
+		dispatcher_hold(d, HOLD_PUBLISH, &d->publish_backoff, 0);
 		dispatcher_error(d,
 				 "event %.64s, emitted, cannot be published: %s; tried again until "
 				 "it can, its cause stays unsettled",
@@ -182,11 +179,11 @@ void emit_published(struct dispatcher *d, struct emitted *emitted, int error, co
 	conclude(d, job);
 }
 
-void emit_turn(struct dispatcher *d, int64_t now_ms)
+void emit_turn(struct dispatcher *d)
 {
 	struct emitted *emitted;
 
-	while (d->publish_ms <= now_ms && (emitted = TAILQ_FIRST(&d->unpublished))) {
+	while (!dispatcher_holds(d, HOLD_PUBLISH) && (emitted = TAILQ_FIRST(&d->unpublished))) {
 		int r;
 
 		TAILQ_REMOVE(&d->unpublished, emitted, waiting);

@@ -103,7 +103,7 @@ int generation_add(struct dispatcher *d, int64_t number, bool trial, int link)
 	TAILQ_INSERT_HEAD(&d->generations, generation, link);
 	/* Its first workers start without the delays that its predecessor earned. */
 	backoff_reset(&d->spawn_backoff);
-	d->spawn_ms = 0;
+	d->due_ms[DUTY_SPAWN] = NEVER;
 	d->unbalanced = d->changed = true;
 	return 0;
 }
@@ -139,7 +139,7 @@ void generation_revert(struct dispatcher *d, int64_t number)
 	generation->trial = false;
 	d->unbalanced = d->changed = true;
 	backoff_reset(&d->spawn_backoff);
-	d->spawn_ms = 0;
+	d->due_ms[DUTY_SPAWN] = NEVER;
 	serving = generation_serving(d);
 	if (serving)
 		log_notice("generation %d was refused; generation %d serves again", (int)number,

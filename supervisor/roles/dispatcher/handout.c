@@ -220,7 +220,7 @@ void handout_turn(struct dispatcher *d, int64_t now_ms)
 		int most = batch_size(&input), allowed = brake_allows(&d->brake, now_ms, &wait_ms);
 
 		if (!allowed && wait_ms >= 0)
-			dispatcher_due(d, DUTY_HANDOUT, now_ms + wait_ms);
+			dispatcher_due(d, HOLD_PROBE, now_ms + wait_ms);
 		if (!allowed || !hand_out(d, pick(d), most < allowed ? most : allowed, now_ms))
 			break;
 	}

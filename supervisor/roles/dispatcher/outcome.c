@@ -169,7 +169,7 @@ void outcome_verdict(struct dispatcher *d, struct worker *worker,
 	/* The handler works: what waits for a delay of its crash loop waits no more. */
 	if (d->spawn_backoff.failures) {
 		backoff_reset(&d->spawn_backoff);
-		d->spawn_ms = 0;
+		d->due_ms[DUTY_SPAWN] = NEVER;
 		d->unbalanced = true;
 	}
 	worker->generation->outcomes++;
@@ -274,10 +274,7 @@ void outcome_inbox_failed(struct dispatcher *d, const char *sentence)
 	d->inbox = NULL;
 	d->inbox_blocked = true;
 	dispatcher_error(d, "%s; no event is handed out until it works", sentence);
-	dispatcher_due(d, DUTY_INBOX,
-		       clock_now_ms() + backoff_next_ms(&d->inbox_backoff, &backoff_process, 0,
-							dispatcher_random()));
-	dispatcher_wake(d);
+	dispatcher_hold(d, DUTY_INBOX, &d->inbox_backoff, 0);
 }
 
 /* One transaction for all that were done since the last turn; only then are they settled. */
@@ -308,11 +305,11 @@ static void record(struct dispatcher *d)
 		settle_as(d, job, DROVER_SETTLE_DONE, 0);
 }
 
-static void settle(struct dispatcher *d, int64_t now_ms)
+static void settle(struct dispatcher *d)
 {
 	struct job *job;
 
-	while (d->settle_ms <= now_ms && (job = TAILQ_FIRST(&d->jobs[JOB_UNSETTLED]))) {
+	while (!dispatcher_holds(d, HOLD_SETTLE) && (job = TAILQ_FIRST(&d->jobs[JOB_UNSETTLED]))) {
 		const struct drover_settlement settlement = {
 			.size = sizeof settlement,
 			.kind = job->settlement,
@@ -331,19 +328,17 @@ static void settle(struct dispatcher *d, int64_t now_ms)
 		job_move(d, job, JOB_UNSETTLED);
 		if (r == -EAGAIN)
 			return; /* asked again after the next `process` */
-		d->settle_ms = now_ms + backoff_next_ms(&d->settle_backoff, &backoff_process, 0,
-							dispatcher_random());
-		dispatcher_due(d, DUTY_OUTCOMES, d->settle_ms);
+		dispatcher_hold(d, HOLD_SETTLE, &d->settle_backoff, 0);
 		dispatcher_error(d, "the broker does not settle event %.64s: %s; tried again",
 				 job->delivery->event.id, strerror(-r));
 	}
 }
 
-void outcome_turn(struct dispatcher *d, int64_t now_ms)
+void outcome_turn(struct dispatcher *d)
 {
-	emit_turn(d, now_ms);
+	emit_turn(d);
 	record(d);
-	settle(d, now_ms);
+	settle(d);
 }
 
 static void unblock(struct dispatcher *d)
@@ -371,7 +366,7 @@ int64_t outcome_inbox(struct dispatcher *d, int64_t now_ms)
 		/* The commit that failed shows whether it works again. */
 		unblock(d);
 		record(d);
-		return d->inbox_blocked ? d->due_ms[DUTY_INBOX] : now_ms + PRUNE_SOON_MS;
+		return d->inbox_blocked ? NEVER : now_ms + PRUNE_SOON_MS;
 	}
 	if (r >= 0)
 		r = inbox_prune(d->inbox, clock_wall_ms(), d->policy.inbox_keep_ms, PRUNE_ROWS,

@@ -33,9 +33,10 @@
 static int take_ready(struct worker *worker, const struct frame *frame, int64_t now_ms)
 {
 	(void)frame;
+	(void)now_ms;
 	if (worker->ready)
 		return -EPROTO;
-	worker_ready(worker, now_ms);
+	worker_ready(worker);
 	return 0;
 }
 
