@@ -114,7 +114,7 @@ static void take_turns(const struct budget *budget, struct budget_want *wants, u
 
 	for (size_t k = 0; k < budget->n_members; k++)
 		wanting += wants[budget->members[k]].want > 0;
-	if (wanting <= (size_t)budget->max)
+	if (!wanting || wanting <= (size_t)budget->max)
 		return;
 	moved = (size_t)(turn % wanting) * step_of(wanting);
 	for (size_t k = 0; k < budget->n_members; k++)

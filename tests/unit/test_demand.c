@@ -295,22 +295,25 @@ static void test_bounds(void **state)
 		int64_t now_ms = 0;
 
 		for (int i = 0; i < 200; i++) {
-			struct demand_input input =
-				{.now_ms = now_ms += random_below(&random, 2000),
-				 .ready = random_below(&random, 10) ? random_below(&random, 5000)
-								    : -1,
-				 .in_flight = random_below(&random, 100),
-				 .handled = random_next(&random) % 1000000,
-				 .handling_ms = random_unit(&random) * 1000 - 100,
-				 .objective_ms = random_below(&random, 10000),
-				 .utilisation_percent = random_below(&random, 120),
-				 .busy = random_below(&random, 100)};
+			struct demand_input input = {.now_ms = now_ms,
+						     .ready = random_below(&random, 10)
+								      ? random_below(&random, 5000)
+								      : -1,
+						     .in_flight = random_below(&random, 100),
+						     .handled = random_next(&random) % 1000000,
+						     .handling_ms =
+							     random_unit(&random) * 1000 - 100,
+						     .objective_ms = random_below(&random, 10000),
+						     .utilisation_percent =
+							     random_below(&random, 120),
+						     .busy = random_below(&random, 100)};
 			struct demand_result result = demand_next(&demand, &input);
 
 			assert_true(result.workers >= 0 && result.workers <= DEMAND_WORKERS_MAX);
 			assert_true(result.arrival_per_s >= 0);
 			assert_int_equal(result.known, input.ready >= 0);
 			assert_true(input.ready <= 0 || result.workers >= 1);
+			now_ms += random_below(&random, 2000);
 		}
 	}
 }
