@@ -615,7 +615,7 @@ static void test_full_disk(void **state)
 	pid = fork();
 	if (pid == 0) {
 		if (unshare(CLONE_NEWNS) < 0 ||
-		    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+		    mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
 		    mount("none", directory, "tmpfs", 0, "size=6m") < 0)
 			_exit(77);
 		on_small_disk();

@@ -4,13 +4,16 @@
  * the reasons; the parts are, from the bottom up:
  *
  *   directory.c  the directory, whose droverd it belongs to, names of files, doorbells
+ *   schema.c     tables and statements
  *   store.c      a file of SQLite: opened, created whole, transactions that never wait
  *   event.c      an event as a row
  *   routes.c     which queues take which types; declare
  *   publish.c    publications, gathered into a transaction per queue
  *   aside.c      settlements kept beside a queue whose write lock somebody sits on
  *   settle.c     settlements, as changes of a queue
- *   consume.c    the one subscription: lock, claims, when to settle
+ *   claim.c      events read and delivered
+ *   flush.c      settlements gathered, told to the queue
+ *   consume.c    the one subscription: its lock, and when to do what
  *   depths.c     depths for the gauge
  *   dead.c       dead letters: browse, replay, purge
  *   sqlite.c     the plugin: opens, waits, calls the others in turn
@@ -92,7 +95,7 @@ int bell_open(const struct directory *directory, const char *queue, int *ret_fd,
 int bell_lock(int fd);   /* -EAGAIN: another process has it */
 bool bell_drain(int fd); /* did it ring? */
 
-/* store.c */
+/* schema.c */
 
 #define EVENT_COLUMNS                                                                               \
 	"first, attempts, made_up, id, source, type, time, subject, datacontenttype, traceparent, " \
@@ -133,6 +136,17 @@ enum store_kind {
 	STORE_QUEUE,
 	STORE_ASIDE,
 };
+
+#define SCHEMA_LAYOUT 1
+
+struct schema_kind {
+	const char *suffix; /* of the file */
+	const char *tables;
+};
+extern const struct schema_kind schema_kinds[];
+extern const char *const schema_statements[STATEMENTS];
+
+/* store.c */
 
 struct store {
 	struct store *next;
