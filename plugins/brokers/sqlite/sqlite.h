@@ -28,6 +28,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <time.h>
 #include <sqlite3.h>
 
 #include <drover/broker.h>
@@ -210,7 +211,8 @@ void store_empty_log(struct store *store); /* the same for a log of any length *
  */
 struct defaults {
 	const char *type, *source;
-	char time[40];
+	char time[40]; /* as formatted last, of the second */
+	time_t second;
 };
 
 /*
@@ -255,6 +257,8 @@ int routes_refresh(struct broker *broker, struct fault *fault);
 size_t routes_find(const struct routes *routes, const char *type, const struct route **ret_first);
 int routes_declare(struct broker *broker, const struct drover_queue *queue, bool dry_run);
 void routes_process(struct broker *broker);
+/* Ends all that wait: the directory is not ours to write. */
+void routes_refuse(struct broker *broker, int error, const char *sentence);
 int64_t routes_due_ms(const struct broker *broker);
 void routes_free(struct routes *routes);
 
@@ -269,7 +273,6 @@ struct publisher {
 int publish_event(struct broker *broker, const struct drover_event *event, int64_t delay_ms,
 		  void *cookie);
 void publish_process(struct broker *broker);
-/* Ends all that wait: the directory is not ours to write. */
 void publish_refuse(struct broker *broker, int error, const char *sentence);
 int64_t publish_due_ms(const struct broker *broker);
 void publish_free(struct broker *broker);
@@ -343,6 +346,7 @@ struct gauge {
 
 int depths_ask(struct broker *broker, const char *const *queues, size_t n);
 void depths_process(struct broker *broker);
+void depths_refuse(struct broker *broker); /* all that were asked for are not known */
 int64_t depths_due_ms(const struct broker *broker);
 void depths_free(struct broker *broker);
 
