@@ -190,6 +190,8 @@ static void test_one_droverd(void **state)
 	struct client_plugin other = load("two");
 	struct client first, same, second;
 	struct drover_event event = {.size = sizeof event, .type = "a"};
+	const char *const bind[] = {"a", NULL};
+	struct drover_depth depth;
 
 	(void)state;
 	declare("a");
@@ -203,6 +205,9 @@ static void test_one_droverd(void **state)
 	assert_non_null(strstr(second.sentence, "belongs to another droverd"));
 	assert_non_null(strstr(second.sentence, "instance one"));
 	assert_int_equal(second.broker->publish(second.handle, &event, 0, NULL), -EACCES);
+	assert_int_equal(client_depth(&second, "a", &depth), 0);
+	assert_int_equal(depth.ready, DROVER_UNKNOWN);
+	assert_int_equal(client_declare(&second, "a", bind, false), -EIO);
 	client_close(&first);
 	client_idle(&second, 50);
 	assert_int_equal(second.state, DROVER_BROKER_REFUSED);
@@ -615,7 +620,7 @@ static void test_full_disk(void **state)
 	pid = fork();
 	if (pid == 0) {
 		if (unshare(CLONE_NEWNS) < 0 ||
-		    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+		    mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
 		    mount("none", directory, "tmpfs", 0, "size=6m") < 0)
 			_exit(77);
 		on_small_disk();
@@ -682,6 +687,28 @@ static void test_damaged_file(void **state)
 	client_close(&manage);
 	client_close(&gauge);
 	client_close(&consume);
+}
+
+/* Stored in one queue and not in the other is an error, and says so. */
+static void test_half_stored(void **state)
+{
+	const char *const bind[] = {"a", NULL};
+	struct client manage;
+
+	(void)state;
+	declare("a");
+	client_open(&manage, &plugin, DROVER_USE_MANAGE);
+	assert_int_equal(client_declare(&manage, "b", bind, false), 0);
+	assert_int_equal(client_publish_id(&manage, "a", "x", 0), 0);
+	client_close(&manage);
+	damage("b.queue");
+	unlink(path_of("b.queue-wal"));
+	client_open(&manage, &plugin, DROVER_USE_MANAGE);
+	assert_int_equal(client_publish_id(&manage, "a", "y", 0), -EBADMSG);
+	assert_non_null(strstr(manage.publish_sentence, "b.queue is damaged"));
+	assert_non_null(strstr(manage.publish_sentence, "1 of its 2 queues"));
+	client_close(&manage);
+	assert_int_equal(ask("a.queue", "SELECT ready FROM queue"), 2);
 }
 
 static void test_replaced_file(void **state)
@@ -902,6 +929,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lock_held_too_long, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_full_disk, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_damaged_file, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_half_stored, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_replaced_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_counts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_clock_set_back, set_up, tear_down),

@@ -308,6 +308,21 @@ static int refresh(struct broker *broker, struct sample *sample)
 	return 0;
 }
 
+static void tell(struct broker *broker, struct sample *sample)
+{
+	int64_t wall = wall_ms();
+
+	sample->asked = false;
+	broker->gauge.asked--;
+	sample->depth.oldest_ms = DROVER_UNKNOWN;
+	if (sample->oldest_wall_ms != DROVER_UNKNOWN)
+		sample->depth.oldest_ms =
+			wall > sample->oldest_wall_ms ? wall - sample->oldest_wall_ms : 0;
+	else if (sample->depth.ready == 0)
+		sample->depth.oldest_ms = 0;
+	broker->callbacks.depth(broker->callbacks.context, sample->queue, &sample->depth);
+}
+
 static int answer(struct broker *broker, struct sample *sample)
 {
 	int64_t now = now_ms(), wall = wall_ms();
@@ -322,15 +337,7 @@ static int answer(struct broker *broker, struct sample *sample)
 		if (r < 0)
 			return r;
 	}
-	sample->asked = false;
-	broker->gauge.asked--;
-	sample->depth.oldest_ms = DROVER_UNKNOWN;
-	if (sample->oldest_wall_ms != DROVER_UNKNOWN)
-		sample->depth.oldest_ms =
-			wall > sample->oldest_wall_ms ? wall - sample->oldest_wall_ms : 0;
-	else if (sample->depth.ready == 0)
-		sample->depth.oldest_ms = 0;
-	broker->callbacks.depth(broker->callbacks.context, sample->queue, &sample->depth);
+	tell(broker, sample);
 	return 0;
 }
 
@@ -353,6 +360,21 @@ void depths_process(struct broker *broker)
 			return;
 		if (answer(broker, gauge->samples[i]) < 0)
 			gauge->retry_ms = now_ms() + 1 + jitter_ms(RETRY_MS);
+	}
+}
+
+void depths_refuse(struct broker *broker)
+{
+	struct gauge *gauge = &broker->gauge;
+
+	for (size_t i = 0; i < gauge->n && gauge->asked; i++) {
+		struct sample *sample = gauge->samples[i];
+
+		if (!sample->asked)
+			continue;
+		set_all(sample, DROVER_UNKNOWN);
+		sample->stale = true;
+		tell(broker, sample);
 	}
 }
 

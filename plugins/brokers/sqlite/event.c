@@ -7,7 +7,6 @@
 #include "sqlite.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -35,21 +34,24 @@ static const char *text(sqlite3_stmt *statement, int column, const char *fallbac
 	return found ? found : fallback;
 }
 
-/* RFC 3339. Events of a second share all but its milliseconds. */
-static const char *format_time(int64_t wall, char text[40])
+/* RFC 3339. The events of a second share all but its milliseconds. */
+static const char *format_time(int64_t wall, struct defaults *defaults)
 {
-	static int64_t last = INT64_MIN;
-	static char formatted[32];
-	time_t seconds = wall / 1000;
+	unsigned ms = (unsigned)(wall % 1000) % 1000;
+	time_t second = wall / 1000;
 	struct tm tm;
+	char *digits;
 
-	if (seconds != last) {
-		gmtime_r(&seconds, &tm);
-		strftime(formatted, sizeof formatted, "%Y-%m-%dT%H:%M:%S", &tm);
-		last = seconds;
+	if (!*defaults->time || second != defaults->second) {
+		gmtime_r(&second, &tm);
+		strftime(defaults->time, sizeof defaults->time, "%Y-%m-%dT%H:%M:%S.000Z", &tm);
+		defaults->second = second;
 	}
-	snprintf(text, 40, "%s.%03uZ", formatted, (unsigned)(wall % 1000) % 1000);
-	return text;
+	digits = defaults->time + strlen(defaults->time) - strlen("000Z");
+	digits[0] = (char)('0' + ms / 100);
+	digits[1] = (char)('0' + ms / 10 % 10);
+	digits[2] = (char)('0' + ms % 10);
+	return defaults->time;
 }
 
 void row_read(sqlite3_stmt *statement, int column, struct defaults *defaults, struct row *ret_row)
@@ -66,7 +68,7 @@ void row_read(sqlite3_stmt *statement, int column, struct defaults *defaults, st
 	event->type = text(statement, column + TYPE, defaults->type);
 	event->time = text(statement, column + TIME, NULL);
 	if (!event->time)
-		event->time = format_time(ret_row->first_ms, defaults->time);
+		event->time = format_time(ret_row->first_ms, defaults);
 	event->subject = text(statement, column + SUBJECT, NULL);
 	event->datacontenttype = text(statement, column + CONTENT, NULL);
 	event->traceparent = text(statement, column + TRACE, NULL);

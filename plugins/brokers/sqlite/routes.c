@@ -347,16 +347,13 @@ static void answer(struct broker *broker, struct declaration *list, const struct
 		struct declaration *next = list->next;
 		const struct route *first;
 		struct fault differs;
-		size_t found = find_by_queue(sorted, n, list->queue, &first);
+		size_t found;
 
-		if (error)
-			broker->callbacks.declared(broker->callbacks.context, list->queue, error,
-						   sentence);
-		else if (same(list, first, found, &differs))
-			broker->callbacks.declared(broker->callbacks.context, list->queue, 0, NULL);
-		else
-			broker->callbacks.declared(broker->callbacks.context, list->queue, 0,
-						   differs.sentence);
+		if (!error) {
+			found = find_by_queue(sorted, n, list->queue, &first);
+			sentence = same(list, first, found, &differs) ? NULL : differs.sentence;
+		}
+		broker->callbacks.declared(broker->callbacks.context, list->queue, error, sentence);
 		free_declaration(list);
 		list = next;
 	}
@@ -433,6 +430,14 @@ void routes_free(struct routes *routes)
 		routes->pending = next;
 	}
 	clear(routes);
+}
+
+void routes_refuse(struct broker *broker, int error, const char *sentence)
+{
+	struct declaration *list = broker->routes.pending;
+
+	broker->routes.pending = NULL;
+	answer(broker, list, NULL, 0, error, sentence);
 }
 
 int64_t routes_due_ms(const struct broker *broker)

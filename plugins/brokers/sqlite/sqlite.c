@@ -186,7 +186,9 @@ static bool own(struct broker *broker)
 		broker_say(broker, DROVER_BROKER_CONNECTING, fault.sentence);
 	} else {
 		broker_say(broker, DROVER_BROKER_REFUSED, fault.sentence);
+		routes_refuse(broker, r, fault.sentence);
 		publish_refuse(broker, r, fault.sentence);
+		depths_refuse(broker);
 	}
 	return false;
 }
@@ -204,10 +206,10 @@ static void broker_process(void *context)
 	dead_process(broker);
 }
 
-/* What needs the directory at once. */
-static int ready(const struct broker *broker)
+/* For what needs the directory at once. */
+static int ready(struct broker *broker)
 {
-	if (broker->directory.retry_ms == NEVER_MS)
+	if (own(broker))
 		return 0;
 	return broker->state == DROVER_BROKER_REFUSED ? -EACCES : -EAGAIN;
 }

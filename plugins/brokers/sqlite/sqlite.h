@@ -4,13 +4,16 @@
  * the reasons; the parts are, from the bottom up:
  *
  *   directory.c  the directory, whose droverd it belongs to, names of files, doorbells
+ *   schema.c     tables and statements
  *   store.c      a file of SQLite: opened, created whole, transactions that never wait
  *   event.c      an event as a row
  *   routes.c     which queues take which types; declare
  *   publish.c    publications, gathered into a transaction per queue
  *   aside.c      settlements kept beside a queue whose write lock somebody sits on
  *   settle.c     settlements, as changes of a queue
- *   consume.c    the one subscription: lock, claims, when to settle
+ *   claim.c      events read and delivered
+ *   flush.c      settlements gathered, told to the queue
+ *   consume.c    the one subscription: its lock, and when to do what
  *   depths.c     depths for the gauge
  *   dead.c       dead letters: browse, replay, purge
  *   sqlite.c     the plugin: opens, waits, calls the others in turn
@@ -25,6 +28,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <time.h>
 #include <sqlite3.h>
 
 #include <drover/broker.h>
@@ -92,7 +96,7 @@ int bell_open(const struct directory *directory, const char *queue, int *ret_fd,
 int bell_lock(int fd);   /* -EAGAIN: another process has it */
 bool bell_drain(int fd); /* did it ring? */
 
-/* store.c */
+/* schema.c */
 
 #define EVENT_COLUMNS                                                                               \
 	"first, attempts, made_up, id, source, type, time, subject, datacontenttype, traceparent, " \
@@ -133,6 +137,17 @@ enum store_kind {
 	STORE_QUEUE,
 	STORE_ASIDE,
 };
+
+#define SCHEMA_LAYOUT 1
+
+struct schema_kind {
+	const char *suffix; /* of the file */
+	const char *tables;
+};
+extern const struct schema_kind schema_kinds[];
+extern const char *const schema_statements[STATEMENTS];
+
+/* store.c */
 
 struct store {
 	struct store *next;
@@ -196,7 +211,8 @@ void store_empty_log(struct store *store); /* the same for a log of any length *
  */
 struct defaults {
 	const char *type, *source;
-	char time[40];
+	char time[40]; /* as formatted last, of the second */
+	time_t second;
 };
 
 /*
@@ -241,6 +257,8 @@ int routes_refresh(struct broker *broker, struct fault *fault);
 size_t routes_find(const struct routes *routes, const char *type, const struct route **ret_first);
 int routes_declare(struct broker *broker, const struct drover_queue *queue, bool dry_run);
 void routes_process(struct broker *broker);
+/* Ends all that wait: the directory is not ours to write. */
+void routes_refuse(struct broker *broker, int error, const char *sentence);
 int64_t routes_due_ms(const struct broker *broker);
 void routes_free(struct routes *routes);
 
@@ -255,7 +273,6 @@ struct publisher {
 int publish_event(struct broker *broker, const struct drover_event *event, int64_t delay_ms,
 		  void *cookie);
 void publish_process(struct broker *broker);
-/* Ends all that wait: the directory is not ours to write. */
 void publish_refuse(struct broker *broker, int error, const char *sentence);
 int64_t publish_due_ms(const struct broker *broker);
 void publish_free(struct broker *broker);
@@ -329,6 +346,7 @@ struct gauge {
 
 int depths_ask(struct broker *broker, const char *const *queues, size_t n);
 void depths_process(struct broker *broker);
+void depths_refuse(struct broker *broker); /* all that were asked for are not known */
 int64_t depths_due_ms(const struct broker *broker);
 void depths_free(struct broker *broker);
 

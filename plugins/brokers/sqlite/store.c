@@ -22,7 +22,6 @@
 #include <unistd.h>
 
 #define APPLICATION_ID 0x44525652 /* "DRVR", of both kinds of files */
-#define LAYOUT         1
 
 #define OPEN_MAX             32 /* files that a broker keeps open */
 #define PAGE                 4096
@@ -32,89 +31,6 @@
 #define CHECKPOINT_FRAMES    1000          /* a longer log is copied into the database … */
 #define CHECKPOINT_MORE      250           /* … and again when it grew by as much */
 #define CHECKPOINT_EXCLUSIVE 4000          /* writers kept it from starting again */
-
-#define EVENT_SCHEMA                                                                          \
-	" first INTEGER, attempts INTEGER, made_up INTEGER, id TEXT, source TEXT, type TEXT," \
-	" time TEXT, subject TEXT, datacontenttype TEXT, traceparent TEXT, extensions BLOB,"  \
-	" body BLOB)"
-
-/*
- * A row's number is taken from `next` and never used twice, in no table: so what somebody still
- * says about an old number finds no row. The other columns of `queue` count rows, and `longest` is
- * the longest delay, in ms, among those of `later`.
- */
-static const char queue_schema[] =
-	"CREATE TABLE queue (one INTEGER PRIMARY KEY CHECK (one = 1), next INTEGER NOT NULL,"
-	" ready INTEGER NOT NULL, later INTEGER NOT NULL, dead INTEGER NOT NULL,"
-	" longest INTEGER NOT NULL);"
-	"INSERT INTO queue VALUES (1, 1, 0, 0, 0, 0);"
-	"CREATE TABLE ready (number INTEGER PRIMARY KEY, since INTEGER," EVENT_SCHEMA ";"
-	"CREATE TABLE later (number INTEGER PRIMARY KEY, due INTEGER," EVENT_SCHEMA ";"
-	"CREATE INDEX later_due ON later (due);"
-	"CREATE TABLE dead (number INTEGER PRIMARY KEY, last INTEGER, reason TEXT, node TEXT," EVENT_SCHEMA
-	";";
-
-static const char aside_schema[] =
-	"CREATE TABLE settled (number INTEGER PRIMARY KEY, kind INTEGER NOT NULL,"
-	" attempts INTEGER NOT NULL, due INTEGER NOT NULL, delay INTEGER NOT NULL,"
-	" at INTEGER NOT NULL, reason TEXT, node TEXT);";
-
-static const struct {
-	const char *suffix, *schema;
-} kinds[] = {
-	[STORE_QUEUE] = {".queue", queue_schema},
-	[STORE_ASIDE] = {".aside", aside_schema},
-};
-
-#define EVENT_PLACES "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
-/* the columns after `attempts`, for a copy that changes it */
-#define EVENT_REST \
-	"made_up, id, source, type, time, subject, datacontenttype, traceparent, extensions, body"
-
-static const char *const texts[STATEMENTS] = {
-	[STATEMENT_BEGIN_WRITE] = "BEGIN IMMEDIATE",
-	[STATEMENT_BEGIN_READ] = "BEGIN",
-	[STATEMENT_COMMIT] = "COMMIT",
-	[STATEMENT_PAGES] = "PRAGMA page_count",
-	[STATEMENT_TAKE_NUMBERS] = "UPDATE queue SET next = next + ?1, ready = ready + ?2,"
-				   " later = later + ?3, longest = max(longest, ?4)"
-				   " RETURNING next - ?1",
-	[STATEMENT_ADD_READY] = "INSERT INTO ready VALUES (?, ?, " EVENT_PLACES ")",
-	[STATEMENT_ADD_LATER] = "INSERT INTO later VALUES (?, ?, " EVENT_PLACES ")",
-	[STATEMENT_COUNT] = "UPDATE queue SET ready = ready + ?1, later = later + ?2,"
-			    " dead = dead + ?3,"
-			    " longest = CASE later + ?2 WHEN 0 THEN 0 ELSE max(longest, ?4) END",
-	[STATEMENT_CLAIM] = "SELECT number, since, " EVENT_COLUMNS
-			    " FROM ready WHERE number > ?1 ORDER BY number",
-	[STATEMENT_CLAIM_ONE] =
-		"SELECT number, since, " EVENT_COLUMNS " FROM ready WHERE number = ?1",
-	[STATEMENT_DONE] = "DELETE FROM ready WHERE number BETWEEN ?1 AND ?2",
-	[STATEMENT_RETRY] = "INSERT INTO later SELECT number, ?2, first, ?3, " EVENT_REST
-			    " FROM ready WHERE number = ?1",
-	[STATEMENT_DIE] = "INSERT INTO dead SELECT number, ?2, ?4, ?5, first, ?3, " EVENT_REST
-			  " FROM ready WHERE number = ?1",
-	[STATEMENT_DUES] = "SELECT (SELECT min(due) FROM later), (SELECT max(due) FROM later),"
-			   " longest FROM queue",
-	[STATEMENT_DUE] = "SELECT number, length(body) FROM later WHERE due BETWEEN ?1 AND ?2"
-			  " ORDER BY due LIMIT ?3",
-	[STATEMENT_DUE_COUNT] = "SELECT count(*) FROM (SELECT 1 FROM later"
-				" WHERE due BETWEEN ?1 AND ?2 LIMIT ?3)",
-	[STATEMENT_PROMOTE] = "INSERT INTO ready SELECT ?2, min(due, ?3), " EVENT_COLUMNS
-			      " FROM later WHERE number = ?1",
-	[STATEMENT_PROMOTED] = "DELETE FROM later WHERE number = ?1",
-	[STATEMENT_QUEUE] = "SELECT ready, later, dead FROM queue",
-	[STATEMENT_OLDEST] = "SELECT since FROM ready ORDER BY number LIMIT 1",
-	[STATEMENT_DEAD] = "SELECT number, last, reason, node, " EVENT_COLUMNS
-			   " FROM dead WHERE number > ?1 ORDER BY number",
-	[STATEMENT_REPLAY] = "INSERT INTO ready SELECT ?2, ?3, first, 0, " EVENT_REST
-			     " FROM dead WHERE number = ?1",
-	[STATEMENT_PURGE] = "DELETE FROM dead WHERE number = ?1",
-	[STATEMENT_ASIDE_ADD] = "INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-	[STATEMENT_ASIDE_READ] = "SELECT number, kind, attempts, due, delay, at, reason, node"
-				 " FROM settled ORDER BY number LIMIT ?1",
-	[STATEMENT_ASIDE_NUMBERS] = "SELECT number FROM settled ORDER BY number",
-	[STATEMENT_ASIDE_CLEAR] = "DELETE FROM settled WHERE number <= ?1",
-};
 
 static bool no_space(int error)
 {
@@ -181,7 +97,7 @@ static unsigned char *empty_image(const char *schema, sqlite3_int64 *ret_size)
 
 	setup = sqlite3_mprintf("PRAGMA page_size=%d; PRAGMA auto_vacuum=NONE;"
 				"PRAGMA application_id=%d; PRAGMA user_version=%d; %s",
-				PAGE, APPLICATION_ID, LAYOUT, schema);
+				PAGE, APPLICATION_ID, SCHEMA_LAYOUT, schema);
 	if (sqlite3_open(":memory:", &db) == SQLITE_OK && setup &&
 	    sqlite3_exec(db, setup, NULL, NULL, NULL) == SQLITE_OK)
 		image = sqlite3_serialize(db, "main", ret_size, 0);
@@ -215,7 +131,7 @@ static int create(const struct directory *directory, enum store_kind kind, const
 	uint64_t random;
 	int fd, r;
 
-	image = empty_image(kinds[kind].schema, &size);
+	image = empty_image(schema_kinds[kind].tables, &size);
 	if (!image)
 		return fault_set(fault, -ENOMEM, "%s/%s: no memory", directory->path, name);
 	if (getrandom(&random, sizeof random, 0) < 0)
@@ -278,12 +194,12 @@ static int set_up(struct store *store, struct fault *fault)
 	if (application != APPLICATION_ID)
 		return fault_set(fault, -EBADMSG, "%s is not a queue of Drover: move it away",
 				 store->path);
-	if (layout != LAYOUT)
+	if (layout != SCHEMA_LAYOUT)
 		return fault_set(
 			fault, -EPROTONOSUPPORT,
 			"%s has layout %d, this Drover knows %d: it was written by another "
 			"version",
-			store->path, layout, LAYOUT);
+			store->path, layout, SCHEMA_LAYOUT);
 	rc = sqlite3_exec(store->db, pragmas, NULL, NULL, NULL);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(store->db, limit, NULL, NULL, NULL);
@@ -300,7 +216,7 @@ int store_open(const struct directory *directory, enum store_kind kind, const ch
 	struct store *store;
 	int rc, r;
 
-	r = directory_name(queue, kinds[kind].suffix, name, fault);
+	r = directory_name(queue, schema_kinds[kind].suffix, name, fault);
 	if (r < 0)
 		return r;
 	if (faccessat(directory->fd, name, F_OK, 0) < 0) {
@@ -414,8 +330,8 @@ int store_statement(struct store *store, enum statement which, sqlite3_stmt **re
 	int rc = SQLITE_OK;
 
 	if (!store->statements[which])
-		rc = sqlite3_prepare_v3(store->db, texts[which], -1, SQLITE_PREPARE_PERSISTENT,
-					&store->statements[which], NULL);
+		rc = sqlite3_prepare_v3(store->db, schema_statements[which], -1,
+					SQLITE_PREPARE_PERSISTENT, &store->statements[which], NULL);
 	if (rc != SQLITE_OK)
 		return failed(store, rc, fault);
 	*ret_statement = store->statements[which];
