@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "roles/errand/cloudevents.h"
+#include "system/cloudevents.h"
 
 #include "base/banned.h"
 

@@ -16,8 +16,8 @@
 #include <sys/random.h>
 
 #include "base/clock.h"
-#include "roles/errand/cloudevents.h"
 #include "roles/errand/takers.h"
+#include "system/cloudevents.h"
 #include "system/json.h"
 
 #include "base/banned.h"
