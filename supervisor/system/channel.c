@@ -172,8 +172,8 @@ int channel_receive(struct channel *channel, struct message_view *ret_view,
 	if (channel->fd < 0)
 		return -EPIPE;
 	/*
-	 * An end that closes without having read all that we sent resets the connection, which is
-	 * told once, before what it had sent itself: its last words are still there.
+	 * A peer that ended with messages unread resets the socket, and the kernel tells that once,
+	 * before what the peer had sent.
 	 */
 	do {
 		size = recvmsg(channel->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);

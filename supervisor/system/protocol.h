@@ -82,7 +82,9 @@
  * api
  *   → setup {node, version, read_only} + fd: the listening socket
  *   ← ask {ask, command, uid, pid, arg.NAME*}
- *   → row {ask, row ("node", "type", "broker", …), …}  keys with dots are nested objects in JSON
+ *   → row {ask, row ("node", "type", "broker", …), …}  keys with dots are nested objects in JSON,
+ *                           keys that end in [] are elements of a list
+ *   → more {ask}            there are more rows, they are sent after  ← next {ask}
  *   → end {ask, status (0, or -errno), [why]}
  *   → errand {ask} + fd: a channel to an errand that now serves the request (below)
  *   ← cancel {ask}          the client went away

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Answers as people read them. What is not known is "-"; a column that has nothing to say is left
+ * out by the table. Decides nothing; called for commands without --json.
+ */
+#include "ctl/ctl.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/units.h"
+#include "ctl/fields.h"
+
+#include "base/banned.h"
+
+static void line(const struct ctl *ctl, enum table_style style, struct buf *out, const char *about,
+		 const char *text)
+{
+	if (!*text)
+		return;
+	table_write_text(style, ctl->colour, about, out);
+	buf_append_text(out, ": ");
+	table_write_text(TABLE_PLAIN, false, text, out);
+	buf_append_text(out, "\n");
+}
+
+/* The node and its types. */
+
+void show_node(const struct ctl *ctl, const cJSON *answer, struct buf *out)
+{
+	double running = 0, busy = 0;
+	char up[UNITS_TEXT_MAX];
+	const cJSON *row;
+
+	cJSON_ArrayForEach (row, field_at(answer, "types")) {
+		running += field_number(row, "workers.running");
+		busy += field_number(row, "workers.busy");
+	}
+	table_write_text(TABLE_BOLD, ctl->colour, field_text(answer, "node"), out);
+	buf_append_text(out, " ");
+	table_write_text(fields_state_style(field_text(answer, "state")), ctl->colour,
+			 field_text(answer, "state"), out);
+	units_human_duration((int64_t)(field_number(answer, "uptime") * 1000), up, sizeof up);
+	buf_printf(out, ", up %s, %.0f workers, %.0f busy", up, running, busy);
+	cJSON_ArrayForEach (row, field_at(answer, "brokers")) {
+		const char *state = field_text(row, "state");
+
+		buf_append_text(out, "; broker ");
+		table_write_text(TABLE_PLAIN, false, field_text(row, "name"), out);
+		buf_append_text(out, " ");
+		table_write_text(fields_state_style(state), ctl->colour,
+				 *state ? state : "not known yet", out);
+	}
+	if (strcmp(field_text(answer, "registry.plugin"), "none")) {
+		buf_append_text(out, "; registry ");
+		table_write_text(fields_state_style(field_text(answer, "registry.state")),
+				 ctl->colour, field_text(answer, "registry.state"), out);
+	}
+	buf_append_text(out, "\n");
+}
+
+static int by_load(const void *a, const void *b)
+{
+	const cJSON *x = *(const cJSON *const *)a, *y = *(const cJSON *const *)b;
+	static const char *const paths[] = {"workers.running", "ready", "workers.target", "dead"};
+
+	for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+		double first = field_number(x, paths[i]), second = field_number(y, paths[i]);
+
+		if (first > second || second > first)
+			return first > second ? -1 : 1;
+	}
+	return strcmp(field_text(x, "type"), field_text(y, "type"));
+}
+
+static const struct field type_fields[] = {
+	{"TYPE", "type", SHOW_TEXT},
+	{"STATE", "state", SHOW_STATE},
+	{"READY", "ready", SHOW_COUNT},
+	{"DELAYED", "delayed", SHOW_COUNT},
+	{"DEAD", "dead", SHOW_BAD_COUNT},
+	{"BUSY", "workers.busy", SHOW_COUNT},
+	{"WORKERS", "workers.running", SHOW_COUNT},
+	{"TARGET", "workers.target", SHOW_COUNT},
+	{"IN/S", "rates.in", SHOW_RATE},
+	{"DONE/S", "rates.done", SHOW_RATE},
+	{"FAIL/S", "rates.failed", SHOW_BAD_RATE},
+	{"TAKES", "handle_ms.p50", SHOW_MS},
+	{"P99", "handle_ms.p99", SHOW_MS},
+	{"WAITS", "wait_ms.p50", SHOW_MS},
+	{"P99", "wait_ms.p99", SHOW_MS},
+	{"OLDEST", "wait_ms.oldest", SHOW_MS},
+	{0},
+};
+
+void show_types(const struct ctl *ctl, const cJSON *answer, size_t most, struct buf *out)
+{
+	struct table_column columns[FIELDS_MAX + 1];
+	struct table table = {.columns = columns};
+	const cJSON *types = field_at(answer, "types"), *row;
+	size_t n = (size_t)cJSON_GetArraySize(types), i = 0;
+	const cJSON **rows = calloc(n + 1, sizeof *rows);
+
+	if (!rows)
+		return;
+	cJSON_ArrayForEach (row, types)
+		rows[i++] = row;
+	if (most && n > most)
+		qsort(rows, n, sizeof *rows, by_load);
+	fields_columns(type_fields, columns);
+	for (i = 0; i < n && (!most || i < most); i++)
+		fields_add(&table, rows[i], type_fields);
+	table_write(&table, ctl->colour, 0, true, out);
+	table_clear(&table);
+	free(rows);
+	if (!n)
+		buf_append_text(out, "no event types: put a handler into a handlers directory\n");
+	else if (most && n > most)
+		buf_printf(out, "and %zu more\n", n - most);
+}
+
+/* What wants attention about a type: its reason, what was refused, overrides, the last error. */
+static size_t type_problems(const struct ctl *ctl, const cJSON *type, struct buf *out)
+{
+	static const struct {
+		const char *path, *label;
+		enum table_style style;
+	} sentences[] = {
+		{"reason", "", TABLE_WARN},
+		{"refused", "refused ", TABLE_BAD},
+		{"last_death", "", TABLE_BAD},
+		{"last_error", "last error ", TABLE_BAD},
+	};
+	const char *name = field_text(type, "type");
+	char about[256], said[600];
+	size_t before = buf_size(out);
+
+	for (size_t i = 0; i < sizeof sentences / sizeof *sentences; i++) {
+		const char *text = field_text(type, sentences[i].path);
+
+		/* Often a reason repeats what another sentence says. */
+		if (i && *text && strstr(field_text(type, "reason"), text))
+			continue;
+		snprintf(said, sizeof said, "%s%s", *text ? sentences[i].label : "", text);
+		line(ctl, sentences[i].style, out, name, said);
+	}
+	if (cJSON_IsObject(field_at(type, "override")) &&
+	    field_number(type, "override.min") + field_number(type, "override.max") > -2) {
+		int used = snprintf(about, sizeof about, "scaled by %s",
+				    field_text(type, "override.author"));
+
+		if (field_number(type, "override.min") >= 0)
+			used += snprintf(about + used, sizeof about - (size_t)used, ", min %.0f",
+					 field_number(type, "override.min"));
+		if (field_number(type, "override.max") >= 0)
+			snprintf(about + used, sizeof about - (size_t)used, ", max %.0f",
+				 field_number(type, "override.max"));
+		snprintf(said, sizeof said, "%s%s%s%s%s", about,
+			 *field_text(type, "override.until") ? ", until " : "",
+			 field_text(type, "override.until"),
+			 *field_text(type, "override.note") ? ": " : "",
+			 field_text(type, "override.note"));
+		line(ctl, TABLE_WARN, out, name, said);
+	}
+	return buf_size(out) - before;
+}
+
+void show_problems(const struct ctl *ctl, const cJSON *answer, size_t most, struct buf *out)
+{
+	struct buf text = {0};
+	const cJSON *row;
+	char *at_line, *end;
+
+	line(ctl, TABLE_BAD, &text, "the last reload was refused",
+	     field_text(answer, "reload_refused"));
+	cJSON_ArrayForEach (row, field_at(answer, "brokers"))
+		if (strcmp(field_text(row, "state"), "up"))
+			line(ctl, TABLE_BAD, &text, field_text(row, "name"),
+			     field_text(row, "sentence"));
+	cJSON_ArrayForEach (row, field_at(answer, "types"))
+		type_problems(ctl, row, &text);
+	if (buf_size(&text))
+		buf_append_text(out, "\n");
+	at_line = (char *)(uintptr_t)buf_text(&text);
+	for (size_t n = 0; *at_line && (!most || n < most); n++) {
+		end = strchr(at_line, '\n');
+		buf_append(out, at_line, (size_t)(end - at_line) + 1);
+		at_line = end + 1;
+	}
+	buf_free(&text);
+}
+
+void show_status(const struct ctl *ctl, const cJSON *answer, struct buf *out)
+{
+	show_node(ctl, answer, out);
+	buf_append_text(out, "\n");
+	show_types(ctl, answer, 0, out);
+	show_problems(ctl, answer, 0, out);
+}
+
+/* All that is known of one type, a line each. */
+
+void show_type(const struct ctl *ctl, const cJSON *answer, struct buf *out)
+{
+	static const struct table_column columns[] = {{"WHAT", false}, {"VALUE", false}, {0}};
+	const cJSON *type = cJSON_GetArrayItem(field_at(answer, "types"), 0);
+	struct table table = {.columns = columns};
+
+	fields_add_all(&table, type, "");
+	table_write(&table, ctl->colour, 0, false, out);
+	table_clear(&table);
+}
+
+/* Workers, reasons, plugins. */
+
+void show_ps(const struct ctl *ctl, const cJSON *answer, struct buf *out)
+{
+	static const struct field fields[] = {
+		{"PID", "pid", SHOW_COUNT},         {"TYPE", "type", SHOW_TEXT},
+		{"STATE", "state", SHOW_STATE},     {"ATTEMPT", "attempt", SHOW_COUNT},
+		{"ELAPSED", "elapsed_ms", SHOW_MS}, {"EVENTS", "events", SHOW_COUNT},
+		{"AGE", "age_ms", SHOW_MS},         {"MEMORY", "memory_bytes", SHOW_BYTES},
+		{"EVENT", "id", SHOW_TEXT},         {0},
+	};
+	const cJSON *row;
+
+	fields_show(ctl, field_at(answer, "workers"), fields, out);
+	if (!cJSON_GetArraySize(field_at(answer, "workers")))
+		buf_append_text(out, "no workers\n");
+	cJSON_ArrayForEach (row, field_at(answer, "problems"))
+		line(ctl, TABLE_BAD, out, field_text(row, "about"), field_text(row, "problem"));
+}
+
+void show_why(const struct ctl *ctl, const cJSON *answer, struct buf *out)
+{
+	static const struct field fields[] = {
+		{"TIME", "time", SHOW_TEXT},
+		{"DECISION", "text", SHOW_TEXT},
+		{0},
+	};
+	static const struct field now[] = {
+		{"READY", "ready", SHOW_COUNT},
+		{"IN HAND", "in_flight", SHOW_COUNT},
+		{"IN/S", "rates.in", SHOW_RATE},
+		{"TAKES", "handling_ms", SHOW_MS},
+		{"OBJECTIVE", "objective_ms", SHOW_MS},
+		{"DEMAND", "demand", SHOW_COUNT},
+		{"MIN", "min", SHOW_COUNT},
+		{"MAX", "max", SHOW_COUNT},
+		{"TARGET", "workers.target", SHOW_COUNT},
+		{"WORKERS", "workers.running", SHOW_COUNT},
+		{"BUSY", "workers.busy", SHOW_COUNT},
+		{0},
+	};
+	const cJSON *row = field_at(answer, "now");
+	struct table_column columns[FIELDS_MAX + 1];
+	struct table table = {.columns = columns};
+
+	table_write_text(TABLE_BOLD, ctl->colour, field_text(row, "type"), out);
+	buf_append_text(out, " is ");
+	table_write_text(fields_state_style(field_text(row, "state")), ctl->colour,
+			 field_text(row, "state"), out);
+	buf_append_text(out, "\n");
+	fields_columns(now, columns);
+	fields_add(&table, row, now);
+	table_write(&table, ctl->colour, 0, true, out);
+	table_clear(&table);
+	type_problems(ctl, row, out);
+	buf_append_text(out, "\n");
+	if (cJSON_GetArraySize(field_at(answer, "decisions")))
+		fields_show(ctl, field_at(answer, "decisions"), fields, out);
+	else
+		buf_append_text(out,
+				"its number of workers has not changed since droverd started\n");
+}
+
+void show_plugins(const struct ctl *ctl, const cJSON *answer, struct buf *out)
+{
+	static const struct field handlers[] = {
+		{"TYPE", "type", SHOW_TEXT},
+		{"STATE", "state", SHOW_STATE},
+		{"HANDLER", "handler.file", SHOW_TEXT},
+		{"IN TRIAL", "trial.file", SHOW_TEXT},
+		{"REFUSED", "refused_file", SHOW_TEXT},
+		{"WHY", "refused", SHOW_TEXT},
+		{0},
+	};
+	static const struct field plugins[] = {
+		{"KIND", "kind", SHOW_TEXT},
+		{"NAME", "name", SHOW_TEXT},
+		{"FILE", "file", SHOW_TEXT},
+		{0},
+	};
+	const struct ctl whole = {.colour = ctl->colour}; /* reasons are not cut */
+	const cJSON *row;
+
+	fields_show(&whole, field_at(answer, "handlers"), handlers, out);
+	if (!cJSON_GetArraySize(field_at(answer, "handlers")))
+		buf_append_text(out, "no handlers\n");
+	buf_append_text(out, "\n");
+	cJSON_ArrayForEach (row, field_at(answer, "directories"))
+		line(ctl, TABLE_PLAIN, out, "handlers are looked for in",
+		     field_text(row, "directory"));
+	cJSON_ArrayForEach (row, field_at(answer, "problems"))
+		line(ctl, TABLE_BAD, out, field_text(row, "about"), field_text(row, "problem"));
+	buf_append_text(out, "\n");
+	fields_show(&whole, field_at(answer, "plugins"), plugins, out);
+}
+
+void show_version(const struct ctl *ctl, const cJSON *answer, struct buf *out)
+{
+	(void)ctl;
+	buf_printf(out, "droverctl %s, droverd %s (node %s, pid %.0f)\n", PACKAGE_VERSION,
+		   field_text(answer, "version"), field_text(answer, "node"),
+		   field_number(answer, "pid"));
+}

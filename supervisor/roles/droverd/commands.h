@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the commands of the control socket share: a request, as the api passed it on, and the ways
+ * to answer one. control.c owns the socket and the api, commands.c the requests; rows.c shows,
+ * operate.c changes.
+ */
+#ifndef DROVER_ROLES_DROVERD_COMMANDS_H
+#define DROVER_ROLES_DROVERD_COMMANDS_H
+
+#include "roles/droverd/supervisor.h"
+
+struct command;
+
+struct request {
+	struct request *next;
+	struct supervisor *supervisor;
+	const struct command *command;
+	int64_t ask; /* the api's number for it */
+	int64_t id;  /* ours, never used twice: what dispatchers answer to */
+	int uid, pid;
+	char title[160]; /* "scale order.paid", for the log */
+
+	/* A walk over the types, a helping at a time. */
+	void (*row)(struct request *request, struct type *type);
+	char type[DROPIN_TYPE_MAX];  /* the only one that is asked for; "": all */
+	char after[DROPIN_TYPE_MAX]; /* where the walk is: the last one that was shown */
+
+	/* Dispatchers that were asked and have not answered; compared, never looked into. */
+	const struct type **waiting;
+	size_t n_waiting;
+	sd_event_source *deadline;
+	pid_t kick; /* the worker to end once its type is known; 0: only show */
+};
+
+/*
+ * Runs a command. 0: done, or -errno with why: the request is ended with that. 1: it goes on, and
+ * ends with request_end.
+ */
+typedef int request_function(struct request *request, const struct message_view *ask,
+			     struct why *why);
+
+/* A row is started, filled, and sent with request_row, which frees it. */
+void request_row_start(struct message *row, const struct request *request, const char *kind);
+void request_row(const struct request *request, struct message *row);
+void request_end(struct request *request, int status, const char *why); /* frees it */
+
+/* Shows the type that was asked for, or all, with `row`; a request_function's value. */
+int request_walk(struct request *request, const struct message_view *ask,
+		 void (*row)(struct request *request, struct type *type), struct why *why);
+
+/* The type that "arg.type" names; NULL with a reason. */
+struct type *request_type(const struct request *request, const struct message_view *ask,
+			  struct why *why);
+
+/* Answers with one sentence about what was done. */
+void request_done(const struct request *request, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* commands.c, for control.c: a message of the api, and its end. */
+void requests_message(struct supervisor *supervisor, const struct message_view *view);
+void requests_drop(struct supervisor *supervisor);
+
+/* rows.c, health.c */
+request_function rows_status, rows_why, rows_plugins, rows_version, rows_metrics, rows_health;
+/* "starting", "running", "draining", "drained" or "stopping" */
+const char *rows_node_state(const struct supervisor *supervisor);
+
+/* operate.c */
+request_function operate_scale, operate_pause, operate_resume, operate_drain, operate_restart,
+	operate_reload, operate_publish, operate_dead;
+
+#endif

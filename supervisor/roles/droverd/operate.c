@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The commands that change something. Each checks its arguments, changes the supervisor's state,
+ * and lets the decision round or the pairs do the rest; each answers with a sentence that says what
+ * holds now. Asking for what already is so is no error. Who may do this was decided in commands.c.
+ */
+#include "roles/droverd/commands.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+#include "base/banned.h"
+
+#define WORKERS_MAX     10000 /* of one type, by hand: more is a typing error */
+#define ERRANDS_MAX     32    /* at a time; each is a process with a connection to the broker */
+#define ERRANDS_OF_LOOK 8     /* of those, what users who may only look can take */
+
+/* Notes and names are shown in terminals and stored in lines. */
+static void copy_line(char *to, size_t size, const char *from)
+{
+	snprintf(to, size, "%.*s", (int)size - 1, from);
+	for (char *c = to; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+}
+
+/* Marks who did it: the name is what the client says, the uid what the kernel says. */
+static void sign(struct type *type, const struct request *request, const struct message_view *ask)
+{
+	const char *person = message_text(ask, "arg.author", "");
+	char text[sizeof type->override.author], uid[16] = "root";
+
+	if (request->uid)
+		snprintf(uid, sizeof uid, "uid %d", request->uid);
+	if (*person && strcmp(person, uid))
+		snprintf(text, sizeof text, "%.40s (%s)", person, uid);
+	else
+		snprintf(text, sizeof text, "%s", uid);
+	copy_line(type->override.author, sizeof type->override.author, text);
+	copy_line(type->override.note, sizeof type->override.note,
+		  message_text(ask, "arg.note", ""));
+}
+
+/* The next decision of the type names the person and the note. */
+static void note(struct type *type, const char *verb)
+{
+	const struct override *override = &type->override;
+	char text[256];
+
+	snprintf(text, sizeof text, "%s by %s%s%s", verb, override->author,
+		 *override->note ? ": " : "", override->note);
+	copy_line(type->note, sizeof type->note, text);
+}
+
+static int read_until(const struct message_view *ask, int64_t *ret_until_ms, struct why *why)
+{
+	int64_t for_ms = message_int(ask, "arg.for_ms", 0);
+
+	if (for_ms < 0)
+		return why_set(why, -EINVAL, "--for must be a duration like \"2h\"");
+	*ret_until_ms = for_ms ? clock_wall_ms() + for_ms : 0;
+	return 0;
+}
+
+static const char *describe_until(int64_t until_ms, char *text, size_t size)
+{
+	char when[CLOCK_TEXT_MAX];
+
+	if (until_ms)
+		snprintf(text, size, "until %s", clock_format_wall(until_ms, when, sizeof when));
+	else
+		snprintf(text, size, "until it is lifted");
+	return text;
+}
+
+static int read_bound(const struct message_view *ask, const char *key, int *ret_bound,
+		      struct why *why)
+{
+	int64_t value = message_int(ask, key, -1);
+	struct message_field field;
+
+	if (message_find(ask, key, &field) && (value < 0 || value > WORKERS_MAX))
+		return why_set(why, -EINVAL,
+			       "%s = %lld: a number of workers from 0 to %d is allowed",
+			       key + strlen("arg."), (long long)value, WORKERS_MAX);
+	*ret_bound = (int)value;
+	return 0;
+}
+
+static int reset_scale(struct request *request, struct type *type, const struct message_view *ask)
+{
+	bool scaled = type->override.scaled;
+
+	if (scaled) {
+		sign(type, request, ask);
+		note(type, "scale reset");
+	}
+	type->override.scaled = false;
+	type->override.until_ms = 0;
+	state_save_overrides(request->supervisor);
+	decide_soon(request->supervisor);
+	request_done(request, "%s %s: its configuration holds (min %d, max %d)", type->name,
+		     scaled ? "is no longer scaled by hand" : "was not scaled by hand",
+		     type->config->min, type->config->max);
+	return 0;
+}
+
+int operate_scale(struct request *request, const struct message_view *ask, struct why *why)
+{
+	struct type *type = request_type(request, ask, why);
+	int min, max, low, high, r;
+	char until[64];
+	int64_t until_ms = 0;
+
+	if (!type)
+		return -ENOENT;
+	r = read_bound(ask, "arg.min", &min, why);
+	if (r >= 0)
+		r = read_bound(ask, "arg.max", &max, why);
+	if (r >= 0)
+		r = read_until(ask, &until_ms, why);
+	if (r < 0)
+		return r;
+	if (message_flag(ask, "arg.reset")) {
+		if (min >= 0 || max >= 0 || until_ms)
+			return why_set(why, -EINVAL, "reset goes without min, max and for");
+		return reset_scale(request, type, ask);
+	}
+	if (min < 0 && max < 0)
+		return why_set(why, -EINVAL, "say min, max or both, or reset");
+	low = min >= 0 ? min : type->config->min;
+	high = max >= 0 ? max : type->config->max;
+	if (low > high)
+		return why_set(why, -EINVAL,
+			       "min %d%s is above max %d%s; set both, or one that fits the other",
+			       low, min < 0 ? " (configured)" : "", high,
+			       max < 0 ? " (configured)" : "");
+	sign(type, request, ask);
+	type->override.scaled = true;
+	type->override.min = min;
+	type->override.max = max;
+	type->override.until_ms = until_ms;
+	note(type, "scaled");
+	state_save_overrides(request->supervisor);
+	decide_soon(request->supervisor);
+	request_done(request, "%s is scaled to min %d, max %d %s", type->name, low, high,
+		     describe_until(until_ms, until, sizeof until));
+	return 0;
+}
+
+int operate_pause(struct request *request, const struct message_view *ask, struct why *why)
+{
+	struct type *type = request_type(request, ask, why);
+	int64_t until_ms = 0;
+	char until[64];
+
+	if (!type)
+		return -ENOENT;
+	if (read_until(ask, &until_ms, why) < 0)
+		return -EINVAL;
+	sign(type, request, ask);
+	type->override.paused = true;
+	type->override.paused_until_ms = until_ms;
+	note(type, "paused");
+	pair_say(type, "pause");
+	state_save_overrides(request->supervisor);
+	decide_soon(request->supervisor);
+	request_done(request, "%s is paused %s: its events wait, what is being handled is finished",
+		     type->name, describe_until(until_ms, until, sizeof until));
+	return 0;
+}
+
+static int resume_node(struct request *request)
+{
+	struct supervisor *supervisor = request->supervisor;
+	bool was = supervisor->draining;
+
+	supervisor->draining = false;
+	decide_soon(supervisor);
+	request_done(request, "%s",
+		     was ? "the node takes events again" : "the node was not drained");
+	return 0;
+}
+
+int operate_resume(struct request *request, const struct message_view *ask, struct why *why)
+{
+	struct type *type;
+
+	if (!*message_text(ask, "arg.type", ""))
+		return resume_node(request);
+	type = request_type(request, ask, why);
+	if (!type)
+		return -ENOENT;
+	if (!type->override.paused) {
+		request_done(request, "%s was not paused", type->name);
+		return 0;
+	}
+	sign(type, request, ask);
+	type->override.paused = false;
+	type->override.paused_until_ms = 0;
+	note(type, "resumed");
+	pair_say(type, "resume");
+	state_save_overrides(request->supervisor);
+	decide_soon(request->supervisor);
+	request_done(request, "%s takes events again", type->name);
+	return 0;
+}
+
+int operate_drain(struct request *request, const struct message_view *ask, struct why *why)
+{
+	(void)ask;
+	(void)why;
+	request->supervisor->draining = true;
+	decide_soon(request->supervisor);
+	request_done(request, "the node is draining: nothing more is taken, busy workers finish; "
+			      "resume without a type, or a restart of droverd, ends it");
+	return 0;
+}
+
+int operate_restart(struct request *request, const struct message_view *ask, struct why *why)
+{
+	struct type *type = request_type(request, ask, why);
+	bool running;
+
+	if (!type)
+		return -ENOENT;
+	if (!type->handler)
+		return why_set(why, -ENOEXEC, "%s has no handler to start; plugins says why",
+			       type->name);
+	running = type->pair == PAIR_RUNNING;
+	/* Whoever restarts by hand has mended something: no more waiting for the backoff. */
+	backoff_reset(&type->backoff);
+	type->retry_ms = 0;
+	handlers_restart(type);
+	decide_soon(request->supervisor);
+	request_done(request,
+		     running ? "%s gets new workers; the ones that are busy finish first"
+			     : "%s has no workers now; its next ones start afresh",
+		     type->name);
+	return 0;
+}
+
+int operate_reload(struct request *request, const struct message_view *ask, struct why *why)
+{
+	int r = supervisor_reload(request->supervisor, why);
+
+	(void)ask;
+	if (r < 0)
+		return why_prefix(why, r,
+				  "the new configuration is refused, the running one stays");
+	request_done(request, "the configuration was read again and is in force");
+	return 0;
+}
+
+/* What needs a broker: an errand serves the rest of the request. */
+
+static size_t count_errands(const struct supervisor *supervisor)
+{
+	size_t n = 0;
+
+	for (const struct child *child = supervisor->children.first; child; child = child->next)
+		n += child->program == PROGRAM_ERRAND;
+	return n;
+}
+
+static int serve(struct request *request, const char *errand, const struct broker *broker,
+		 const struct message_view *ask, struct why *why)
+{
+	bool looks = request->uid && request->uid != (int)geteuid();
+	size_t most = looks ? ERRANDS_OF_LOOK : ERRANDS_MAX;
+	struct message message = {0};
+	int fd, r;
+
+	if (count_errands(request->supervisor) >= most)
+		return why_set(why, -EAGAIN,
+			       "%zu errands are running already, that is as many as are allowed; "
+			       "try again in a moment",
+			       most);
+	r = errand_serve(request->supervisor, errand, broker->config, ask, &fd, why);
+	if (r < 0)
+		return r;
+	message_start(&message, "errand");
+	message_add_int(&message, "ask", request->ask);
+	r = child_send_fd(request->supervisor->api, &message, fd);
+	message_free(&message);
+	return r < 0 ? why_set(why, r, "hand the errand to the api: %s", strerror(-r)) : 0;
+}
+
+static bool binds(const struct type *type, const char *event)
+{
+	if (!type->config->bind)
+		return !strcmp(type->name, event);
+	for (size_t i = 0; type->config->bind[i]; i++)
+		if (!strcmp(type->config->bind[i], event))
+			return true;
+	return false;
+}
+
+/* Where events of that type go: to the broker of the types that bind it. */
+static int broker_of_event(const struct supervisor *supervisor, const char *event,
+			   const struct broker **ret_broker, struct why *why)
+{
+	const struct type *found = NULL;
+
+	for (size_t i = 0; i < supervisor->n_types; i++) {
+		const struct type *type = supervisor->types[i];
+
+		if (!type->broker || type->gone || !binds(type, event))
+			continue;
+		if (found && found->broker != type->broker)
+			return why_set(why, -EINVAL,
+				       "%s is taken by %s on the broker %s and by %s on the broker "
+				       "%s; name one of them with broker",
+				       event, found->name, found->broker->config->name, type->name,
+				       type->broker->config->name);
+		found = type;
+	}
+	if (!found)
+		return why_set(why, -ENOENT,
+			       "no event type here takes \"%.128s\"; status lists them", event);
+	*ret_broker = found->broker;
+	return 0;
+}
+
+int operate_publish(struct request *request, const struct message_view *ask, struct why *why)
+{
+	const char *name = message_text(ask, "arg.broker", "");
+	const char *event = message_text(ask, "arg.type", "");
+	const struct broker *broker = NULL;
+	int r = 0;
+
+	if (!*event)
+		return why_set(why, -EINVAL, "name the event type");
+	if (*name) {
+		broker = broker_find(request->supervisor, name);
+		if (!broker)
+			r = why_set(why, -ENOENT, "there is no broker \"%.64s\"; status lists them",
+				    name);
+	} else {
+		r = broker_of_event(request->supervisor, event, &broker, why);
+	}
+	if (r < 0)
+		return r;
+	return serve(request, "publish", broker, ask, why);
+}
+
+int operate_dead(struct request *request, const struct message_view *ask, struct why *why)
+{
+	const struct type *type = request_type(request, ask, why);
+
+	if (!type)
+		return -ENOENT;
+	if (!type->broker)
+		return why_set(why, -ENOENT, "%s has no broker", type->name);
+	return serve(request, "dead", type->broker, ask, why);
+}

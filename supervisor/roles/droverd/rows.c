@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the api shows: rows about the node, its brokers, its types and why their workers are as many
+ * as they are. Only reads the supervisor's state. What is not known is said to be unknown (null in
+ * JSON), never zero. Values of `environment` and settings of brokers are in no row.
+ */
+#include "roles/droverd/commands.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "policy/limits.h"
+
+#include "base/banned.h"
+
+/* Absent texts are unknown; most of a type's are absent most of the time. */
+static void add_text(struct message *row, const char *key, const char *text)
+{
+	if (text && *text)
+		message_add_text(row, key, text);
+	else
+		message_add_unknown(row, key);
+}
+
+static void add_count(struct message *row, const char *key, int64_t count)
+{
+	if (count >= 0)
+		message_add_int(row, key, count);
+	else
+		message_add_unknown(row, key);
+}
+
+static void add_ms(struct message *row, const char *key, double ms)
+{
+	if (ms >= 0)
+		message_add_real(row, key, ms);
+	else
+		message_add_unknown(row, key);
+}
+
+static void add_time(struct message *row, const char *key, int64_t wall_ms)
+{
+	char text[CLOCK_TEXT_MAX];
+
+	add_text(row, key, wall_ms > 0 ? clock_format_wall(wall_ms, text, sizeof text) : NULL);
+}
+
+static double quantile(const struct histogram *histogram, double q)
+{
+	return histogram ? histogram_quantile_ms(histogram, q) : -1;
+}
+
+/* Events that no worker has in hand. */
+static int64_t waiting(const struct type *type)
+{
+	int64_t ready = type->depth.ready;
+
+	if (!type->depth_known || ready < 0)
+		return -1;
+	if (type->depth.flags & DROVER_DEPTH_INCLUDES_HELD)
+		ready -= type->report.in_flight;
+	else
+		ready += type->report.held;
+	return ready > 0 ? ready : 0;
+}
+
+static int64_t oldest_ms(const struct type *type)
+{
+	int64_t ms = type->depth_known ? type->depth.oldest_ms : -1;
+
+	return type->report.fresh && type->report.oldest_wait_ms > ms ? type->report.oldest_wait_ms
+								      : ms;
+}
+
+/* The node. */
+
+static bool is_drained(const struct supervisor *supervisor)
+{
+	for (size_t i = 0; i < supervisor->n_types; i++)
+		if (supervisor->types[i]->pair != PAIR_NONE)
+			return false;
+	return supervisor->draining;
+}
+
+const char *rows_node_state(const struct supervisor *supervisor)
+{
+	if (supervisor->stopping || supervisor->dying)
+		return "stopping";
+	if (supervisor->draining)
+		return is_drained(supervisor) ? "drained" : "draining";
+	return supervisor->ready ? "running" : "starting";
+}
+
+static void row_node(const struct request *request)
+{
+	const struct supervisor *supervisor = request->supervisor;
+	struct message row = {0};
+
+	request_row_start(&row, request, "node");
+	message_add_text(&row, "node", supervisor->config->node);
+	message_add_text(&row, "node_id", supervisor->node_id);
+	message_add_text(&row, "cluster", supervisor->config->cluster);
+	message_add_text(&row, "version", PACKAGE_VERSION);
+	message_add_int(&row, "pid", getpid());
+	message_add_int(&row, "uptime", (clock_now_ms() - supervisor->started_ms) / 1000);
+	add_time(&row, "started", supervisor->started_wall_ms);
+	message_add_text(&row, "state", rows_node_state(supervisor));
+	add_text(&row, "reload_refused", supervisor->reload_refused.text);
+	message_add_int(&row, "api_restarts", supervisor->api_restarts);
+	request_row(request, &row);
+}
+
+static void row_registry(const struct request *request)
+{
+	const struct supervisor *supervisor = request->supervisor;
+	char state[sizeof supervisor->registry_state];
+	struct message row = {0};
+
+	/* As brokers' states are written, not as plugins say it. */
+	snprintf(state, sizeof state, "%s", supervisor->registry_state);
+	for (char *c = state; *c; c++)
+		*c = (char)tolower((unsigned char)*c);
+	request_row_start(&row, request, "registry");
+	add_text(&row, "plugin", supervisor->config->registry.plugin);
+	add_text(&row, "state", state);
+	add_text(&row, "sentence", supervisor->registry_sentence);
+	request_row(request, &row);
+}
+
+static void row_broker(const struct request *request, const struct broker *broker)
+{
+	struct message row = {0};
+
+	request_row_start(&row, request, "broker");
+	message_add_text(&row, "name", broker->config->name);
+	message_add_text(&row, "plugin", broker->config->plugin);
+	if (broker->reported)
+		message_add_text(&row, "state", broker_state_name(broker->state));
+	else
+		message_add_unknown(&row, "state");
+	add_text(&row, "sentence", broker->sentence);
+	message_add_int(&row, "restarts", broker->restarts);
+	request_row(request, &row);
+}
+
+/* A type. */
+
+static void add_counts(struct message *row, const struct type *type)
+{
+	const struct drover_depth *depth = &type->depth;
+
+	add_count(row, "ready", waiting(type));
+	add_count(row, "delayed", type->depth_known ? depth->delayed : -1);
+	add_count(row, "dead", type->depth_known ? depth->dead : -1);
+	message_add_int(row, "in_flight", type->report.in_flight);
+	message_add_int(row, "workers.running", type->report.ready + type->report.starting);
+	message_add_int(row, "workers.starting", type->report.starting);
+	message_add_int(row, "workers.busy", type->report.busy);
+	message_add_int(row, "workers.idle",
+			type->report.ready > type->report.busy
+				? type->report.ready - type->report.busy
+				: 0);
+	message_add_int(row, "workers.target", type->target);
+}
+
+static void add_times(struct message *row, const struct type *type)
+{
+	if (type->wanted.known)
+		message_add_real(row, "rates.in", type->wanted.arrival_per_s);
+	else
+		message_add_unknown(row, "rates.in");
+	message_add_real(row, "rates.done", type->rate_done);
+	message_add_real(row, "rates.failed", type->rate_failed);
+	add_ms(row, "handle_ms.p50", quantile(type->handling, 0.5));
+	add_ms(row, "handle_ms.p99", quantile(type->handling, 0.99));
+	add_ms(row, "wait_ms.p50", quantile(type->waiting, 0.5));
+	add_ms(row, "wait_ms.p99", quantile(type->waiting, 0.99));
+	add_count(row, "wait_ms.oldest", oldest_ms(type));
+}
+
+static void add_totals(struct message *row, const struct type *type)
+{
+	const struct totals *gone = &type->totals;
+	const struct report *now = &type->report;
+
+	message_add_int(row, "totals.handled", (int64_t)(gone->handled + now->handled));
+	message_add_int(row, "totals.done", (int64_t)(gone->done + now->done));
+	message_add_int(row, "totals.failed", (int64_t)(gone->failed + now->failed));
+	message_add_int(row, "totals.rejected", (int64_t)(gone->rejected + now->rejected));
+	message_add_int(row, "totals.crashed", (int64_t)(gone->crashed + now->crashed));
+	message_add_int(row, "totals.timed_out", (int64_t)(gone->timed_out + now->timed_out));
+	message_add_int(row, "totals.retried", (int64_t)(gone->retried + now->retried));
+	message_add_int(row, "totals.dead", (int64_t)(gone->dead + now->dead));
+	message_add_int(row, "totals.skipped", (int64_t)(gone->skipped + now->skipped));
+	message_add_int(row, "totals.emitted", (int64_t)(gone->emitted + now->emitted));
+	message_add_int(row, "restarts", type->restarts);
+	message_add_int(row, "log_dropped", (int64_t)now->log_dropped);
+}
+
+static void add_override(struct message *row, const struct override *override)
+{
+	if (!override->scaled && !override->paused) {
+		message_add_unknown(row, "override");
+		return;
+	}
+	add_count(row, "override.min", override->scaled ? override->min : -1);
+	add_count(row, "override.max", override->scaled ? override->max : -1);
+	add_time(row, "override.until", override->scaled ? override->until_ms : 0);
+	message_add_flag(row, "override.paused", override->paused);
+	add_time(row, "override.paused_until", override->paused ? override->paused_until_ms : 0);
+	add_text(row, "override.author", override->author);
+	add_text(row, "override.note", override->note);
+}
+
+static void add_command(struct message *row, const char *key, const struct handler *handler)
+{
+	struct buf line = {0};
+
+	for (char **word = handler ? handler->command : NULL; word && *word; word++)
+		buf_printf(&line, "%s%s", word == handler->command ? "" : " ", *word);
+	add_text(row, key, buf_size(&line) ? buf_text(&line) : handler ? handler->path : NULL);
+	buf_free(&line);
+}
+
+static void add_handler(struct message *row, const struct type *type)
+{
+	add_command(row, "handler.file", type->handler);
+	message_add_int(row, "handler.generation", type->generation);
+	message_add_flag(row, "handler.on_trial", type->proven != NULL);
+	message_add_flag(row, "handler.dropin", type->dropin);
+	add_text(row, "refused", type->refused);
+	add_text(row, "refused_file", type->refused_path);
+}
+
+/* What keeps a worker of this type from doing harm; environment only by number, never by value. */
+static void add_sandbox(struct message *row, const struct type *type)
+{
+	const struct config_type *config = type->config;
+	const char *user = config->user ? config->user : type->supervisor->config->user;
+	int64_t variables = 0;
+
+	for (char **e = config->environment; e && *e; e++)
+		variables++;
+	add_text(row, "sandbox.user", user);
+	message_add_flag(row, "sandbox.no_new_privs", true);
+	message_add_flag(row, "sandbox.broker_secrets", false);
+	message_add_int(row, "sandbox.limits", (int64_t)config->n_limits);
+	message_add_int(row, "sandbox.variables", variables);
+	add_text(row, "sandbox.working_directory", config->working_directory);
+}
+
+static void add_policy(struct message *row, const struct type *type)
+{
+	const struct config_type *config = type->config;
+
+	message_add_int(row, "policy.min", config->min);
+	message_add_int(row, "policy.max", config->max);
+	message_add_int(row, "policy.objective_ms", config->objective_ms);
+	message_add_int(row, "policy.timeout_ms", config->timeout_ms);
+	message_add_int(row, "policy.max_attempts", config->max_attempts);
+	message_add_text(row, "policy.inbox", config_inbox_name(config->inbox));
+	message_add_text(row, "policy.brake", config_brake_name(config->brake));
+	add_text(row, "policy.description", config->description);
+}
+
+static void add_state(struct message *row, const struct type *type)
+{
+	char reason[512] = "";
+
+	message_add_text(row, "type", type->name);
+	message_add_text(row, "state", type_state(type, reason, sizeof reason));
+	add_text(row, "reason", reason);
+}
+
+static void row_type(struct request *request, struct type *type)
+{
+	struct message row = {0};
+
+	request_row_start(&row, request, "type");
+	add_state(&row, type);
+	add_text(&row, "broker", type->broker ? type->broker->config->name : NULL);
+	add_text(&row, "queue", type->config->queue ? type->config->queue : type->name);
+	add_counts(&row, type);
+	add_times(&row, type);
+	add_totals(&row, type);
+	add_text(&row, "last_error", type->report.last_error);
+	add_text(&row, "last_death", type->death);
+	add_override(&row, &type->override);
+	add_handler(&row, type);
+	add_policy(&row, type);
+	add_sandbox(&row, type);
+	request_row(request, &row);
+}
+
+int rows_status(struct request *request, const struct message_view *ask, struct why *why)
+{
+	if (*message_text(ask, "arg.type", "") && !request_type(request, ask, why))
+		return -ENOENT;
+	row_node(request);
+	row_registry(request);
+	for (const struct broker *b = request->supervisor->brokers; b; b = b->next)
+		row_broker(request, b);
+	return request_walk(request, ask, row_type, why);
+}
+
+static void add_histogram(struct message *row, const char *key, const struct histogram *histogram)
+{
+	uint8_t data[HISTOGRAM_ENCODED_MAX];
+
+	if (histogram)
+		message_add_blob(row, key, data, histogram_encode(histogram, data, sizeof data));
+}
+
+static void row_metrics(struct request *request, struct type *type)
+{
+	struct message row = {0};
+
+	request_row_start(&row, request, "type");
+	message_add_text(&row, "type", type->name);
+	add_counts(&row, type);
+	add_count(&row, "oldest_ms", oldest_ms(type));
+	add_count(&row, "demand", type->wanted.known ? type->wanted.workers : -1);
+	add_totals(&row, type);
+	message_add_flag(&row, "served", type->handler && !type->gone);
+	message_add_flag(&row, "paused", type->override.paused);
+	message_add_flag(&row, "probing", !strcmp(type->report.mode, "probe"));
+	add_histogram(&row, "handle_histogram", type->handling);
+	add_histogram(&row, "wait_histogram", type->waiting);
+	request_row(request, &row);
+}
+
+int rows_metrics(struct request *request, const struct message_view *ask, struct why *why)
+{
+	row_node(request);
+	row_registry(request);
+	for (const struct broker *b = request->supervisor->brokers; b; b = b->next)
+		row_broker(request, b);
+	return request_walk(request, ask, row_metrics, why);
+}
+
+int rows_version(struct request *request, const struct message_view *ask, struct why *why)
+{
+	struct message row = {0};
+
+	(void)ask;
+	(void)why;
+	request_row_start(&row, request, "node");
+	message_add_text(&row, "node", request->supervisor->config->node);
+	message_add_text(&row, "version", PACKAGE_VERSION);
+	message_add_int(&row, "pid", getpid());
+	request_row(request, &row);
+	return 0;
+}
+
+/* Why a type has as many workers as it has. */
+
+static void row_now(const struct request *request, const struct type *type)
+{
+	struct message row = {0};
+
+	request_row_start(&row, request, "now");
+	add_state(&row, type);
+	add_counts(&row, type);
+	add_times(&row, type);
+	add_ms(&row, "handling_ms", type->wanted.handling_ms);
+	add_count(&row, "demand", type->wanted.known ? type->wanted.workers : -1);
+	message_add_int(&row, "objective_ms", type->config->objective_ms);
+	message_add_int(&row, "min", type->config->min);
+	message_add_int(&row, "max", type->config->max);
+	add_override(&row, &type->override);
+	add_text(&row, "last_error", type->report.last_error);
+	request_row(request, &row);
+}
+
+static void row_decision(const struct request *request, const struct decision *decision)
+{
+	const struct demand_result *demand = &decision->demand;
+	char sentence[DECISION_TEXT_MAX];
+	struct message row = {0};
+
+	request_row_start(&row, request, "decision");
+	add_time(&row, "time", decision->wall_ms);
+	message_add_int(&row, "from", decision->from);
+	message_add_int(&row, "to", decision->to);
+	add_count(&row, "ready", demand->known ? demand->ready : -1);
+	add_ms(&row, "arrival_per_s", demand->known ? demand->arrival_per_s : -1);
+	add_ms(&row, "handling_ms", demand->handling_ms);
+	message_add_int(&row, "objective_ms", decision->objective_ms);
+	message_add_int(&row, "demand", demand->workers);
+	message_add_text(&row, "rule", limits_rule_name(decision->rule));
+	message_add_int(&row, "total", decision->total);
+	add_text(&row, "budget", decision->budget);
+	message_add_text(&row, "ramp", ramp_rule_name(decision->ramp));
+	add_text(&row, "note", decision->note);
+	message_add_text(&row, "text", decision_format(decision, sentence, sizeof sentence));
+	request_row(request, &row);
+}
+
+int rows_why(struct request *request, const struct message_view *ask, struct why *why)
+{
+	const struct type *type = request_type(request, ask, why);
+	const struct decision *decision;
+
+	if (!type)
+		return -ENOENT;
+	row_now(request, type);
+	for (unsigned age = 0; (decision = decision_ring_get(&type->decisions, age)); age++)
+		row_decision(request, decision);
+	return 0;
+}
+
+/* Plugins: the handlers of types, and the brokers' and registries' that are installed. */
+
+static void row_handler(struct request *request, struct type *type)
+{
+	struct message row = {0};
+
+	request_row_start(&row, request, "handler");
+	add_state(&row, type);
+	add_handler(&row, type);
+	add_command(&row, "trial.file", type->candidate == type->handler ? NULL : type->candidate);
+	request_row(request, &row);
+}
+
+static void rows_installed(const struct request *request, const char *kind)
+{
+	const struct supervisor *supervisor = request->supervisor;
+	char path[PATH_MAX + 64], file[PATH_MAX + 512];
+	const struct dirent *entry;
+	DIR *directory;
+
+	snprintf(path, sizeof path, "%s/%s", supervisor->paths.plugins, kind);
+	directory = opendir(path);
+	while (directory && (entry = readdir(directory))) {
+		struct message row = {0};
+		size_t length = strlen(entry->d_name);
+
+		if (length <= 3 || strcmp(entry->d_name + length - 3, ".so"))
+			continue;
+		request_row_start(&row, request, "plugin");
+		message_add_text(&row, "kind", kind);
+		snprintf(file, sizeof file, "%.*s", (int)length - 3, entry->d_name);
+		message_add_text(&row, "name", file);
+		snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
+		message_add_text(&row, "file", file);
+		request_row(request, &row);
+	}
+	if (directory)
+		closedir(directory);
+}
+
+int rows_plugins(struct request *request, const struct message_view *ask, struct why *why)
+{
+	const struct supervisor *supervisor = request->supervisor;
+	struct message row = {0};
+
+	for (char **directory = supervisor->config->handlers; *directory; directory++) {
+		request_row_start(&row, request, "directory");
+		message_add_text(&row, "directory", *directory);
+		request_row(request, &row);
+	}
+	if (*supervisor->handlers_problem) {
+		request_row_start(&row, request, "problem");
+		message_add_text(&row, "about", "handlers");
+		message_add_text(&row, "problem", supervisor->handlers_problem);
+		request_row(request, &row);
+	}
+	rows_installed(request, "brokers");
+	rows_installed(request, "handlers");
+	rows_installed(request, "registries");
+	return request_walk(request, ask, row_handler, why);
+}
