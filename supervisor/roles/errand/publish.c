@@ -370,14 +370,15 @@ static void publish_lost(struct errand *errand, int error, const struct why *why
 
 static int check_args(struct errand *errand, struct publish *publish, struct why *why)
 {
-	const char *format = errand_arg(errand, "format"), *time = errand_arg(errand, "time");
+	const char *format = errand_arg(errand, "format") ? errand_arg(errand, "format") : "event";
+	const char *time = errand_arg(errand, "time");
 	int64_t wall_ms;
 
 	if (!errand_arg(errand, "type"))
 		return why_set(why, -EINVAL, "no event type is named");
-	if (!format || (strcmp(format, "event") && strcmp(format, "ndjson")))
+	if (strcmp(format, "event") && strcmp(format, "ndjson"))
 		return why_set(why, -EINVAL, "format is \"%.32s\"; event or ndjson are allowed",
-			       format ? format : "");
+			       format);
 	publish->lines = !strcmp(format, "ndjson");
 	if (time && clock_parse_wall(time, &wall_ms) < 0)
 		return why_set(why, -EINVAL,
