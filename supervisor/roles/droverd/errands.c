@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -75,18 +74,18 @@ int errand_start(struct supervisor *supervisor, const char *title, const struct 
 	return 0;
 }
 
-/* An errand takes its arguments as texts, as people wrote them. */
 static void add_args(struct message *message, const struct message_view *ask)
 {
 	struct message_field field;
 	size_t position = 0;
-	char number[24];
 
 	while (message_next(ask, &position, &field)) {
 		if (strncmp(field.key, "arg.", 4))
 			continue;
-		snprintf(number, sizeof number, "%" PRId64, field.number);
-		message_add_text(message, field.key, field.text ? field.text : number);
+		if (field.type == MESSAGE_INT)
+			message_add_int(message, field.key, field.number);
+		else
+			message_add_text(message, field.key, field.text);
 	}
 }
 
