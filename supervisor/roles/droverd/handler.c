@@ -129,6 +129,7 @@ int handler_new(const struct type *type, const struct handler_source *source,
 	if (handler) {
 		handler->memfd = -1;
 		handler->stamp = source->stamp;
+		handler->line = source->words != NULL;
 		handler->path = strdup(source->path);
 	}
 	if (!handler || !handler->path) {
@@ -155,8 +156,8 @@ bool handler_is_of(const struct handler *handler, const struct handler_source *s
 {
 	return handler && !strcmp(handler->path, source->path) &&
 	       dropin_same(&handler->stamp, &source->stamp) &&
-	       (!source->words ||
-		(handler->command && same_words(handler->command, source->words)));
+	       handler->line == (source->words != NULL) &&
+	       (!source->words || same_words(handler->command, source->words));
 }
 
 struct user {

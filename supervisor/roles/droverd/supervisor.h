@@ -32,6 +32,7 @@ struct supervisor;
 struct handler {
 	char *path;     /* of the file, or of the command's first word */
 	char **command; /* argv of what is run; NULL for a .so */
+	bool line;      /* a command line of the configuration, taken as it is */
 	int memfd;      /* private copy of a .so, else -1 */
 	struct dropin_stamp stamp;
 	bool polled;        /* inotify does not tell of a change: a link, or named elsewhere */

@@ -233,6 +233,14 @@ static bool same_broker(const struct config *before, const struct config *after,
 	return a && b && config_plugin_same(a, b);
 }
 
+/* The user that the type's workers run as: its own or the node's. */
+static const char *user_of(const struct config *config, const struct config_type *type)
+{
+	const char *user = type->user ? type->user : config->user;
+
+	return user ? user : "";
+}
+
 static bool plan_change(const struct config *before, const struct config *after, struct type *type,
 			struct change *ret_change)
 {
@@ -245,14 +253,14 @@ static bool plan_change(const struct config *before, const struct config *after,
 	config = config_type_copy(named ? named : &after->defaults, type->name);
 	if (!config)
 		return false;
-	*ret_change = (struct change){
-		.type = type,
-		.config = config,
-		.dropin = !named,
-		.touch = same_broker(before, after, config->broker)
-				 ? config_type_touch(type->config, config)
-				 : CONFIG_TOUCH_DISPATCHER,
-	};
+	ret_change->config = config;
+	ret_change->dropin = !named;
+	if (!same_broker(before, after, config->broker))
+		return true;
+	ret_change->touch = config_type_touch(type->config, config);
+	if (ret_change->touch < CONFIG_TOUCH_TEMPLATE &&
+	    strcmp(user_of(before, type->config), user_of(after, config)) != 0)
+		ret_change->touch = CONFIG_TOUCH_TEMPLATE;
 	return true;
 }
 
