@@ -200,7 +200,6 @@ static void keep_totals(struct type *type)
 /* All of the pair is reaped. */
 static void finish(struct type *type)
 {
-	int64_t now_ms = clock_now_ms();
 	bool wanted = type->pair == PAIR_LEAVING;
 
 	type->pair = PAIR_NONE;
@@ -208,10 +207,6 @@ static void finish(struct type *type)
 	keep_totals(type);
 	if (wanted)
 		backoff_reset(&type->backoff);
-	else
-		type->retry_ms = now_ms + backoff_next_ms(&type->backoff, &backoff_process,
-							  now_ms - type->pair_started_ms,
-							  supervisor_random());
 	decide_soon(type->supervisor);
 	supervisor_progress(type->supervisor);
 	if (type->gone)
@@ -232,22 +227,40 @@ void pair_kill(struct type *type)
 		child_kill(type->dispatcher);
 }
 
-/* It could not be started: says so and when that is tried again. */
+/* A delay in words, for "tried again …". */
+static const char *say_delay(int64_t delay_ms, char *text, size_t size)
+{
+	char human[UNITS_TEXT_MAX];
+
+	if (delay_ms <= 0)
+		snprintf(text, size, "at once");
+	else
+		snprintf(text, size, "in %s", units_human_duration(delay_ms, human, sizeof human));
+	return text;
+}
+
+/* The pair is lost or could not be started: when it may be started again, in words. */
+static const char *retry_later(struct type *type, int64_t ran_ms, char *text, size_t size)
+{
+	int64_t delay_ms =
+		backoff_next_ms(&type->backoff, &backoff_process, ran_ms, supervisor_random());
+
+	type->retry_ms = clock_now_ms() + delay_ms;
+	type->restarts++;
+	return say_delay(delay_ms, text, size);
+}
+
 static void fail_start(struct type *type, const struct why *why)
 {
-	char delay[UNITS_TEXT_MAX];
+	char delay[UNITS_TEXT_MAX + 8];
 
 	text_set(&type->death, "it cannot be started: %s", why->text);
-	if (type->dispatcher) {
-		type->pair = PAIR_ENDING;
-		pair_kill(type);
-		log_error("%s cannot be started: %s; tried again", type->name, why->text);
+	log_error("%s cannot be started: %s; tried again %s", type->name, why->text,
+		  retry_later(type, 0, delay, sizeof delay));
+	if (!type->dispatcher)
 		return;
-	}
-	type->retry_ms = type->pair_started_ms +
-			 backoff_next_ms(&type->backoff, &backoff_process, 0, supervisor_random());
-	units_human_duration(type->retry_ms - type->pair_started_ms, delay, sizeof delay);
-	log_error("%s cannot be started: %s; tried again in %s", type->name, why->text, delay);
+	type->pair = PAIR_ENDING;
+	pair_kill(type);
 }
 
 void pair_start(struct type *type)
@@ -292,16 +305,14 @@ void pair_leave(struct type *type)
 /* The new generation is not there yet: the running one goes on, and it is tried again. */
 static void roll_later(struct type *type, const char *reason)
 {
-	char delay[UNITS_TEXT_MAX];
+	char delay[UNITS_TEXT_MAX + 8];
 	int64_t wait_ms =
 		backoff_next_ms(&type->roll_backoff, &backoff_process, 0, supervisor_random());
 
 	type->rolling = true;
 	type->roll_ms = clock_now_ms() + wait_ms;
-	units_human_duration(wait_ms, delay, sizeof delay);
-	log_warning(
-		"%s: no new generation of workers: %s; the present one goes on, tried again in %s",
-		type->name, reason, delay);
+	log_warning("%s: no new generation of workers: %s; the present one goes on, tried again %s",
+		    type->name, reason, say_delay(wait_ms, delay, sizeof delay));
 }
 
 void pair_roll(struct type *type)
@@ -452,16 +463,17 @@ static void on_dispatcher_message(void *context, struct child *child,
 static void lose(struct type *type, struct child *child, int status, const char *said)
 {
 	bool quiet = type->supervisor->dying || child->leaving;
-	char how[sizeof child->said];
+	char how[sizeof child->said], delay[UNITS_TEXT_MAX + 8];
 
 	handler_obituary(child, status, said, how, sizeof how);
 	if (type->pair == PAIR_RUNNING && !type->supervisor->dying) {
 		text_set(&type->death, "its %s %s", program_name(child->program), how);
 		log_warning(
 			"%s (pid %d) %s; its workers end, their events are given out again and the pair "
-			"is started again",
-			child->title, (int)child->pid, how);
-		type->restarts++;
+			"is started again %s",
+			child->title, (int)child->pid, how,
+			retry_later(type, clock_now_ms() - type->pair_started_ms, delay,
+				    sizeof delay));
 	} else if (type->pair == PAIR_LEAVING && status && !quiet) {
 		log_warning("%s (pid %d) %s while it drained; events in hand are given out again",
 			    child->title, (int)child->pid, how);
