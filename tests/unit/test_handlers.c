@@ -137,7 +137,7 @@ int handler_start(struct type *t, const struct handler *handler, const struct ch
 	return 0;
 }
 
-const char *handler_obituary(const struct child *child, int status, const char *said, char *text,
+const char *child_obituary(const struct child *child, int status, const char *said, char *text,
 			     size_t size)
 {
 	(void)child;

@@ -393,3 +393,18 @@ void child_leave(struct child *child)
 	child->deadline_ms = clock_now_ms() + programs[child->program].patience_ms;
 	endpoint_close(&child->endpoint);
 }
+
+const char *child_obituary(const struct child *child, int status, const char *said, char *text,
+			   size_t size)
+{
+	char how[128];
+
+	process_describe_status(status, how, sizeof how);
+	if (child->program == PROGRAM_TEMPLATE && !child->ready && *said)
+		snprintf(text, size, "could not load the handler: %s", said);
+	else if (child->program == PROGRAM_TEMPLATE && !child->ready)
+		snprintf(text, size, "%s while it loaded the handler", how);
+	else
+		snprintf(text, size, "%s%s%s", how, *said ? ": " : "", said);
+	return text;
+}

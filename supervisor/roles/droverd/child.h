@@ -101,6 +101,10 @@ void child_leave(
 	struct child *
 		child); /* its end is wanted: closes the channel, which ends it; `exited` follows */
 
+/* What an ended child died of, in words: its own, and its status. Returns text. */
+const char *child_obituary(const struct child *child, int status, const char *said, char *text,
+			   size_t size);
+
 const char *program_name(enum program program);
 
 #endif

@@ -226,7 +226,7 @@ static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 	raise_limits();
 	if (open_basics(supervisor, why) < 0 || state_open(supervisor, why) < 0 ||
 	    open_loop(supervisor, why) < 0 || commands_open(supervisor, why) < 0 ||
-	    files_open(supervisor, why) < 0)
+	    watch_open(supervisor, why) < 0)
 		return -1;
 	if (errand_check(supervisor, supervisor->config, why) < 0) {
 		*ret_exit = EXIT_CONFIG;
@@ -234,7 +234,7 @@ static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 	}
 	if (types_apply(supervisor, supervisor->config, why) < 0)
 		return -1;
-	files_watch(supervisor);
+	watch_directories(supervisor);
 	files_scan(supervisor);
 	state_load_overrides(supervisor);
 	brokers_start(supervisor);
@@ -261,7 +261,7 @@ static void close_all(struct supervisor *supervisor)
 	registry_close(supervisor);
 	commands_close(supervisor);
 	decide_close(supervisor);
-	files_close(supervisor);
+	watch_close(supervisor);
 	types_free(supervisor);
 	brokers_free(supervisor);
 	supervisor->stop_timer = sd_event_source_disable_unref(supervisor->stop_timer);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Finds handler files: watches the handlers directories by inotify, and polls what inotify does not
- * see, links that are switched and files that the configuration names. Decides which file is a
- * type's when there are several, and when a file is complete; whether it is then taken is
- * handlers.c's part. Called by droverd.c at start and reload, else by the event loop.
+ * Finds handler files, in the handlers directories and where the configuration names them. Decides
+ * which file is a type's when there are several, and when a file is complete; whether it is then
+ * taken is handlers.c's part. Called by droverd.c at start, by reload.c, and by watch.c when
+ * something has changed.
  */
 #include "roles/droverd/supervisor.h"
 
@@ -13,21 +13,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/log.h"
 
 #include "base/banned.h"
-
-#define QUIET_MS    200  /* a file counts when nobody has written to it for so long */
-#define POLL_MS     1500 /* how often what inotify does not see is looked at */
-#define ACCURACY_US 20000
-#define WATCH_EVENTS                                                                        \
-	(IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_ATTRIB | \
-	 IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 
 struct found {
 	char *path;
@@ -42,16 +33,6 @@ struct findings {
 	struct why problem; /* the first, of a directory or a name */
 };
 
-static void arm(sd_event_source *timer, uint64_t ms)
-{
-	int enabled = SD_EVENT_OFF;
-
-	if (sd_event_source_get_enabled(timer, &enabled) >= 0 && enabled != SD_EVENT_OFF)
-		return;
-	sd_event_source_set_time_relative(timer, ms * 1000);
-	sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
-}
-
 /* Somebody may still be writing; then it is looked at again when that is over. */
 static bool is_young(struct supervisor *supervisor, const struct dropin_stamp *stamp)
 {
@@ -60,9 +41,9 @@ static bool is_young(struct supervisor *supervisor, const struct dropin_stamp *s
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	age_ms = ((int64_t)now.tv_sec * 1000000000 + now.tv_nsec - stamp->changed_ns) / 1000000;
-	if (age_ms < 0 || age_ms >= QUIET_MS)
+	if (age_ms < 0 || age_ms >= WATCH_QUIET_MS)
 		return false;
-	arm(supervisor->quiet_timer, QUIET_MS);
+	watch_soon(supervisor);
 	return true;
 }
 
@@ -157,11 +138,17 @@ static const struct found *choose(const struct type *type, const struct found *i
 	return items;
 }
 
+static bool is_refused(const struct type *type, const char *path)
+{
+	return !strcmp(type->refused_path, path);
+}
+
+/* One refusal at a time is shown: this one only when what should serve is not refused itself. */
 static void refuse_second(struct type *type, const struct found *item, const char *first)
 {
 	char reason[PATH_MAX];
 
-	if (is_young(type->supervisor, &item->stamp))
+	if (is_refused(type, first) || is_young(type->supervisor, &item->stamp))
 		return;
 	snprintf(reason, sizeof reason,
 		 "%s serves this type already, and of two files only one can; remove one of them",
@@ -169,32 +156,30 @@ static void refuse_second(struct type *type, const struct found *item, const cha
 	handlers_refuse(type, item->path, &item->stamp, reason);
 }
 
-/* All files of one type: one may serve it, the others are refused. */
+/* All files of one type: one may serve it. */
 static void settle_files(struct type *type, const struct found *items, size_t n)
 {
 	const struct found *chosen = type->config->handler ? NULL : choose(type, items, n);
-	bool refusal_stands = false;
+	const char *first = chosen ? chosen->path : type->config->handler[0];
+	bool refusal_stands = is_refused(type, first);
 
 	type->found = true;
-	for (size_t i = 0; i < n; i++) {
-		refusal_stands |= !strcmp(type->refused_path, items[i].path);
-		if (&items[i] != chosen)
-			refuse_second(type, &items[i],
-				      chosen ? chosen->path : type->config->handler[0]);
-	}
-	if (!chosen)
-		return;
-	if (n == 1 && !refusal_stands)
+	for (size_t i = 0; i < n; i++)
+		refusal_stands |= is_refused(type, items[i].path);
+	if (!refusal_stands)
 		handlers_forget_refusal(type);
-	if (!is_young(type->supervisor, &chosen->stamp)) {
+	if (chosen && !is_young(type->supervisor, &chosen->stamp)) {
 		struct handler_source source = {.path = chosen->path, .stamp = chosen->stamp};
 
 		handlers_consider(type, &source);
 	}
+	if (&items[0] != chosen)
+		refuse_second(type, &items[0], first);
+	else if (n > 1)
+		refuse_second(type, &items[1], first);
 }
 
-/* What a command line depends on: every file that it names by an absolute path. */
-static struct dropin_stamp stamp_words(char *const *words)
+struct dropin_stamp files_stamp(char *const *words)
 {
 	struct dropin_stamp all = {0}, one;
 
@@ -220,7 +205,7 @@ static int look_at_configured(const struct type *type, struct handler_source *re
 	*ret_source = (struct handler_source){.path = words[0]};
 	if (words[1]) {
 		ret_source->words = words;
-		ret_source->stamp = stamp_words(words);
+		ret_source->stamp = files_stamp(words);
 	} else if (words[0][0] != '/') {
 		r = why_set(
 			why, -EINVAL,
@@ -300,86 +285,6 @@ static void settle_all(struct supervisor *supervisor, struct findings *findings)
 	}
 }
 
-/* Something else lies there than what serves and what was refused. */
-static bool is_news(const struct type *type, const struct dropin_stamp *stamp)
-{
-	const struct handler *handler = type->candidate ? type->candidate : type->handler;
-
-	return !(handler && dropin_same(stamp, &handler->stamp)) &&
-	       !dropin_same(stamp, &type->refused_stamp);
-}
-
-/* Whether something changed that inotify does not tell; *ret_any: there is something to look at. */
-static bool poll_types(struct supervisor *supervisor, bool *ret_any)
-{
-	bool changed = false;
-
-	for (size_t i = 0; i < supervisor->n_types; i++) {
-		const struct type *type = supervisor->types[i];
-		char *const *words = type->config->handler;
-		const char *path = NULL;
-		struct dropin_stamp stamp = {0};
-
-		/* A refusal without stamp may be lifted by a change anywhere. */
-		if (type->refused_path[0] && !type->refused_stamp.inode)
-			*ret_any = changed = true;
-		if (words)
-			path = words[0];
-		else if (type->refused_path[0])
-			path = type->refused_path;
-		else if (type->handler && type->handler->polled)
-			path = type->handler->path;
-		if (!path)
-			continue;
-		*ret_any = true;
-		if (words && words[1])
-			stamp = stamp_words(words);
-		else
-			dropin_stat(path, &stamp);
-		changed |= is_news(type, &stamp);
-	}
-	return changed;
-}
-
-static bool poll_directories(struct supervisor *supervisor, bool *ret_any)
-{
-	bool changed = false;
-
-	for (size_t i = 0; i < supervisor->n_watches; i++) {
-		struct watch *watch = &supervisor->watches[i];
-		int before = watch->descriptor;
-		struct stat st;
-
-		if (stat(watch->directory, &st) < 0 ||
-		    (before >= 0 && st.st_ino == watch->inode && st.st_dev == watch->device)) {
-			*ret_any |= before < 0 || watch->linked;
-			continue;
-		}
-		/* It came, or its link leads elsewhere now. */
-		if (before >= 0)
-			inotify_rm_watch(supervisor->inotify, before);
-		watch->descriptor =
-			inotify_add_watch(supervisor->inotify, watch->directory, WATCH_EVENTS);
-		watch->inode = st.st_ino;
-		watch->device = st.st_dev;
-		watch->linked = dropin_is_linked(watch->directory);
-		*ret_any |= watch->descriptor < 0 || watch->linked;
-		changed |= watch->descriptor >= 0;
-	}
-	return changed;
-}
-
-static void keep_polling(struct supervisor *supervisor)
-{
-	bool any = false;
-
-	poll_types(supervisor, &any);
-	for (size_t i = 0; i < supervisor->n_watches; i++)
-		any |= supervisor->watches[i].descriptor < 0 || supervisor->watches[i].linked;
-	if (any)
-		arm(supervisor->links_timer, POLL_MS);
-}
-
 void files_scan(struct supervisor *supervisor)
 {
 	struct findings findings = {0};
@@ -399,145 +304,5 @@ void files_scan(struct supervisor *supervisor)
 		free(findings.items[i].path);
 	free(findings.items);
 	handlers_next_trial(supervisor);
-	keep_polling(supervisor);
-}
-
-static int on_quiet(sd_event_source *source, uint64_t usec, void *context)
-{
-	(void)source;
-	(void)usec;
-	files_scan(context);
-	return 0;
-}
-
-static int on_poll(sd_event_source *source, uint64_t usec, void *context)
-{
-	struct supervisor *supervisor = context;
-	bool any = false, changed;
-
-	(void)source;
-	(void)usec;
-	changed = poll_directories(supervisor, &any);
-	changed |= poll_types(supervisor, &any);
-	if (changed)
-		files_scan(supervisor);
-	else if (any)
-		arm(supervisor->links_timer, POLL_MS);
-	return 0;
-}
-
-/* Whether an event can concern a handler; a directory that went is looked for from now on. */
-static bool take_event(struct supervisor *supervisor, const struct inotify_event *event)
-{
-	char type[DROPIN_TYPE_MAX];
-
-	if (event->mask & (IN_IGNORED | IN_DELETE_SELF | IN_MOVE_SELF)) {
-		for (size_t i = 0; i < supervisor->n_watches; i++) {
-			struct watch *watch = &supervisor->watches[i];
-
-			if (watch->descriptor != event->wd)
-				continue;
-			if (event->mask & IN_MOVE_SELF)
-				inotify_rm_watch(supervisor->inotify, event->wd);
-			watch->descriptor = -1;
-		}
-		return true;
-	}
-	return !event->len || dropin_type(event->name, type);
-}
-
-static int on_inotify(sd_event_source *source, int fd, uint32_t revents, void *context)
-{
-	struct supervisor *supervisor = context;
-	_Alignas(struct inotify_event) char data[4096];
-	bool concerns = false;
-	ssize_t size;
-
-	(void)source;
-	(void)revents;
-	while ((size = read(fd, data, sizeof data)) > 0) {
-		for (char *at = data; at < data + size;) {
-			const struct inotify_event *event = (const void *)at;
-
-			concerns |= take_event(supervisor, event);
-			at += sizeof *event + event->len;
-		}
-	}
-	if (concerns)
-		arm(supervisor->quiet_timer, QUIET_MS);
-	return 0;
-}
-
-static void drop_watches(struct supervisor *supervisor)
-{
-	for (size_t i = 0; i < supervisor->n_watches; i++) {
-		if (supervisor->watches[i].descriptor >= 0)
-			inotify_rm_watch(supervisor->inotify, supervisor->watches[i].descriptor);
-		free(supervisor->watches[i].directory);
-	}
-	free(supervisor->watches);
-	supervisor->watches = NULL;
-	supervisor->n_watches = 0;
-}
-
-void files_watch(struct supervisor *supervisor)
-{
-	char **directories = supervisor->config->handlers;
-	bool any = false;
-	size_t n = 0;
-
-	drop_watches(supervisor);
-	while (directories[n])
-		n++;
-	supervisor->watches = calloc(n + 1, sizeof *supervisor->watches);
-	for (size_t i = 0; supervisor->watches && i < n; i++) {
-		supervisor->watches[i] = (struct watch){-1, strdup(directories[i]), false, 0, 0};
-		if (!supervisor->watches[i].directory)
-			break;
-		supervisor->n_watches++;
-	}
-	if (supervisor->n_watches < n)
-		log_error(
-			"no memory to watch the handlers directories; changes count at the next reload");
-	poll_directories(supervisor, &any);
-	/* Whoever reloads has mended something: what was refused is tried again. */
-	for (size_t i = 0; i < supervisor->n_types; i++)
-		supervisor->types[i]->refused_stamp = (struct dropin_stamp){0};
-}
-
-int files_open(struct supervisor *supervisor, struct why *why)
-{
-	sd_event *event = supervisor->event;
-	int r;
-
-	supervisor->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-	if (supervisor->inotify < 0)
-		return why_set(
-			why, -errno,
-			"watch the handlers directories: %s; see fs.inotify.max_user_instances",
-			strerror(errno));
-	r = sd_event_add_io(event, &supervisor->inotify_source, supervisor->inotify, EPOLLIN,
-			    on_inotify, supervisor);
-	if (r >= 0)
-		r = sd_event_add_time_relative(event, &supervisor->quiet_timer, CLOCK_MONOTONIC, 0,
-					       ACCURACY_US, on_quiet, supervisor);
-	if (r >= 0)
-		r = sd_event_source_set_enabled(supervisor->quiet_timer, SD_EVENT_OFF);
-	if (r >= 0)
-		r = sd_event_add_time_relative(event, &supervisor->links_timer, CLOCK_MONOTONIC, 0,
-					       ACCURACY_US, on_poll, supervisor);
-	if (r >= 0)
-		r = sd_event_source_set_enabled(supervisor->links_timer, SD_EVENT_OFF);
-	return r < 0 ? why_set(why, r, "event loop: %s", strerror(-r)) : 0;
-}
-
-void files_close(struct supervisor *supervisor)
-{
-	drop_watches(supervisor);
-	supervisor->inotify_source = sd_event_source_disable_unref(supervisor->inotify_source);
-	supervisor->quiet_timer = sd_event_source_disable_unref(supervisor->quiet_timer);
-	supervisor->links_timer = sd_event_source_disable_unref(supervisor->links_timer);
-	if (supervisor->inotify >= 0)
-		close(supervisor->inotify);
-	supervisor->inotify = -1;
+	watch_rest(supervisor);
 }

@@ -129,6 +129,7 @@ int handler_new(const struct type *type, const struct handler_source *source,
 	if (handler) {
 		handler->memfd = -1;
 		handler->stamp = source->stamp;
+		handler->line = source->words != NULL;
 		handler->path = strdup(source->path);
 	}
 	if (!handler || !handler->path) {
@@ -155,8 +156,8 @@ bool handler_is_of(const struct handler *handler, const struct handler_source *s
 {
 	return handler && !strcmp(handler->path, source->path) &&
 	       dropin_same(&handler->stamp, &source->stamp) &&
-	       (!source->words ||
-		(handler->command && same_words(handler->command, source->words)));
+	       handler->line == (source->words != NULL) &&
+	       (!source->words || same_words(handler->command, source->words));
 }
 
 struct user {
@@ -334,19 +335,4 @@ int handler_start(struct type *type, const struct handler *handler, const struct
 	}
 	*ret_child = child;
 	return 0;
-}
-
-const char *handler_obituary(const struct child *child, int status, const char *said, char *text,
-			     size_t size)
-{
-	char how[128];
-
-	process_describe_status(status, how, sizeof how);
-	if (child->program == PROGRAM_TEMPLATE && !child->ready && *said)
-		snprintf(text, size, "could not load the handler: %s", said);
-	else if (child->program == PROGRAM_TEMPLATE && !child->ready)
-		snprintf(text, size, "%s while it loaded the handler", how);
-	else
-		snprintf(text, size, "%s%s%s", how, *said ? ": " : "", said);
-	return text;
 }

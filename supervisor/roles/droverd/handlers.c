@@ -45,6 +45,12 @@ void handlers_forget_refusal(struct type *type)
 	type->refused_stamp = (struct dropin_stamp){0};
 }
 
+void handlers_reconsider(struct supervisor *supervisor)
+{
+	for (size_t i = 0; i < supervisor->n_types; i++)
+		supervisor->types[i]->refused_stamp = (struct dropin_stamp){0};
+}
+
 /* A handler on trial makes room: the one before it serves again. */
 static void withdraw(struct type *type)
 {
@@ -107,7 +113,7 @@ static void on_trial_exited(void *context, struct child *child, int status, cons
 		if (child->ready && !status) {
 			take(type, tried);
 		} else {
-			handler_obituary(child, status, said, how, sizeof how);
+			child_obituary(child, status, said, how, sizeof how);
 			handlers_refuse(type, tried->path, &tried->stamp, how);
 			handler_free(tried);
 		}

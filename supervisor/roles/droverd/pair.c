@@ -176,42 +176,16 @@ static void hand_over(struct type *type, struct template *template)
 	backoff_reset(&type->roll_backoff);
 }
 
-static void keep_totals(struct type *type)
-{
-	struct totals *sum = &type->totals;
-	const struct report *report = &type->report;
-
-	sum->handled += report->handled;
-	sum->done += report->done;
-	sum->failed += report->failed;
-	sum->rejected += report->rejected;
-	sum->crashed += report->crashed;
-	sum->timed_out += report->timed_out;
-	sum->retried += report->retried;
-	sum->dead += report->dead;
-	sum->skipped += report->skipped;
-	sum->emitted += report->emitted;
-	type->report = (struct report){.handling_us = report->handling_us, .idle_low = -1};
-	type->busy_since_ms = 0;
-	type->seen_handled = type->rated_done = type->rated_failed = 0;
-	type->seen_crashes = 0;
-}
-
 /* All of the pair is reaped. */
 static void finish(struct type *type)
 {
-	int64_t now_ms = clock_now_ms();
 	bool wanted = type->pair == PAIR_LEAVING;
 
 	type->pair = PAIR_NONE;
 	type->rolling = false;
-	keep_totals(type);
+	report_end(type);
 	if (wanted)
 		backoff_reset(&type->backoff);
-	else
-		type->retry_ms = now_ms + backoff_next_ms(&type->backoff, &backoff_process,
-							  now_ms - type->pair_started_ms,
-							  supervisor_random());
 	decide_soon(type->supervisor);
 	supervisor_progress(type->supervisor);
 	if (type->gone)
@@ -232,22 +206,40 @@ void pair_kill(struct type *type)
 		child_kill(type->dispatcher);
 }
 
-/* It could not be started: says so and when that is tried again. */
+/* A delay in words, for "tried again …". */
+static const char *say_delay(int64_t delay_ms, char *text, size_t size)
+{
+	char human[UNITS_TEXT_MAX];
+
+	if (delay_ms <= 0)
+		snprintf(text, size, "at once");
+	else
+		snprintf(text, size, "in %s", units_human_duration(delay_ms, human, sizeof human));
+	return text;
+}
+
+/* The pair is lost or could not be started: when it may be started again, in words. */
+static const char *retry_later(struct type *type, int64_t ran_ms, char *text, size_t size)
+{
+	int64_t delay_ms =
+		backoff_next_ms(&type->backoff, &backoff_process, ran_ms, supervisor_random());
+
+	type->retry_ms = clock_now_ms() + delay_ms;
+	type->restarts++;
+	return say_delay(delay_ms, text, size);
+}
+
 static void fail_start(struct type *type, const struct why *why)
 {
-	char delay[UNITS_TEXT_MAX];
+	char delay[UNITS_TEXT_MAX + 8];
 
 	text_set(&type->death, "it cannot be started: %s", why->text);
-	if (type->dispatcher) {
-		type->pair = PAIR_ENDING;
-		pair_kill(type);
-		log_error("%s cannot be started: %s; tried again", type->name, why->text);
+	log_error("%s cannot be started: %s; tried again %s", type->name, why->text,
+		  retry_later(type, 0, delay, sizeof delay));
+	if (!type->dispatcher)
 		return;
-	}
-	type->retry_ms = type->pair_started_ms +
-			 backoff_next_ms(&type->backoff, &backoff_process, 0, supervisor_random());
-	units_human_duration(type->retry_ms - type->pair_started_ms, delay, sizeof delay);
-	log_error("%s cannot be started: %s; tried again in %s", type->name, why->text, delay);
+	type->pair = PAIR_ENDING;
+	pair_kill(type);
 }
 
 void pair_start(struct type *type)
@@ -292,16 +284,14 @@ void pair_leave(struct type *type)
 /* The new generation is not there yet: the running one goes on, and it is tried again. */
 static void roll_later(struct type *type, const char *reason)
 {
-	char delay[UNITS_TEXT_MAX];
+	char delay[UNITS_TEXT_MAX + 8];
 	int64_t wait_ms =
 		backoff_next_ms(&type->roll_backoff, &backoff_process, 0, supervisor_random());
 
 	type->rolling = true;
 	type->roll_ms = clock_now_ms() + wait_ms;
-	units_human_duration(wait_ms, delay, sizeof delay);
-	log_warning(
-		"%s: no new generation of workers: %s; the present one goes on, tried again in %s",
-		type->name, reason, delay);
+	log_warning("%s: no new generation of workers: %s; the present one goes on, tried again %s",
+		    type->name, reason, say_delay(wait_ms, delay, sizeof delay));
 }
 
 void pair_roll(struct type *type)
@@ -336,88 +326,6 @@ void pair_revert(struct type *type)
 	pair_policy(type);
 }
 
-static void read_text(const struct message_view *view, const char *key, char *text, size_t size)
-{
-	snprintf(text, size, "%s", message_text(view, key, ""));
-}
-
-static void read_histogram(const struct message_view *view, const char *key,
-			   struct histogram **histogram)
-{
-	struct message_field field;
-
-	if (!message_find(view, key, &field) || field.type != MESSAGE_BLOB)
-		return;
-	if (!*histogram)
-		*histogram = calloc(1, sizeof **histogram);
-	if (*histogram)
-		histogram_decode(field.blob, field.size, *histogram);
-}
-
-/* What follows from a report at once. */
-static void notice(struct type *type, int64_t now_ms)
-{
-	const struct report *report = &type->report;
-
-	if (!report->busy)
-		type->busy_since_ms = 0;
-	else if (!type->busy_since_ms)
-		type->busy_since_ms = now_ms;
-	if (report->handled != type->seen_handled || report->in_flight || report->held)
-		type->last_event_ms = now_ms;
-	if (report->handled != type->seen_handled) {
-		/* It works: the next death is a first one, and the last one is history. */
-		backoff_reset(&type->backoff);
-		text_set(&type->death, "%s", "");
-	}
-	type->seen_handled = report->handled;
-}
-
-static void take_report(struct type *type, const struct message_view *view)
-{
-	static const struct {
-		const char *key;
-		size_t offset;
-	} counters[] = {
-#define COUNTER(name) {#name, offsetof(struct report, name)}
-		COUNTER(handled), COUNTER(done),      COUNTER(failed),      COUNTER(rejected),
-		COUNTER(crashed), COUNTER(timed_out), COUNTER(retried),     COUNTER(dead),
-		COUNTER(skipped), COUNTER(emitted),   COUNTER(log_dropped),
-#undef COUNTER
-	};
-	struct report *report = &type->report;
-	int idle_low = (int)message_int(view, "idle_low", 0);
-
-	for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
-		*(uint64_t *)((char *)report + counters[i].offset) =
-			(uint64_t)message_int(view, counters[i].key, 0);
-	report->broker_state = (enum drover_broker_state)message_int(view, "broker_state", 0);
-	read_text(view, "broker_sentence", report->broker_sentence, sizeof report->broker_sentence);
-	read_text(view, "mode", report->mode, sizeof report->mode);
-	report->mode_until_ms = message_int(view, "mode_until_ms", 0);
-	report->starting = (int)message_int(view, "starting", 0);
-	report->ready = (int)message_int(view, "ready", 0);
-	report->busy = (int)message_int(view, "busy", 0);
-	report->idle_low =
-		report->idle_low < 0 || idle_low < report->idle_low ? idle_low : report->idle_low;
-	report->held = message_int(view, "held", 0);
-	report->in_flight = message_int(view, "in_flight", 0);
-	report->handling_us = message_int(view, "handling_us", -1);
-	report->oldest_wait_ms = message_int(view, "oldest_wait_ms", -1);
-	report->generation = (unsigned)message_int(view, "generation", 0);
-	report->generation_outcomes = (int)message_int(view, "generation_outcomes", 0);
-	report->generation_crashes = (int)message_int(view, "generation_crashes", 0);
-	report->generation_failed_starts = (int)message_int(view, "generation_failed_starts", 0);
-	read_text(view, "last_error", report->last_error, sizeof report->last_error);
-	read_histogram(view, "handle_histogram", &type->handling);
-	read_histogram(view, "wait_histogram", &type->waiting);
-	report->fresh = true;
-	type->retry_ms = 0;
-	notice(type, clock_now_ms());
-	handlers_judge(type);
-	decide_soon(type->supervisor);
-}
-
 static void retire(struct type *type, unsigned generation)
 {
 	for (size_t i = 0; i < TEMPLATES_MAX; i++) {
@@ -436,7 +344,7 @@ static void on_dispatcher_message(void *context, struct child *child,
 
 	(void)child;
 	if (message_is(view, "report"))
-		take_report(type, view);
+		report_take(type, view);
 	else if (message_is(view, "retired"))
 		retire(type, (unsigned)message_int(view, "generation", 0));
 	else if (message_is(view, "row") || message_is(view, "end"))
@@ -452,16 +360,17 @@ static void on_dispatcher_message(void *context, struct child *child,
 static void lose(struct type *type, struct child *child, int status, const char *said)
 {
 	bool quiet = type->supervisor->dying || child->leaving;
-	char how[sizeof child->said];
+	char how[sizeof child->said], delay[UNITS_TEXT_MAX + 8];
 
-	handler_obituary(child, status, said, how, sizeof how);
+	child_obituary(child, status, said, how, sizeof how);
 	if (type->pair == PAIR_RUNNING && !type->supervisor->dying) {
 		text_set(&type->death, "its %s %s", program_name(child->program), how);
 		log_warning(
 			"%s (pid %d) %s; its workers end, their events are given out again and the pair "
-			"is started again",
-			child->title, (int)child->pid, how);
-		type->restarts++;
+			"is started again %s",
+			child->title, (int)child->pid, how,
+			retry_later(type, clock_now_ms() - type->pair_started_ms, delay,
+				    sizeof delay));
 	} else if (type->pair == PAIR_LEAVING && status && !quiet) {
 		log_warning("%s (pid %d) %s while it drained; events in hand are given out again",
 			    child->title, (int)child->pid, how);
@@ -520,7 +429,7 @@ static void on_template_exited(void *context, struct child *child, int status, c
 	bool newest = lost.generation == type->generation;
 	char how[sizeof child->said];
 
-	handler_obituary(child, status, said, how, sizeof how);
+	child_obituary(child, status, said, how, sizeof how);
 	if (lost.link >= 0)
 		close(lost.link);
 	if (type->pair == PAIR_RUNNING && type->templates[0].child) {

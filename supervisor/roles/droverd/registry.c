@@ -72,7 +72,7 @@ static void on_exited(void *context, struct child *child, int status, const char
 	supervisor->registrar = NULL;
 	if (!supervisor->dying)
 		retry_later(supervisor, clock_now_ms() - child->started_ms,
-			    handler_obituary(child, status, said, how, sizeof how));
+			    child_obituary(child, status, said, how, sizeof how));
 }
 
 static const struct child_owner registrar_owner = {on_message, on_exited};

@@ -152,7 +152,9 @@ int supervisor_reload(struct supervisor *supervisor, struct why *why)
 		return why_set(why, r, "%s", reason.text);
 	}
 	supervisor->reload_refused.text[0] = '\0';
-	files_watch(supervisor);
+	watch_directories(supervisor);
+	/* Whoever reloads may have mended something elsewhere. */
+	handlers_reconsider(supervisor);
 	files_scan(supervisor);
 	brokers_start(supervisor); /* those that are new */
 	brokers_declare(supervisor);

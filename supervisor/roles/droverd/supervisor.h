@@ -32,6 +32,7 @@ struct supervisor;
 struct handler {
 	char *path;     /* of the file, or of the command's first word */
 	char **command; /* argv of what is run; NULL for a .so */
+	bool line;      /* a command line of the configuration, taken as it is */
 	int memfd;      /* private copy of a .so, else -1 */
 	struct dropin_stamp stamp;
 	bool polled;        /* inotify does not tell of a change: a link, or named elsewhere */
@@ -211,7 +212,7 @@ struct supervisor {
 	struct type **types; /* sorted by name */
 	size_t n_types;
 
-	/* files.c */
+	/* watch.c */
 	int inotify; /* -1: not open */
 	sd_event_source *inotify_source, *quiet_timer, *links_timer;
 	struct watch *watches;
@@ -253,14 +254,23 @@ int types_apply(struct supervisor *supervisor, struct config *config, struct why
 void type_leave(struct type *type); /* it is no longer wanted: drains, then is freed */
 void type_reap(struct type *type);  /* frees it, if it is gone and nothing of it runs */
 void types_free(struct supervisor *supervisor);
+
+/* states.c */
 const char *type_state(const struct type *type, char *reason, size_t size); /* a word, and why */
 
 /* files.c: handler files, in the directories and named by the configuration. */
-int files_open(struct supervisor *supervisor, struct why *why);
-void files_close(struct supervisor *supervisor);
-void files_watch(struct supervisor *supervisor); /* the directories of the configuration in force */
-void files_scan(struct supervisor *supervisor);  /* looks at all files and takes what is new */
+void files_scan(struct supervisor *supervisor); /* looks at all files and takes what is new */
 void files_check(struct supervisor *supervisor, struct buf *errors); /* a line each, for --check */
+/* Of a command line: of every file that it names by an absolute path. */
+struct dropin_stamp files_stamp(char *const *words);
+
+/* watch.c: when to look at them. */
+#define WATCH_QUIET_MS 200 /* a file counts when nobody has written to it for so long */
+int watch_open(struct supervisor *supervisor, struct why *why);
+void watch_close(struct supervisor *supervisor);
+void watch_directories(struct supervisor *supervisor); /* those of the configuration in force */
+void watch_soon(struct supervisor *supervisor);        /* scan again after the quiet time */
+void watch_rest(struct supervisor *supervisor);        /* polls what inotify does not see, if any */
 
 /* handlers.c: which version of its handler serves a type. */
 /* A file, as it is now, is the type's: takes what is new about it. */
@@ -270,6 +280,7 @@ void handlers_lose(struct type *type); /* there is no file for it any more; may 
 void handlers_refuse(struct type *type, const char *path, const struct dropin_stamp *stamp,
 		     const char *reason);
 void handlers_forget_refusal(struct type *type);
+void handlers_reconsider(struct supervisor *supervisor); /* what was refused gets another chance */
 void handlers_next_trial(struct supervisor *supervisor); /* starts trial loads that wait */
 void handlers_restart(struct type *type);                /* a new generation from the same file */
 void handlers_judge(struct type *type); /* after a report: is the generation on trial good? */
@@ -289,9 +300,6 @@ bool handler_is_of(const struct handler *handler, const struct handler_source *s
 int handler_start(struct type *type, const struct handler *handler, const struct child_owner *owner,
 		  bool trial, unsigned generation, int link, struct child **ret_child,
 		  struct why *why);
-/* What an ended child died of: its own words, or its status. */
-const char *handler_obituary(const struct child *child, int status, const char *said, char *text,
-			     size_t size);
 
 /* pair.c: the dispatcher and the templates of a type. */
 void pair_start(struct type *type);
@@ -308,6 +316,10 @@ void pair_target(struct type *type); /* sends type->target */
 void pair_policy(struct type *type); /* sends the policy fields */
 void pair_say(struct type *type, const char *verb);
 void pair_broker(struct type *type); /* sends the broker's state */
+
+/* report.c: what its dispatcher says of a type. */
+void report_take(struct type *type, const struct message_view *view);
+void report_end(struct type *type); /* it is gone: its counters go to the totals */
 
 /* brokers.c: gauges, and the errands that declare the queues. */
 /* Brokers of the configuration in force; the one before must still exist. */
