@@ -327,13 +327,14 @@ int json_read(const void *text, size_t size, struct json *ret_value, struct why 
 bool json_next(const struct json *object, size_t *position, struct json *ret_key,
 	       struct json *ret_value)
 {
-	struct cursor c = {.start = object->text, .end = object->text + object->size};
+	struct cursor c = {.start = object->text};
 	bool more;
 
 	/* What is no object may have no text either. */
 	if (object->type != JSON_OBJECT)
 		return false;
 	c.at = c.start + (*position ? *position : 1);
+	c.end = c.start + object->size;
 	skip_blanks(&c);
 	if (c.at < c.end && *c.at == ',') {
 		c.at++;

@@ -60,8 +60,12 @@ uint32_t handout_wanted(const struct dispatcher *d)
 
 	if (!handout_open(d))
 		return 0;
-	if (serving->failed_starts < STARTS_BAD)
+	if (serving->failed_starts < STARTS_BAD) {
 		workers += d->n_workers[WORKER_FORKING] + d->n_workers[WORKER_STARTING];
+		/* One will be there soon; a short gap is no reason to give anything back. */
+		if (!workers && d->target)
+			workers = 1;
+	}
 	if (!brake_may_grow(&d->brake))
 		return workers ? 1 : 0;
 	if (d->mean_ms >= 0 && d->mean_ms < PATIENT_MS) {
