@@ -743,11 +743,12 @@ static void settle_variously(struct client *client, struct drover_delivery *deli
 	static unsigned n;
 	struct drover_settlement settlement = {
 		.size = sizeof settlement,
-		.kind = DROVER_SETTLE_DONE + n++ % 4,
+		.kind = DROVER_SETTLE_DONE + n % 4,
 		.attempts = delivery->attempts + 1,
 		.delay_ms = 1 + n % 7,
 	};
 
+	n++;
 	if (delivery->attempts >= 3 && settlement.kind == DROVER_SETTLE_RETRY)
 		settlement.kind = DROVER_SETTLE_DONE;
 	if (client->broker->settle(client->handle, delivery, &settlement) < 0)

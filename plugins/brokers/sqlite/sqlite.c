@@ -23,15 +23,13 @@
 
 int fault_set(struct fault *fault, int error, const char *format, ...)
 {
-	char sentence[sizeof fault->sentence];
 	va_list ap;
 
 	if (!fault)
 		return error;
 	va_start(ap, format);
-	vsnprintf(sentence, sizeof sentence, format, ap);
+	vsnprintf(fault->sentence, sizeof fault->sentence, format, ap);
 	va_end(ap);
-	memcpy(fault->sentence, sentence, sizeof sentence);
 	return error;
 }
 
