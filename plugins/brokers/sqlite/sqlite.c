@@ -77,6 +77,13 @@ int broker_watch(struct broker *broker, int fd)
 	return epoll_ctl(broker->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
+void broker_listen(struct broker *broker, int fd, bool on)
+{
+	struct epoll_event event = {.events = on ? EPOLLIN : 0};
+
+	epoll_ctl(broker->epoll_fd, EPOLL_CTL_MOD, fd, &event);
+}
+
 static void broker_close(void *context)
 {
 	struct broker *broker = context;
