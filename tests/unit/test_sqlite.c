@@ -911,7 +911,7 @@ static void test_many_queues(void **state)
 	(void)state;
 	client_open(&manage, &plugin, DROVER_USE_MANAGE);
 	for (size_t i = 0; i < QUEUES; i++) {
-		const char *const bind[] = {names[i], "all", NULL};
+		const char *const bind[] = {names[i], i < 40 ? "some" : NULL, NULL};
 		struct drover_queue queue = {.size = sizeof queue, .bind = bind};
 
 		snprintf(names[i], sizeof names[i], "type.%zu", i);
@@ -922,7 +922,7 @@ static void test_many_queues(void **state)
 	assert_true(client_until(&manage, &manage.declared, QUEUES));
 	assert_true(clock_now_ms() - start < 2000);
 	assert_int_equal(client_publish_id(&manage, names[7], "one", 0), 0);
-	assert_int_equal(client_publish_id(&manage, "all", "each", 0), 0);
+	assert_int_equal(client_publish_id(&manage, "some", "each", 0), 0);
 	client_open(&gauge, &plugin, DROVER_USE_DEPTHS);
 	assert_int_equal(gauge.broker->depths(gauge.handle, list, QUEUES), 0);
 	assert_true(client_until(&gauge, &gauge.depths, QUEUES));

@@ -73,7 +73,8 @@ void consume_lose(struct broker *broker, int error, const char *sentence)
 	consumer->locked_ms = 0;
 	if (consumer->n_settling)
 		consumer->flush_ms = 0;
-	broker_say(broker, DROVER_BROKER_REFUSED, sentence);
+	broker_say(broker, error == -ESTALE ? DROVER_BROKER_CONNECTING : DROVER_BROKER_REFUSED,
+		   sentence);
 }
 
 static int open_bell(struct broker *broker, struct fault *fault)

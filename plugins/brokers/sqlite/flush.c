@@ -62,8 +62,11 @@ int consume_settle(struct broker *broker, struct drover_delivery *delivery,
 	struct held *held = (struct held *)(void *)delivery;
 
 	if (!consumer || settlement->kind < DROVER_SETTLE_DONE ||
-	    settlement->kind > DROVER_SETTLE_GIVE_BACK || settlement->delay_ms < 0)
+	    settlement->kind > DROVER_SETTLE_GIVE_BACK || settlement->delay_ms < 0 ||
+	    settlement->delay_ms > DELAY_MAX_MS)
 		return -EINVAL;
+	if (held->settled.kind)
+		return -EALREADY;
 	held->settled = (struct settled){
 		.number = held->number,
 		.kind = settlement->kind,
@@ -76,8 +79,10 @@ int consume_settle(struct broker *broker, struct drover_delivery *delivery,
 	}
 	if (settlement->kind == DROVER_SETTLE_DEAD) {
 		held->texts = copy_texts(settlement, &held->settled);
-		if (!held->texts)
+		if (!held->texts) {
+			held->settled.kind = 0;
 			return -ENOMEM;
+		}
 	}
 	add_settling(consumer, held);
 	flush_soon(consumer);

@@ -33,7 +33,8 @@
 
 #include <drover/broker.h>
 
-#define NEVER_MS INT64_MAX
+#define NEVER_MS     INT64_MAX
+#define DELAY_MAX_MS (INT64_C(10000) * 24 * 3600 * 1000) /* as a duration in the configuration */
 
 struct fault {
 	char sentence[512];
