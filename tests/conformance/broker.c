@@ -279,6 +279,9 @@ static void test_settlements(void)
 	check(clock_now_ms() - start >= 295, "… and not too early");
 	check(clock_now_ms() - start < 1500, "… nor much too late (%" PRId64 " ms)",
 	      clock_now_ms() - start);
+	check(client_settle(&consume, consume.deliveries[0], DROVER_SETTLE_GIVE_BACK, 99, 0) == 0 &&
+		      client_until(&consume, &consume.delivered, 7),
+	      "one that is given back twice comes again");
 	client_close(&consume);
 
 	consumer(&consume, queue, 10, 1 << 20);

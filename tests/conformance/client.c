@@ -241,6 +241,7 @@ void client_turn(struct client *client, int64_t ms)
 	struct pollfd fd = {.fd = client->broker->fd(client->handle),
 			    .events = (short)client->broker->events(client->handle)};
 
+	client->turns++;
 	if (timeout < 0 || timeout > ms)
 		timeout = ms;
 	if (poll(&fd, fd.fd >= 0, (int)timeout) >= 0)

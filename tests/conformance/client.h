@@ -49,6 +49,8 @@ struct client {
 	char declare_sentence[512];
 	size_t changed;
 
+	size_t turns; /* of its loop */
+
 	struct drover_depth depth; /* the last one */
 	size_t depths;
 

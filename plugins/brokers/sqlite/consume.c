@@ -73,7 +73,8 @@ void consume_lose(struct broker *broker, int error, const char *sentence)
 	consumer->locked_ms = 0;
 	if (consumer->n_settling)
 		consumer->flush_ms = 0;
-	broker_say(broker, DROVER_BROKER_REFUSED, sentence);
+	broker_say(broker, error == -ESTALE ? DROVER_BROKER_CONNECTING : DROVER_BROKER_REFUSED,
+		   sentence);
 }
 
 static int open_bell(struct broker *broker, struct fault *fault)
@@ -153,6 +154,23 @@ static void look_without_bell(struct broker *broker)
 		consume_lose(broker, -ESTALE, "the queue's file was replaced; it is opened again");
 }
 
+static bool wants_to_read(const struct consumer *consumer)
+{
+	return claim_possible(consumer) || consumer->look_at_dues;
+}
+
+/*
+ * Until a delayed event is due; NEVER_MS also while it could not be made ready, when flush_ms says
+ * when to try again.
+ */
+static int64_t due_in_ms(const struct consumer *consumer)
+{
+	if (!consumer->store || consumer->due_wall_ms == NEVER_MS || consumer->locked_ms ||
+	    consumer->aside.filled || consumer->full_said)
+		return NEVER_MS;
+	return consumer->due_wall_ms - wall_ms();
+}
+
 void consume_process(struct broker *broker)
 {
 	struct consumer *consumer = broker->consumer;
@@ -168,28 +186,26 @@ void consume_process(struct broker *broker)
 		try_open(broker);
 	if (consumer->store && consumer->look_ms <= now)
 		look_without_bell(broker);
-	if (consumer->flush_ms <= now || consumer->due_wall_ms <= wall_ms())
+	if (consumer->flush_ms <= now || due_in_ms(consumer) <= 0)
 		flush_settlements(broker);
-	if (consumer->store && (claim_possible(consumer) || consumer->look_at_dues))
+	if (consumer->store && wants_to_read(consumer) && consumer->claim_ms <= now)
 		claim_events(broker);
 }
 
 int64_t consume_due_ms(const struct broker *broker)
 {
 	const struct consumer *consumer = broker->consumer;
-	int64_t due, now = now_ms();
+	int64_t due, in;
 
 	if (!consumer)
 		return NEVER_MS;
-	due = consumer->flush_ms;
 	if (!consumer->store)
-		return minimum(due, consumer->open_ms);
-	due = minimum(due, consumer->look_ms);
-	if (claim_possible(consumer) || consumer->look_at_dues)
-		return now;
-	if (consumer->due_wall_ms != NEVER_MS)
-		due = minimum(due, now + consumer->due_wall_ms - wall_ms());
-	return due;
+		return minimum(consumer->flush_ms, consumer->open_ms);
+	due = minimum(consumer->flush_ms, consumer->look_ms);
+	if (wants_to_read(consumer))
+		due = minimum(due, consumer->claim_ms);
+	in = due_in_ms(consumer);
+	return in == NEVER_MS ? due : minimum(due, now_ms() + in);
 }
 
 static void ignore_settled(void *context, struct drover_delivery *delivery, int error,
@@ -201,6 +217,13 @@ static void ignore_settled(void *context, struct drover_delivery *delivery, int 
 	(void)sentence;
 }
 
+static void ignore_state(void *context, enum drover_broker_state state, const char *sentence)
+{
+	(void)context;
+	(void)state;
+	(void)sentence;
+}
+
 void consume_free(struct broker *broker)
 {
 	struct consumer *consumer = broker->consumer;
@@ -209,6 +232,7 @@ void consume_free(struct broker *broker)
 	if (!consumer)
 		return;
 	broker->callbacks.settled = ignore_settled;
+	broker->callbacks.state = ignore_state;
 	if (consumer->n_settling)
 		flush_settlements(broker);
 	while ((held = consumer->held)) {

@@ -44,6 +44,7 @@ struct consumer {
 	uint64_t blocked;    /* size of the next event, which the credit did not allow */
 	bool look_at_dues;   /* delayed events may have come or gone */
 	int64_t look_ms;     /* when to look without a bell */
+	int64_t claim_ms;    /* not to read before: it was locked */
 	int64_t due_wall_ms; /* of the next delayed event */
 
 	struct held *settling, *last_settling;

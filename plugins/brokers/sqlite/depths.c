@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define TURN_MS    50
+#define DEAF_MS    20   /* after bells: a busy queue rings thousands of times a second */
 #define CHECK_MS   2000 /* look at the log's time: a bell may have been lost */
 #define RETRY_MS   3
 #define UNKNOWN_MS 500  /* locked for longer: not known */
@@ -25,6 +26,7 @@
 struct sample {
 	char *queue;
 	char *log; /* name of its log's file */
+	struct sample *next_asked, *next_changed;
 	bool stale, asked, changed, failed;
 	int64_t asked_ms, checked_ms; /* asked: since when it could not be answered */
 	int64_t log_ns, log_size;     /* the log as it was when we read; 0: none */
@@ -119,6 +121,16 @@ static void watch(struct broker *broker)
 	}
 }
 
+static void add_asked(struct gauge *gauge, struct sample *sample)
+{
+	sample->next_asked = NULL;
+	if (gauge->asked)
+		gauge->last_asked->next_asked = sample;
+	else
+		gauge->asked = sample;
+	gauge->last_asked = sample;
+}
+
 int depths_ask(struct broker *broker, const char *const *queues, size_t n)
 {
 	struct gauge *gauge = &broker->gauge;
@@ -139,49 +151,70 @@ int depths_ask(struct broker *broker, const char *const *queues, size_t n)
 			continue;
 		sample->asked = true;
 		sample->asked_ms = now;
-		gauge->asked++;
+		add_asked(gauge, sample);
 	}
 	return 0;
 }
 
-static void all_stale(struct gauge *gauge)
+static void rang(struct sample *sample, struct sample **changed)
 {
-	for (size_t i = 0; i < gauge->n; i++)
-		gauge->samples[i]->stale = gauge->samples[i]->changed = true;
+	sample->stale = true;
+	if (sample->changed)
+		return;
+	sample->changed = true;
+	sample->next_changed = *changed;
+	*changed = sample;
 }
 
-/* What rang is stale, and the host is told once for each. */
+static void read_event(struct gauge *gauge, const struct inotify_event *event,
+		       struct sample **changed)
+{
+	char queue[FILE_NAME_MAX];
+	struct sample **at;
+
+	if (event->mask & IN_Q_OVERFLOW) {
+		for (size_t i = 0; i < gauge->n; i++)
+			rang(gauge->samples[i], changed);
+	} else if (event->len && directory_queue(event->name, queue, sizeof queue) == 0) {
+		at = find(gauge, queue);
+		if (found(gauge, at, queue))
+			rang(*at, changed);
+	}
+}
+
+/* What rang is stale, and the host is told once for each; then nobody listens for a moment. */
 static void listen(struct broker *broker)
 {
-	struct gauge *gauge = &broker->gauge;
-	char queue[FILE_NAME_MAX];
 	char events[16384] __attribute__((aligned(__alignof__(struct inotify_event))));
-	bool rang = false;
+	struct gauge *gauge = &broker->gauge;
+	struct sample *changed = NULL;
+	int64_t now = now_ms();
 	ssize_t size;
 
-	while (gauge->watch_fd >= 0 && (size = read(gauge->watch_fd, events, sizeof events)) > 0) {
+	if (gauge->watch_fd < 0 || gauge->deaf_ms > now)
+		return;
+	if (gauge->deaf_ms)
+		broker_listen(broker, gauge->watch_fd, true);
+	gauge->deaf_ms = 0;
+	while ((size = read(gauge->watch_fd, events, sizeof events)) > 0) {
 		for (char *p = events; p < events + size;) {
 			const struct inotify_event *event = (const void *)p;
 
 			p += sizeof *event + event->len;
-			if (event->mask & IN_Q_OVERFLOW)
-				all_stale(gauge);
-			else if (event->len &&
-				 directory_queue(event->name, queue, sizeof queue) == 0) {
-				struct sample **at = find(gauge, queue);
-
-				if (found(gauge, at, queue))
-					(*at)->stale = (*at)->changed = true;
-			}
-			rang = true;
+			read_event(gauge, event, &changed);
 		}
 	}
-	for (size_t i = 0; rang && i < gauge->n; i++)
-		if (gauge->samples[i]->changed) {
-			gauge->samples[i]->changed = false;
-			broker->callbacks.changed(broker->callbacks.context,
-						  gauge->samples[i]->queue);
-		}
+	if (!changed)
+		return;
+	gauge->deaf_ms = now + DEAF_MS;
+	broker_listen(broker, gauge->watch_fd, false);
+	while (changed) {
+		struct sample *sample = changed;
+
+		changed = sample->next_changed;
+		sample->changed = false;
+		broker->callbacks.changed(broker->callbacks.context, sample->queue);
+	}
 }
 
 /* Whether the log has changed since it was read; remembers what it is now. */
@@ -313,7 +346,6 @@ static void tell(struct broker *broker, struct sample *sample)
 	int64_t wall = wall_ms();
 
 	sample->asked = false;
-	broker->gauge.asked--;
 	sample->depth.oldest_ms = DROVER_UNKNOWN;
 	if (sample->oldest_wall_ms != DROVER_UNKNOWN)
 		sample->depth.oldest_ms =
@@ -344,6 +376,7 @@ static int answer(struct broker *broker, struct sample *sample)
 void depths_process(struct broker *broker)
 {
 	struct gauge *gauge = &broker->gauge;
+	struct sample *list, *sample;
 	int64_t start = now_ms();
 
 	if (broker->use != DROVER_USE_DEPTHS)
@@ -353,25 +386,26 @@ void depths_process(struct broker *broker)
 	if (!gauge->asked || gauge->retry_ms > start)
 		return;
 	gauge->retry_ms = 0;
-	for (size_t i = 0; i < gauge->n && gauge->asked; i++) {
-		if (!gauge->samples[i]->asked)
-			continue;
-		if (now_ms() - start >= TURN_MS)
-			return;
-		if (answer(broker, gauge->samples[i]) < 0)
+	list = gauge->asked;
+	gauge->asked = NULL;
+	while ((sample = list)) {
+		list = sample->next_asked;
+		if (now_ms() - start >= TURN_MS) {
+			add_asked(gauge, sample);
+		} else if (answer(broker, sample) < 0) {
+			add_asked(gauge, sample);
 			gauge->retry_ms = now_ms() + 1 + jitter_ms(RETRY_MS);
+		}
 	}
 }
 
 void depths_refuse(struct broker *broker)
 {
 	struct gauge *gauge = &broker->gauge;
+	struct sample *sample;
 
-	for (size_t i = 0; i < gauge->n && gauge->asked; i++) {
-		struct sample *sample = gauge->samples[i];
-
-		if (!sample->asked)
-			continue;
+	while ((sample = gauge->asked)) {
+		gauge->asked = sample->next_asked;
 		set_all(sample, DROVER_UNKNOWN);
 		sample->stale = true;
 		tell(broker, sample);
@@ -380,7 +414,10 @@ void depths_refuse(struct broker *broker)
 
 int64_t depths_due_ms(const struct broker *broker)
 {
-	return broker->gauge.asked ? broker->gauge.retry_ms : NEVER_MS;
+	const struct gauge *gauge = &broker->gauge;
+	int64_t due = gauge->asked ? gauge->retry_ms : NEVER_MS;
+
+	return gauge->deaf_ms && gauge->deaf_ms < due ? gauge->deaf_ms : due;
 }
 
 void depths_free(struct broker *broker)

@@ -35,7 +35,7 @@ static char *copy_texts(const struct drover_settlement *from, struct settled *se
 
 static void flush_soon(struct consumer *consumer)
 {
-	if (consumer->locked_ms || consumer->full_said)
+	if (consumer->locked_ms)
 		return;
 	/* When nothing else is to be settled soon, there is nothing to wait for. */
 	if (consumer->n_settling >= BATCH_SOON || consumer->n_settling * 2 >= consumer->hands)
@@ -62,8 +62,11 @@ int consume_settle(struct broker *broker, struct drover_delivery *delivery,
 	struct held *held = (struct held *)(void *)delivery;
 
 	if (!consumer || settlement->kind < DROVER_SETTLE_DONE ||
-	    settlement->kind > DROVER_SETTLE_GIVE_BACK || settlement->delay_ms < 0)
+	    settlement->kind > DROVER_SETTLE_GIVE_BACK || settlement->delay_ms < 0 ||
+	    settlement->delay_ms > DELAY_MAX_MS)
 		return -EINVAL;
+	if (held->settled.kind)
+		return -EALREADY;
 	held->settled = (struct settled){
 		.number = held->number,
 		.kind = settlement->kind,
@@ -76,8 +79,10 @@ int consume_settle(struct broker *broker, struct drover_delivery *delivery,
 	}
 	if (settlement->kind == DROVER_SETTLE_DEAD) {
 		held->texts = copy_texts(settlement, &held->settled);
-		if (!held->texts)
+		if (!held->texts) {
+			held->settled.kind = 0;
 			return -ENOMEM;
+		}
 	}
 	add_settling(consumer, held);
 	flush_soon(consumer);
@@ -138,6 +143,7 @@ struct batch {
 	struct held *held[BATCH_MAX];
 	struct settled list[BATCH_MAX];
 	size_t n;
+	bool delays; /* some become delayed events */
 };
 
 /*
@@ -176,8 +182,11 @@ static void pick(struct broker *broker, struct batch *batch)
 		qsort(consumer->returned, consumer->n_returned, sizeof *consumer->returned,
 		      compare_returned);
 	qsort(batch->held, batch->n, sizeof *batch->held, compare_held);
-	for (size_t i = 0; i < batch->n; i++)
+	batch->delays = false;
+	for (size_t i = 0; i < batch->n; i++) {
 		batch->list[i] = batch->held[i]->settled;
+		batch->delays |= batch->list[i].kind == DROVER_SETTLE_RETRY;
+	}
 }
 
 static int tell_queue(struct consumer *consumer, const struct batch *batch, bool promote,
@@ -236,6 +245,8 @@ static int tell(struct broker *broker, const struct batch *batch, bool promote, 
 		if (r < 0)
 			return r;
 		r = tell_aside(consumer, fault);
+		if (r == 0)
+			consumer->locked_ms = 0;
 		return r == -EAGAIN ? 0 : r;
 	}
 	r = tell_queue(consumer, batch, promote, fault);
@@ -274,7 +285,7 @@ static int64_t next_flush(const struct consumer *consumer)
 
 	if (consumer->aside.filled || consumer->locked_ms)
 		return now + 1 + jitter_ms(CONSUME_RETRY_MS);
-	if (!consumer->n_settling)
+	if (!consumer->n_settling && !consumer->full_said)
 		return NEVER_MS;
 	for (const struct held *held = consumer->settling; held; held = held->next_settling)
 		if (held->settled.kind == DROVER_SETTLE_DONE)
@@ -287,13 +298,16 @@ void flush_settlements(struct broker *broker)
 	struct consumer *consumer = broker->consumer;
 	struct fault fault = {""};
 	struct batch batch;
-	bool promote;
+	bool promote, told_aside;
 	int r = 0;
 
 	pick(broker, &batch);
 	promote = consumer->due_wall_ms <= wall_ms() && consumer->full_ms <= now_ms();
+	told_aside = consumer->aside.filled;
 	if (consumer->store && (batch.n || promote || consumer->aside.filled))
 		r = tell(broker, &batch, promote, &fault);
+	else
+		consumer->locked_ms = 0;
 	for (size_t i = 0; r < 0 && i < batch.n; i++)
 		add_settling(consumer, batch.held[i]);
 	if (r == -ENOSPC) {
@@ -308,7 +322,7 @@ void flush_settlements(struct broker *broker)
 		if (batch.n || promote)
 			bell_ring(&broker->directory, consumer->queue, BELL_LEFT);
 		consumer->look |= promote;
-		consumer->look_at_dues = true;
+		consumer->look_at_dues |= promote || batch.delays || told_aside;
 		consumer->full_said &= consumer->full_ms > now_ms();
 		store_tidy(consumer->store);
 		for (size_t i = 0; i < batch.n; i++)

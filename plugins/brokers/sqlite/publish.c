@@ -113,7 +113,8 @@ int publish_event(struct broker *broker, const struct drover_event *event, int64
 	size_t n;
 	int r;
 
-	if (!event->type || !*event->type || delay_ms < 0 || (event->body_size && !event->body))
+	if (!event->type || !*event->type || delay_ms < 0 || delay_ms > DELAY_MAX_MS ||
+	    (event->body_size && !event->body))
 		return -EINVAL;
 	if (event->body_size > BODY_MAX)
 		return -EMSGSIZE;

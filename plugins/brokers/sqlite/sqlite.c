@@ -23,15 +23,13 @@
 
 int fault_set(struct fault *fault, int error, const char *format, ...)
 {
-	char sentence[sizeof fault->sentence];
 	va_list ap;
 
 	if (!fault)
 		return error;
 	va_start(ap, format);
-	vsnprintf(sentence, sizeof sentence, format, ap);
+	vsnprintf(fault->sentence, sizeof fault->sentence, format, ap);
 	va_end(ap);
-	memcpy(fault->sentence, sentence, sizeof sentence);
 	return error;
 }
 
@@ -77,6 +75,13 @@ int broker_watch(struct broker *broker, int fd)
 	struct epoll_event event = {.events = EPOLLIN};
 
 	return epoll_ctl(broker->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+void broker_listen(struct broker *broker, int fd, bool on)
+{
+	struct epoll_event event = {.events = on ? EPOLLIN : 0};
+
+	epoll_ctl(broker->epoll_fd, EPOLL_CTL_MOD, fd, &event);
 }
 
 static void broker_close(void *context)

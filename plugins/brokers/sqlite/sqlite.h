@@ -33,7 +33,8 @@
 
 #include <drover/broker.h>
 
-#define NEVER_MS INT64_MAX
+#define NEVER_MS     INT64_MAX
+#define DELAY_MAX_MS (INT64_C(10000) * 24 * 3600 * 1000) /* as a duration in the configuration */
 
 struct fault {
 	char sentence[512];
@@ -339,7 +340,9 @@ void consume_free(struct broker *broker);
 struct gauge {
 	int watch_fd;            /* inotify on the bells; -1 */
 	struct sample **samples; /* sorted by queue */
-	size_t n, room, asked;   /* asked: how many wait for an answer */
+	size_t n, room;
+	struct sample *asked, *last_asked; /* that wait for an answer */
+	int64_t deaf_ms;                   /* not listening until then; 0: listening */
 	bool watch_failed;
 	int64_t retry_ms;
 };
@@ -389,5 +392,6 @@ struct broker {
 /* Tells the host, when it is news. */
 void broker_say(struct broker *broker, enum drover_broker_state state, const char *sentence);
 int broker_watch(struct broker *broker, int fd);
+void broker_listen(struct broker *broker, int fd, bool on); /* for a watched one */
 
 #endif

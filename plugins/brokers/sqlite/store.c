@@ -304,7 +304,9 @@ int store_get(struct broker *broker, const char *queue, bool make, struct store 
 	for (store = broker->stores; store; store = store->next)
 		if (!strcmp(store->queue, queue))
 			break;
-	if (store && !store->pinned && store_moved(store)) {
+	if (store && store_moved(store)) {
+		if (store->pinned)
+			return fault_set(fault, -EAGAIN, "%s was replaced", store->path);
 		store_drop(broker, store);
 		store = NULL;
 	}
