@@ -98,7 +98,7 @@ static struct worker *pick(const struct dispatcher *d)
 {
 	struct worker *worker;
 
-	TAILQ_FOREACH (worker, &d->idle, idle_link)
+	TAILQ_FOREACH(worker, &d->idle, idle_link)
 		if (worker_is_current(worker))
 			return worker;
 	return TAILQ_FIRST(&d->idle);

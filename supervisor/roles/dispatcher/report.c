@@ -184,7 +184,7 @@ void report_processes(struct dispatcher *d, int64_t ask)
 	int64_t now_ms = clock_now_ms();
 	const struct worker *worker;
 
-	TAILQ_FOREACH (worker, &d->workers, link)
+	TAILQ_FOREACH(worker, &d->workers, link)
 		send_row(d, worker, ask, now_ms);
 	message_start(&d->message, "end");
 	message_add_int(&d->message, "ask", ask);
