@@ -185,7 +185,7 @@ static void test_stopped_worker(void **state)
 static void test_emitted(void **state)
 {
 	const struct memory_packet *settled;
-	int published[2], n = 0;
+	int published[2] = {0}, n = 0;
 
 	(void)state;
 	rig_start(&rig, NULL, 1);
@@ -627,7 +627,7 @@ static void test_respawn(void **state)
 		int below = 0;
 
 		for (int k = 0; k < 50; k++)
-			below += took_us[k] < took_us[i] || (took_us[k] == took_us[i] && k < i);
+			below += took_us[k] < took_us[i] || (k < i && took_us[k] == took_us[i]);
 		if (below == 25)
 			median = took_us[i];
 	}
