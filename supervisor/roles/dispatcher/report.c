@@ -145,8 +145,6 @@ void report_turn(struct dispatcher *d, int64_t now_ms)
 		       d->broker_state != d->reported_broker || !d->reported_mode ||
 		       strcmp(report_mode(d), d->reported_mode) != 0;
 
-	if (!all_busy(d))
-		d->reported_busy = false;
 	if (at_once)
 		dispatcher_due(d, DUTY_REPORT, report_send(d, now_ms));
 	else if (d->changed)

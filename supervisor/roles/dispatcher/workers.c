@@ -237,6 +237,7 @@ int64_t workers_missing(struct dispatcher *d, int64_t now_ms)
 void worker_forked(struct worker *worker, pid_t pid)
 {
 	worker->pid = pid;
+	worker->generation->loaded = true;
 	worker->forked_ms = clock_now_ms();
 	if (worker->state == WORKER_FORKING) {
 		worker_set_state(worker, WORKER_STARTING);
