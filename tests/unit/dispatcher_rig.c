@@ -41,7 +41,7 @@ struct desk {
 	struct buf in, out;
 	struct rig_shared *shared;
 	uint32_t sequence;
-	const struct drover_event *event;
+	struct drover_event event;
 };
 
 static void flush(struct desk *desk)
@@ -254,12 +254,12 @@ static void handle(struct desk *desk)
 	uint32_t n = __atomic_fetch_add(&desk->shared->n_seen, 1, __ATOMIC_SEQ_CST);
 	struct rig_seen *seen = &desk->shared->seen[n % RIG_NOTES];
 
-	snprintf(seen->id, sizeof seen->id, "%s", desk->event->id);
-	seen->attempt = desk->event->attempt;
+	snprintf(seen->id, sizeof seen->id, "%s", desk->event.id);
+	seen->attempt = desk->event.attempt;
 	seen->pid = getpid();
 	snprintf(body, sizeof body, "%.*s",
-		 (int)(desk->event->body_size > 60 ? 60 : desk->event->body_size),
-		 (const char *)desk->event->body);
+		 (int)(desk->event.body_size > 60 ? 60 : desk->event.body_size),
+		 (const char *)desk->event.body);
 	for (size_t i = 0; i < sizeof behaviours / sizeof *behaviours; i++) {
 		if (!strcmp(body, behaviours[i].body)) {
 			behaviours[i].act(desk);
@@ -272,7 +272,6 @@ static void handle(struct desk *desk)
 static void work(struct desk *desk)
 {
 	struct drover_attribute attributes[FRAME_ATTRIBUTES_MAX];
-	struct drover_event event;
 	struct frame frame;
 	ssize_t size;
 	int r;
@@ -282,10 +281,9 @@ static void work(struct desk *desk)
 		while ((r = frame_next(&desk->in, FRAME_MAX, &frame)) > 0) {
 			if (frame.kind == FRAME_STOP)
 				_exit(0);
-			if (frame_get_event(&frame, &event, attributes, NULL) < 0)
+			if (frame_get_event(&frame, &desk->event, attributes, NULL) < 0)
 				_exit(9);
 			desk->sequence = frame.sequence;
-			desk->event = &event;
 			handle(desk);
 			frame_take(&desk->in, &frame);
 		}

@@ -25,11 +25,12 @@ static void on_state(void *context, enum drover_broker_state state, const char *
 		return;
 	if (state == DROVER_BROKER_UP)
 		log_info("the broker is up");
-	else if (state != DROVER_BROKER_CONNECTING)
-		log_warning(
-			"the broker %s: %s; workers stay, no event is handed out until it is up",
-			state == DROVER_BROKER_DOWN ? "is not reachable" : "refuses",
-			d->broker_sentence);
+	else if (state == DROVER_BROKER_DOWN)
+		log_warning("the broker is not reachable: %s; workers stay, no event is handed out "
+			    "until it is",
+			    d->broker_sentence);
+	else if (state == DROVER_BROKER_REFUSED)
+		log_warning("the broker refuses: %s; it is tried again", d->broker_sentence);
 	d->broker_state = state;
 	d->changed = true;
 	dispatcher_wake(d);

@@ -130,7 +130,7 @@ static bool workers_ended(const struct dispatcher *d)
 {
 	const struct worker *worker;
 
-	TAILQ_FOREACH (worker, &d->workers, link)
+	TAILQ_FOREACH(worker, &d->workers, link)
 		if (!worker->generation->lost)
 			return false;
 	return true;
@@ -138,7 +138,8 @@ static bool workers_ended(const struct dispatcher *d)
 
 static void drain_turn(struct dispatcher *d)
 {
-	if (d->draining && !jobs_count(d) && workers_ended(d))
+	/* What only such workers still have in hand goes back with the connection. */
+	if (d->draining && jobs_count(d) == d->n_jobs[JOB_OUT] && workers_ended(d))
 		say_drained(d);
 }
 
@@ -154,7 +155,7 @@ static int64_t drain_duty(struct dispatcher *d, int64_t now_ms)
 		return NEVER;
 	}
 	d->drain_late = true;
-	TAILQ_FOREACH (worker, &d->workers, link)
+	TAILQ_FOREACH(worker, &d->workers, link)
 		worker_condemn(worker, DOOM_DRAIN, now_ms);
 	return now_ms + GRACE_MS + GIVE_UP_MS;
 }
@@ -268,7 +269,7 @@ static void on_kick(struct dispatcher *d, const struct message_view *view, int f
 	struct worker *worker;
 
 	(void)fd;
-	TAILQ_FOREACH (worker, &d->workers, link) {
+	TAILQ_FOREACH(worker, &d->workers, link) {
 		if (pid <= 0 || worker->pid != pid)
 			continue;
 		log_notice("worker %d is ended because somebody asked for it", (int)pid);

@@ -161,6 +161,7 @@ struct generation {
 	int64_t number;
 	bool trial;   /* the one before it is kept */
 	bool refused; /* lost its trial */
+	bool loaded;  /* a worker of it was forked */
 	bool lost;    /* its template is gone, and with it its workers */
 	struct endpoint template;
 	uint64_t outcomes; /* verdicts */

@@ -64,7 +64,7 @@ void emit_start(struct dispatcher *d, struct job *job)
 {
 	struct emitted *emitted;
 
-	TAILQ_FOREACH (emitted, &job->emitted, sibling) {
+	TAILQ_FOREACH(emitted, &job->emitted, sibling) {
 		enqueue(d, emitted);
 		job->unconfirmed++;
 	}
@@ -125,7 +125,7 @@ static void withdraw(struct dispatcher *d, struct job *job)
 {
 	struct emitted *emitted;
 
-	TAILQ_FOREACH (emitted, &job->emitted, sibling) {
+	TAILQ_FOREACH(emitted, &job->emitted, sibling) {
 		if (!emitted->queued)
 			continue;
 		emitted->queued = false;

@@ -112,7 +112,7 @@ static struct generation *find(const struct dispatcher *d, int64_t number)
 {
 	struct generation *generation;
 
-	TAILQ_FOREACH (generation, &d->generations, link)
+	TAILQ_FOREACH(generation, &d->generations, link)
 		if (generation->number == number)
 			return generation;
 	return NULL;
@@ -154,7 +154,7 @@ struct generation *generation_serving(const struct dispatcher *d)
 {
 	struct generation *generation;
 
-	TAILQ_FOREACH (generation, &d->generations, link)
+	TAILQ_FOREACH(generation, &d->generations, link)
 		if (!generation->refused)
 			return generation;
 	return NULL;
@@ -176,7 +176,7 @@ static bool has_workers(const struct dispatcher *d, const struct generation *gen
 {
 	const struct worker *worker;
 
-	TAILQ_FOREACH (worker, &d->workers, link)
+	TAILQ_FOREACH(worker, &d->workers, link)
 		if (worker->generation == generation)
 			return true;
 	return false;

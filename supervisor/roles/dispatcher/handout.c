@@ -27,8 +27,9 @@ bool handout_open(const struct dispatcher *d)
 {
 	const struct generation *serving = generation_serving(d);
 
+	/* A broker may refuse to take and still give, as one with a full disk does. */
 	return serving && !serving->lost && !d->paused && !d->draining && !d->inbox_blocked &&
-	       d->broker_state != DROVER_BROKER_DOWN;
+	       (d->broker_state == DROVER_BROKER_UP || d->broker_state == DROVER_BROKER_REFUSED);
 }
 
 void handout_measured(struct dispatcher *d, int64_t us)
@@ -60,11 +61,11 @@ uint32_t handout_wanted(const struct dispatcher *d)
 
 	if (!handout_open(d))
 		return 0;
-	if (serving->failed_starts < STARTS_BAD) {
+	/* Those to come count as well, once the handler is loaded and unless none ever starts. */
+	if (serving->loaded && serving->failed_starts < STARTS_BAD) {
 		workers += d->n_workers[WORKER_FORKING] + d->n_workers[WORKER_STARTING];
-		/* One will be there soon; a short gap is no reason to give anything back. */
 		if (!workers && d->target)
-			workers = 1;
+			workers = 1; /* a short gap gives nothing back */
 	}
 	if (!brake_may_grow(&d->brake))
 		return workers ? 1 : 0;
@@ -98,7 +99,7 @@ static struct worker *pick(const struct dispatcher *d)
 {
 	struct worker *worker;
 
-	TAILQ_FOREACH (worker, &d->idle, idle_link)
+	TAILQ_FOREACH(worker, &d->idle, idle_link)
 		if (worker_is_current(worker))
 			return worker;
 	return TAILQ_FIRST(&d->idle);

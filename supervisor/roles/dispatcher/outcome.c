@@ -287,7 +287,7 @@ static void record(struct dispatcher *d)
 
 	if (TAILQ_EMPTY(&d->jobs[JOB_RECORDING]) || d->inbox_blocked)
 		return;
-	TAILQ_FOREACH (job, &d->jobs[JOB_RECORDING], link) {
+	TAILQ_FOREACH(job, &d->jobs[JOB_RECORDING], link) {
 		if (!d->inbox)
 			break; /* none is wanted any more */
 		inbox_key(&d->key, &job->delivery->event, job->field);

@@ -145,8 +145,6 @@ void report_turn(struct dispatcher *d, int64_t now_ms)
 		       d->broker_state != d->reported_broker || !d->reported_mode ||
 		       strcmp(report_mode(d), d->reported_mode) != 0;
 
-	if (!all_busy(d))
-		d->reported_busy = false;
 	if (at_once)
 		dispatcher_due(d, DUTY_REPORT, report_send(d, now_ms));
 	else if (d->changed)
@@ -184,7 +182,7 @@ void report_processes(struct dispatcher *d, int64_t ask)
 	int64_t now_ms = clock_now_ms();
 	const struct worker *worker;
 
-	TAILQ_FOREACH (worker, &d->workers, link)
+	TAILQ_FOREACH(worker, &d->workers, link)
 		send_row(d, worker, ask, now_ms);
 	message_start(&d->message, "end");
 	message_add_int(&d->message, "ask", ask);

@@ -57,7 +57,7 @@ struct worker *worker_find(const struct dispatcher *d, int64_t slot)
 {
 	struct worker *worker;
 
-	TAILQ_FOREACH (worker, &d->workers, link)
+	TAILQ_FOREACH(worker, &d->workers, link)
 		if (worker->slot == slot)
 			return worker;
 	return NULL;
@@ -202,7 +202,7 @@ void workers_turn(struct dispatcher *d, int64_t now_ms)
 	if (!d->unbalanced && !(d->surplus && d->n_workers[WORKER_IDLE]))
 		return;
 	d->unbalanced = false;
-	TAILQ_FOREACH (worker, &d->workers, link) {
+	TAILQ_FOREACH(worker, &d->workers, link) {
 		if (!is_live(worker) && !is_unclear(worker))
 			continue;
 		if (!worker_is_current(worker)) {
@@ -237,6 +237,7 @@ int64_t workers_missing(struct dispatcher *d, int64_t now_ms)
 void worker_forked(struct worker *worker, pid_t pid)
 {
 	worker->pid = pid;
+	worker->generation->loaded = true;
 	worker->forked_ms = clock_now_ms();
 	if (worker->state == WORKER_FORKING) {
 		worker_set_state(worker, WORKER_STARTING);
@@ -365,7 +366,7 @@ int64_t workers_tend(struct dispatcher *d, int64_t now_ms)
 	int64_t next_ms = weigh && workers_live(d) ? now_ms + MEMORY_MS : NEVER;
 	struct worker *worker;
 
-	TAILQ_FOREACH (worker, &d->workers, link) {
+	TAILQ_FOREACH(worker, &d->workers, link) {
 		if (worker->deadline_ms <= now_ms)
 			expire(worker, now_ms);
 		if (weigh && worker->ready && is_live(worker))
