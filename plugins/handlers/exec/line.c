@@ -283,8 +283,7 @@ static int read_event(struct line *line, const cJSON *json, const char *object, 
 	if (!line->attributes || !line->texts)
 		return -ENOMEM;
 	line->event.extensions = line->attributes;
-	cJSON_ArrayForEach(member, json)
-	{
+	cJSON_ArrayForEach(member, json) {
 		if (!strcmp(member->string, "data"))
 			data = member;
 		else if (!strcmp(member->string, "data_base64"))

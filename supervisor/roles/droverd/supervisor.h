@@ -367,8 +367,8 @@ int errand_serve(struct supervisor *supervisor, const char *errand,
  * which it takes (-1: none).
  */
 int errand_start(struct supervisor *supervisor, const char *title, const struct message *setup,
-		 const struct config_plugin *broker, const struct child_owner *owner,
-		 void *context, int api_fd, struct child **ret_child, struct why *why);
+		 const struct config_plugin *broker, const struct child_owner *owner, void *context,
+		 int api_fd, struct child **ret_child, struct why *why);
 
 /* state.c: what is kept in the state directory. */
 int state_open(struct supervisor *supervisor, struct why *why);
