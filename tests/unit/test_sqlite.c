@@ -232,7 +232,7 @@ static void test_dead_owner(void **state)
 {
 	struct client_plugin other = load("two");
 	struct client second;
-	int ready[2];
+	int ready[2], fd;
 	char byte;
 	pid_t pid;
 
@@ -250,8 +250,13 @@ static void test_dead_owner(void **state)
 	}
 	assert_int_equal(read(ready[0], &byte, 1), 1);
 	kill_and_reap(pid);
+	assert_true((fd = open(path_of(".new-old"), O_WRONLY | O_CREAT, 0600)) >= 0);
+	assert_int_equal(futimens(fd, (struct timespec[2]){{0}}), 0);
+	close(fd);
 	client_open(&second, &other, DROVER_USE_DEPTHS);
 	assert_true(client_until_state(&second, DROVER_BROKER_UP));
+	/* A new owner clears away what somebody left who died while he made a file. */
+	assert_int_equal(access(path_of(".new-old"), F_OK), -1);
 	client_close(&second);
 	client_unload(&other);
 	close(ready[0]);
@@ -334,7 +339,7 @@ static void test_killed_publishers(void **state)
 		if (pid == 0)
 			publish_until_killed("a", fds[1]);
 		close(fds[1]);
-		/* Killed at another point each time, some while after its so-manieth event. */
+		/* Killed a while after another number of events each time, at any point of the next. */
 		n = read_ids(fds[0], ids, 5 + (size_t)round * 7);
 		usleep((useconds_t)(round * 137));
 		kill_and_reap(pid);

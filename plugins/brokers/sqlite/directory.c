@@ -9,6 +9,7 @@
  */
 #include "sqlite.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@
  * who is there longer than this is another droverd.
  */
 #define UNCLEAR_MS 300
+#define OLD_S      60
 
 int directory_open(struct directory *directory, const struct drover_host *host, struct fault *fault)
 {
@@ -102,9 +104,32 @@ static int lock(int fd, short type)
 	return errno == EACCES || errno == EAGAIN ? -EAGAIN : -errno;
 }
 
-/* Reads who has it, or with the lock alone becomes it. 1: it is ours, with a shared lock. */
-static int settle_owner(int fd, const char *instance, char *owner, size_t size)
+/* Removes what a process left that died while it made a file; `create` in store.c names them. */
+static void clean(const struct directory *directory)
 {
+	int fd = openat(directory->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *entries = fd >= 0 ? fdopendir(fd) : NULL;
+	time_t old = (time_t)(wall_ms() / 1000) - OLD_S;
+	const struct dirent *entry;
+	struct stat status;
+
+	if (!entries) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	while ((entry = readdir(entries)))
+		if (!strncmp(entry->d_name, NEW_FILE, strlen(NEW_FILE)) &&
+		    fstatat(fd, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    status.st_mtime < old)
+			unlinkat(fd, entry->d_name, 0);
+	closedir(entries);
+}
+
+/* Reads who has it, or with the lock alone becomes it. 1: it is ours, with a shared lock. */
+static int settle_owner(const struct directory *directory, int fd, char *owner, size_t size)
+{
+	const char *instance = directory->instance;
 	size_t length = strlen(instance);
 	ssize_t n;
 	int r;
@@ -123,6 +148,7 @@ static int settle_owner(int fd, const char *instance, char *owner, size_t size)
 		return r;
 	if (ftruncate(fd, 0) < 0 || pwrite(fd, instance, length, 0) != (ssize_t)length)
 		return errno ? -errno : -EIO;
+	clean(directory);
 	r = lock(fd, F_RDLCK);
 	return r < 0 ? r : 1;
 }
@@ -141,7 +167,7 @@ int directory_own(struct directory *directory, struct fault *fault)
 	if (fd < 0)
 		return fault_set(fault, -errno, "%s/owner: %s", directory->path, strerror(errno));
 	errno = 0;
-	r = settle_owner(fd, directory->instance, owner, sizeof owner);
+	r = settle_owner(directory, fd, owner, sizeof owner);
 	if (r == 1) {
 		directory->owner_fd = fd;
 		directory->since_ms = 0;

@@ -74,6 +74,8 @@ int directory_own(struct directory *directory, struct fault *fault);
 /* A descriptor that holds the lock until it is closed; -EAGAIN. */
 int directory_lock(struct directory *directory, const char *name, struct fault *fault);
 
+#define NEW_FILE ".new-" /* begins the name of a file that is being made */
+
 #define FILE_NAME_MAX 320
 /* The name of a queue's file, its odd bytes as %XX. -ENAMETOOLONG. */
 int directory_name(const char *queue, const char *suffix, char name[FILE_NAME_MAX],

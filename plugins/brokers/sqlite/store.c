@@ -136,7 +136,7 @@ static int create(const struct directory *directory, enum store_kind kind, const
 		return fault_set(fault, -ENOMEM, "%s/%s: no memory", directory->path, name);
 	if (getrandom(&random, sizeof random, 0) < 0)
 		random = (uint64_t)now_ms() ^ (uint64_t)getpid();
-	snprintf(temporary, sizeof temporary, ".new-%016llx", (unsigned long long)random);
+	snprintf(temporary, sizeof temporary, NEW_FILE "%016llx", (unsigned long long)random);
 	fd = openat(directory->fd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	r = fd < 0 ? -errno : write_whole(fd, image, (size_t)size);
 	if (fd >= 0) {
