@@ -190,6 +190,33 @@ static void do_garbage(struct desk *desk)
 	do_hang(desk);
 }
 
+/* The head of a frame that is longer than any may be. */
+static void do_huge(struct desk *desk)
+{
+	const uint32_t head[3] = {UINT32_MAX, FRAME_VERDICT, desk->sequence};
+
+	buf_append(&desk->out, head, sizeof head);
+	do_hang(desk);
+}
+
+/* Half of a verdict, and then it ends. */
+static void do_half(struct desk *desk)
+{
+	size_t before = buf_size(&desk->out);
+
+	do_done(desk);
+	desk->out.end -= (buf_size(&desk->out) - before) / 2;
+	do_exit(desk);
+}
+
+/* An emitted event needs a type. */
+static void do_untyped(struct desk *desk)
+{
+	emit(desk, NULL, "id");
+	do_done(desk);
+	do_hang(desk);
+}
+
 /* A verdict for an event that it does not have. */
 static void do_wrong(struct desk *desk)
 {
@@ -243,6 +270,9 @@ static const struct {
 	{"emit_flood", do_emit_flood},
 	{"garbage", do_garbage},
 	{"wrong", do_wrong},
+	{"huge", do_huge},
+	{"half", do_half},
+	{"untyped", do_untyped},
 	{"print", do_print},
 	{"flood", do_flood},
 	{"vanish", do_vanish},

@@ -65,6 +65,11 @@ static void test_outcomes(void **state)
 		 "its worker sent garbage"},
 		{"wrong", "wrong", 2, DROVER_SETTLE_RETRY, 3, 8100, 9900,
 		 "its worker sent garbage"},
+		{"huge", "huge", 2, DROVER_SETTLE_RETRY, 3, 8100, 9900, "its worker sent garbage"},
+		{"half", "half", 2, DROVER_SETTLE_RETRY, 3, 8100, 9900,
+		 "its worker exited with status 0"},
+		{"untyped", "untyped", 2, DROVER_SETTLE_RETRY, 3, 8100, 9900,
+		 "its worker sent garbage"},
 		{"vanish", "vanish", 2, DROVER_SETTLE_RETRY, 3, 8100, 9900,
 		 "its worker was killed by signal 9"},
 	};
@@ -90,9 +95,9 @@ static void test_outcomes(void **state)
 	assert_int_equal(rig_report(&rig, "done"), 1);
 	assert_int_equal(rig_report(&rig, "failed"), 4);
 	assert_int_equal(rig_report(&rig, "rejected"), 1);
-	assert_int_equal(rig_report(&rig, "crashed"), 6);
+	assert_int_equal(rig_report(&rig, "crashed"), 9);
 	assert_int_equal(rig_report(&rig, "dead"), 3);
-	assert_int_equal(rig_report(&rig, "retried"), 8);
+	assert_int_equal(rig_report(&rig, "retried"), 11);
 	assert_int_equal(rig_report(&rig, "in_flight"), 0);
 }
 
@@ -155,6 +160,30 @@ static void test_timeouts(void **state)
 		assert_in_range(clock_now_ms() - began_ms, rows[i].least_ms, rows[i].most_ms);
 	}
 	rig_wait(&rig, rig_report(&rig, "timed_out") == 2);
+}
+
+/* Done within the grace: that counts, and what was behind it in the batch is not held to blame. */
+static void test_grace_in_batch(void **state)
+{
+	static const char *const ids[] = {"late", "b1", "b2", "b3", "b4"};
+
+	(void)state;
+	rig_start(&rig, FIELDS("timeout_ms=500"), 1);
+	rig_deliver(&rig, "fast", "done", 0);
+	wait_settled("fast");
+	/* While it is busy the others come together, and then go out together. */
+	rig_deliver(&rig, "busy", "slow", 0);
+	rig_wait(&rig, rig_seen(&rig, "busy") == 1);
+	for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+		rig_deliver(&rig, ids[i], i ? "done" : "grace", 0);
+	for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+		assert_int_equal(wait_settled(ids[i])->number, DROVER_SETTLE_DONE);
+		assert_int_equal(wait_settled(ids[i])->attempts, 0);
+	}
+	rig_wait(&rig, rig_report(&rig, "done") == 7);
+	assert_int_equal(rig_report(&rig, "timed_out") + rig_report(&rig, "crashed"), 0);
+	/* The worker that had to be told is replaced. */
+	rig_wait(&rig, rig.n_workers == 2 && rig_alive(&rig, 0) == 1);
 }
 
 /* Stopped before it read: its event was not tried. Stopped in the middle of it: that counts. */
@@ -724,15 +753,19 @@ int main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_teardown(test_##name, stop)
 	const struct CMUnitTest tests[] = {
-		TEST(outcomes),       TEST(crash_in_batch),  TEST(timeouts),
-		TEST(stopped_worker), TEST(emitted),         TEST(broker_errors),
-		TEST(inbox),          TEST(broken_inbox),    TEST(definition),
-		TEST(brake),          TEST(target),          TEST(recycling),
-		TEST(generations),    TEST(pause_and_drain), TEST(people),
-		TEST(respawn),        TEST(crash_loop),      TEST(broker_down),
-		TEST(template_lost),  TEST(throughput),      TEST(age),
-		TEST(large_bodies),   TEST(unforked),        TEST(inbox_key),
-		TEST(random_kills),
+		TEST(outcomes),        TEST(crash_in_batch),
+		TEST(timeouts),        TEST(grace_in_batch),
+		TEST(stopped_worker),  TEST(emitted),
+		TEST(broker_errors),   TEST(inbox),
+		TEST(broken_inbox),    TEST(definition),
+		TEST(brake),           TEST(target),
+		TEST(recycling),       TEST(generations),
+		TEST(pause_and_drain), TEST(people),
+		TEST(respawn),         TEST(crash_loop),
+		TEST(broker_down),     TEST(template_lost),
+		TEST(throughput),      TEST(age),
+		TEST(large_bodies),    TEST(unforked),
+		TEST(inbox_key),       TEST(random_kills),
 	};
 
 	if (argc > 1)

@@ -20,9 +20,10 @@
 
 #include "base/banned.h"
 
-#define PRUNE_MS      60000 /* between looks for records that are too old */
-#define PRUNE_SOON_MS 200   /* while there are more of them */
-#define PRUNE_ROWS    500   /* at a time, so that nobody waits for it */
+#define ATTEMPTS_MAX  1000000 /* a broker may have stored anything */
+#define PRUNE_MS      60000   /* between looks for records that are too old */
+#define PRUNE_SOON_MS 200     /* while there are more of them */
+#define PRUNE_ROWS    500     /* at a time, so that nobody waits for it */
 
 static void note_brake(struct dispatcher *d, const struct job *job, enum brake_outcome outcome,
 		       int64_t now_ms)
@@ -85,7 +86,7 @@ static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outco
 {
 	const struct retry_input input = {
 		.outcome = outcome,
-		.attempts = (int)job->attempts,
+		.attempts = job->attempts < ATTEMPTS_MAX ? (int)job->attempts : ATTEMPTS_MAX,
 		.alone = job->alone,
 		.asked_ms = asked_ms,
 		.random = dispatcher_random(),
@@ -111,8 +112,8 @@ static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outco
 	case RETRY_LATER:
 		settle_as(d, job, DROVER_SETTLE_RETRY, result.delay_ms);
 		return;
+	case RETRY_SETTLE: /* only of what is done */
 	case RETRY_DEAD:
-	case RETRY_SETTLE:
 		/* Of a crash or timeout tells whoever tells of the worker. */
 		if (outcome == RETRY_OUTCOME_FAILED || outcome == RETRY_OUTCOME_REJECTED)
 			note_dead(d, job);

@@ -17,6 +17,7 @@
 
 #define REPORT_MS 100
 #define ALIVE_MS  2000
+#define UNREAD    32 /* messages that a stopped supervisor may leave to us */
 
 const char *report_mode(const struct dispatcher *d)
 {
@@ -119,6 +120,8 @@ int64_t report_send(struct dispatcher *d, int64_t now_ms)
 	if (dropped)
 		log_warning("%" PRIu64 " lines of handlers were left out: more than %d a second",
 			    dropped, LINES_PER_SECOND);
+	if (d->role.supervisor.channel.queued > UNREAD)
+		return now_ms + ALIVE_MS;
 	message_start(&d->message, "report");
 	add_flow(d, now_ms);
 	add_counters(d);
