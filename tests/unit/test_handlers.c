@@ -138,7 +138,7 @@ int handler_start(struct type *t, const struct handler *handler, const struct ch
 }
 
 const char *child_obituary(const struct child *child, int status, const char *said, char *text,
-			     size_t size)
+			   size_t size)
 {
 	(void)child;
 	(void)status;
