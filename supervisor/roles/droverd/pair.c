@@ -8,9 +8,7 @@
 #include "roles/droverd/supervisor.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 

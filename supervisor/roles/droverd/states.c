@@ -122,7 +122,7 @@ static const struct {
 	{"leaving", is_leaving, tell_leaving}, {"draining", is_draining, tell_draining},
 	{"paused", is_paused, tell_paused},    {"unservable", has_no_handler, tell_no_handler},
 	{"failing", is_failing, tell_death},   {"cut off", is_cut_off, tell_broker},
-	{"starting", is_starting, NULL},       {"probing", is_probing, tell_probe},
+	{"starting", is_starting, NULL},       {"probe", is_probing, tell_probe},
 	{"running", is_running, NULL},
 };
 

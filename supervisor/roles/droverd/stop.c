@@ -7,7 +7,6 @@
 #include "roles/droverd/supervisor.h"
 
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
 

@@ -8,15 +8,12 @@
 #include "roles/droverd/supervisor.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/log.h"
-#include "base/units.h"
 
 #include "base/banned.h"
 
