@@ -99,6 +99,10 @@ static void test_before_anything(void **state)
 	story.input.ready = 0;
 	story.input.in_flight = 1;
 	assert_int_equal(sample(&story, SAMPLE_MS)->workers, 1);
+	/* Also where that is all that is known, as after a restart. */
+	story = begin(-1);
+	story.input.in_flight = 1;
+	assert_int_equal(sample(&story, 0)->workers, 1);
 	/* Measured once is measured. */
 	story.input.ready = 400;
 	story.input.handling_ms = 50;
@@ -253,6 +257,47 @@ static void test_skewed_samples(void **state)
 	want_between("skewed", story.result.arrival_per_s, 34, 46);
 }
 
+/* What moves from the queue into workers' hands neither came nor left. */
+static void test_handing_out_is_no_arrival(void **state)
+{
+	struct story story = begin(50);
+
+	(void)state;
+	story.input.ready = 100;
+	sample(&story, SAMPLE_MS);
+	for (int i = 0; i < 100; i++) {
+		story.input.ready--;
+		story.input.in_flight++;
+		sample(&story, SAMPLE_MS);
+	}
+	for (int i = 0; i < 100; i++) {
+		story.input.in_flight--;
+		story.input.handled++;
+		sample(&story, SAMPLE_MS);
+		want_between("lambda", story.result.arrival_per_s, 0, 0);
+	}
+}
+
+/* The depth falls by what two reports say later: the second report's part is no arrival. */
+static void test_owed_is_taken_off(void **state)
+{
+	struct story story = begin(50);
+
+	(void)state;
+	story.input.ready = 20;
+	sample(&story, SAMPLE_MS);
+	story.input.ready = 0;
+	story.input.handled = 10;
+	sample(&story, SAMPLE_MS);
+	story.input.handled = 20;
+	sample(&story, SAMPLE_MS);
+	want_between("lambda", story.result.arrival_per_s, 0, 0);
+	/* And is paid: what arrives from then on counts. */
+	story.input.ready = 1;
+	sample(&story, SAMPLE_MS);
+	assert_true(story.result.arrival_per_s > 0);
+}
+
 static void test_purge_is_not_owed_for_long(void **state)
 {
 	struct story story = begin(50);
@@ -330,6 +375,8 @@ int main(void)
 		cmocka_unit_test(test_unknown_repeats),
 		cmocka_unit_test(test_counter_starts_over),
 		cmocka_unit_test(test_skewed_samples),
+		cmocka_unit_test(test_handing_out_is_no_arrival),
+		cmocka_unit_test(test_owed_is_taken_off),
 		cmocka_unit_test(test_purge_is_not_owed_for_long),
 		cmocka_unit_test(test_samples_at_one_moment),
 		cmocka_unit_test(test_bounds),

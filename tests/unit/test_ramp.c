@@ -160,8 +160,12 @@ static void test_late_growth_is_no_regret(void **state)
 
 	(void)state;
 	shed_one(&ramp, &now_ms, &target);
-	grow_one(&ramp, now_ms + 2 * RAMP_WINDOW_MS + 1, &target);
+	grow_one(&ramp, ramp.shed_ms + 2 * RAMP_WINDOW_MS + 1, &target);
 	assert_int_equal(ramp.window_ms, RAMP_WINDOW_MS);
+	/* One moment earlier it is. */
+	shed_one(&ramp, &now_ms, &target);
+	grow_one(&ramp, ramp.shed_ms + 2 * RAMP_WINDOW_MS, &target);
+	assert_int_equal(ramp.window_ms, 2 * RAMP_WINDOW_MS);
 	/* Nor is growth after limits took something. */
 	ramp = (struct ramp){0};
 	ramp_next(&ramp, &(struct ramp_input){0, 8, 2, 0, true});
