@@ -30,16 +30,27 @@ static const struct rule rules[LIMITS_RULES] = {
 	[LIMITS_PAUSED] = {"paused", "paused"},
 };
 
+static void bind(struct limits_result *result, int total, enum limits_rule rule, int value)
+{
+	result->total = total;
+	result->rule = rule;
+	result->value = value;
+}
+
 static void at_least(struct limits_result *result, enum limits_rule rule, int value)
 {
 	if (result->total < value)
-		*result = (struct limits_result){value, rule, value};
+		bind(result, value, rule, value);
 }
 
-static void at_most(struct limits_result *result, enum limits_rule rule, int value)
+/* Binds also where the work asks for no more, but more exist. */
+static void at_most(struct limits_result *result, int current, enum limits_rule rule, int value)
 {
-	if (result->total > value)
-		*result = (struct limits_result){value, rule, value};
+	bool shrinks = current > value && (!result->takes_away || value < result->value);
+
+	if (result->total > value || shrinks)
+		bind(result, result->total < value ? result->total : value, rule, value);
+	result->takes_away |= current > value;
 }
 
 struct limits_result limits_apply(const struct limits_input *input)
@@ -50,21 +61,23 @@ struct limits_result limits_apply(const struct limits_input *input)
 	int nodes = input->nodes > 0 ? input->nodes : 1, most;
 
 	if (!input->known)
-		result = (struct limits_result){input->current, LIMITS_UNKNOWN, input->current};
+		bind(&result, input->current, LIMITS_UNKNOWN, input->current);
 	at_least(&result, input->override_min >= 0 ? LIMITS_OVERRIDE_MIN : LIMITS_MIN, min);
-	at_most(&result, input->override_max >= 0 ? LIMITS_OVERRIDE_MAX : LIMITS_MAX,
-		max > 0 ? max : 0);
+	at_most(&result, input->current,
+		input->override_max >= 0 ? LIMITS_OVERRIDE_MAX : LIMITS_MAX, max > 0 ? max : 0);
 	if (input->node_max > 0)
-		at_most(&result, LIMITS_NODE_MAX,
+		at_most(&result, input->current, LIMITS_NODE_MAX,
 			input->node_max > INT_MAX / nodes ? INT_MAX : input->node_max * nodes);
 	if (input->useful_max > 0)
-		at_most(&result, LIMITS_USEFUL_MAX, input->useful_max);
+		at_most(&result, input->current, LIMITS_USEFUL_MAX, input->useful_max);
 	if (input->braked) {
 		most = input->current > min ? input->current : min;
-		at_most(&result, LIMITS_BRAKE, most > 1 ? most : 1);
+		at_most(&result, input->current, LIMITS_BRAKE, most > 1 ? most : 1);
 	}
-	if (input->paused)
-		result = (struct limits_result){0, LIMITS_PAUSED, 0};
+	if (input->paused) {
+		bind(&result, 0, LIMITS_PAUSED, 0);
+		result.takes_away = input->current > 0;
+	}
 	if (result.total < 0)
 		result.total = 0;
 	return result;

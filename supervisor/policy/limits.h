@@ -45,6 +45,8 @@ struct limits_result {
 	int total;             /* >= 0 */
 	enum limits_rule rule; /* the one that bound it */
 	int value;             /* of that rule, for its sentence; 0 where it has none */
+	/* a maximum or pause lies below `current`: fewer at once, whatever the work asks for */
+	bool takes_away;
 };
 
 struct limits_result limits_apply(const struct limits_input *input);

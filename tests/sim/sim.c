@@ -171,13 +171,11 @@ static void decide(struct node *node, int64_t now_ms)
 									  .override_max = -1,
 									  .nodes = 1});
 	struct ramp_result ramp =
-		ramp_next(&node->ramp,
-			  &(struct ramp_input){.now_ms = now_ms,
-					       .target = node->target,
-					       .desired = limits.total,
-					       .idle_low = node->idle_low,
-					       .at_once = limits.rule != LIMITS_NONE &&
-							  limits.rule != LIMITS_UNKNOWN});
+		ramp_next(&node->ramp, &(struct ramp_input){.now_ms = now_ms,
+							    .target = node->target,
+							    .desired = limits.total,
+							    .idle_low = node->idle_low,
+							    .at_once = limits.takes_away});
 	int direction = ramp.target > node->target ? 1 : ramp.target < node->target ? -1 : 0;
 
 	if (direction && direction == -node->direction)

@@ -115,14 +115,13 @@ static int64_t exists(const struct world *world, size_t budget)
 }
 
 static void move(struct world *world, struct type *type, const struct budget_want *want,
-		 enum limits_rule rule)
+		 bool takes_away)
 {
 	struct ramp_input input = {.now_ms = world->now_ms,
 				   .target = type->target,
 				   .desired = want->grant,
 				   .idle_low = type->idle_low,
-				   .at_once = want->pressed ||
-					      (rule != LIMITS_NONE && rule != LIMITS_UNKNOWN)};
+				   .at_once = want->pressed || takes_away};
 	bool was_open = type->ramp.open;
 	struct ramp_result ramp = ramp_next(&type->ramp, &input);
 
@@ -145,7 +144,7 @@ static void move(struct world *world, struct type *type, const struct budget_wan
 
 static void decide(struct world *world, uint64_t turn)
 {
-	enum limits_rule rules[TYPES];
+	bool takes_away[TYPES];
 	int64_t before[BUDGETS] = {0};
 
 	for (size_t i = 0; i < world->n_types; i++) {
@@ -162,7 +161,7 @@ static void decide(struct world *world, uint64_t turn)
 							    .braked = type->braked,
 							    .paused = type->paused});
 
-		rules[i] = limits.rule;
+		takes_away[i] = limits.takes_away;
 		/* What is to be replaced keeps its place: the dispatcher will not ask. */
 		world->wants[i] =
 			(struct budget_want){.want = limits.total,
@@ -173,7 +172,7 @@ static void decide(struct world *world, uint64_t turn)
 		before[b] = exists(world, b);
 	budget_share(world->budgets, world->n_budgets, world->wants, world->n_types, turn);
 	for (size_t i = 0; i < world->n_types; i++)
-		move(world, &world->types[i], &world->wants[i], rules[i]);
+		move(world, &world->types[i], &world->wants[i], takes_away[i]);
 	for (size_t b = 0; b < world->n_budgets; b++) {
 		int64_t max = world->budgets[b].max;
 

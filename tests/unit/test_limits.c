@@ -175,6 +175,47 @@ static const struct {
 	 7},
 };
 
+static void test_takes_away(void **state)
+{
+	static const struct {
+		const char *name;
+		struct limits_input input;
+		bool takes_away;
+		enum limits_rule rule;
+	} cases[] = {
+		{"a lowered max binds though the work asks for less",
+		 {.known = true, .max = 10, .override_min = -1, .override_max = 2, .current = 4},
+		 true,
+		 LIMITS_OVERRIDE_MAX},
+		{"a max that what exists fits in does not",
+		 {.known = true, .max = 10, .override_min = -1, .override_max = 4, .current = 4},
+		 false,
+		 LIMITS_NONE},
+		{"of two lowered ones the tighter is named",
+		 {USUAL, .known = true, .current = 50, .node_max = 3, .nodes = 1, .useful_max = 7},
+		 true,
+		 LIMITS_NODE_MAX},
+		{"also while nothing is known", {USUAL, .current = 40}, true, LIMITS_MAX},
+		{"pause",
+		 {USUAL, .known = true, .current = 3, .paused = true},
+		 true,
+		 LIMITS_PAUSED},
+		{"pause of nobody", {USUAL, .known = true, .paused = true}, false, LIMITS_PAUSED},
+		{"the brake takes nobody",
+		 {USUAL, .known = true, .demand = 9, .current = 3, .braked = true},
+		 false,
+		 LIMITS_BRAKE},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ROWS(cases); i++) {
+		struct limits_result result = limits_apply(&cases[i].input);
+
+		want_int(cases[i].name, result.takes_away, cases[i].takes_away);
+		want_int(cases[i].name, result.rule, cases[i].rule);
+	}
+}
+
 static void test_rows(void **state)
 {
 	(void)state;
@@ -267,6 +308,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rows),
+		cmocka_unit_test(test_takes_away),
 		cmocka_unit_test(test_bounds),
 		cmocka_unit_test(test_sentences),
 	};

@@ -129,13 +129,6 @@ static struct limits_result limit(struct type *type, int64_t now_ms)
 	return limits_apply(&limits);
 }
 
-/* Rules that ask for fewer than there are, whatever the work: not a matter of idle workers. */
-static bool takes_away(enum limits_rule rule)
-{
-	return rule == LIMITS_MAX || rule == LIMITS_OVERRIDE_MAX || rule == LIMITS_NODE_MAX ||
-	       rule == LIMITS_USEFUL_MAX || rule == LIMITS_PAUSED;
-}
-
 /* Who asked for this change, or why the type cannot be served. */
 static void add_note(struct decision *decision, struct type *type)
 {
@@ -218,7 +211,7 @@ static void act(const struct round *round, const struct budget_want *want, int64
 		.target = type->target,
 		.desired = apportion_share(type->name, want->grant, &self, 1, 0),
 		.idle_low = take_idle(&type->report),
-		.at_once = want->pressed || takes_away(round->limits.rule),
+		.at_once = want->pressed || round->limits.takes_away,
 	};
 	struct ramp_result ramp = ramp_next(&type->ramp, &input);
 
