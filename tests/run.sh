@@ -16,7 +16,7 @@ failures=()
 
 packages=(autoconf automake pkg-config gcc clang make libc6-dev libsystemd-dev libconfig-dev
 	libcjson-dev libcurl4-openssl-dev libmicrohttpd-dev libsqlite3-dev libcmocka-dev
-	libclang-rt-14-dev llvm clang-format cppcheck valgrind python3 python3-pytest sqlite3 curl
+	libclang-rt-14-dev llvm clang-format clang-tidy cppcheck valgrind python3 python3-pytest sqlite3 curl
 	prometheus procps man-db groff xz-utils gdb strace)
 
 as_root() {

@@ -89,6 +89,7 @@ struct drover_delivery {
 	uint32_t attempts;         /* failed attempts counted so far */
 	int64_t enqueued_ms;       /* wall clock: when it became ready; DROVER_UNKNOWN */
 	int64_t first_ms;          /* wall clock: when it was first published; DROVER_UNKNOWN */
+	void *cookie;              /* the caller's own: NULL in `deliver`, never touched after */
 	struct drover_event event; /* event.attempt is attempts + 1 */
 };
 

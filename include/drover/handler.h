@@ -76,7 +76,7 @@ struct drover_outcome {
 	 * broker before it settles its cause. An event without id gets one derived from its
 	 * cause's, so that a repeated cause emits the same ids; without source it gets the
 	 * handler's type as source; without traceparent its cause's. `event` is copied. 0, -EINVAL
-	 * (no type), -EMSGSIZE (over 16 MiB in all) or -ENOMEM.
+	 * (no type), -EMSGSIZE (over 16 MiB or 10,000 events in all) or -ENOMEM.
 	 */
 	int (*emit)(struct drover_outcome *outcome, const struct drover_event *event);
 

@@ -129,10 +129,10 @@ const char *units_human_duration(int64_t ms, char *text, size_t size)
 {
 	if (ms < 1000)
 		snprintf(text, size, "%" PRId64 " ms", ms);
-	else if (ms < 10000)
+	else if (ms < 9950) /* from there on one decimal would show 10.0 */
 		snprintf(text, size, "%.1f s", (double)ms / 1000);
 	else if (ms < 120000)
-		snprintf(text, size, "%" PRId64 " s", ms / 1000);
+		snprintf(text, size, "%" PRId64 " s", (ms + 500) / 1000);
 	else if (ms < 7200000)
 		snprintf(text, size, "%" PRId64 " min", ms / 60000);
 	else if (ms < 172800000)

@@ -117,7 +117,7 @@ void fields_show(const struct ctl *ctl, const cJSON *array, const struct field *
 	const cJSON *row;
 
 	fields_columns(fields, columns);
-	cJSON_ArrayForEach (row, array)
+	cJSON_ArrayForEach(row, array)
 		fields_add(&table, row, fields);
 	table_write(&table, ctl->colour, ctl->width, true, out);
 	table_clear(&table);
@@ -138,7 +138,7 @@ static void add_all(struct table *table, const cJSON *object, const char *prefix
 {
 	const cJSON *item;
 
-	cJSON_ArrayForEach (item, object) {
+	cJSON_ArrayForEach(item, object) {
 		char name[128], text[TABLE_TEXT_MAX] = "";
 		bool ms;
 

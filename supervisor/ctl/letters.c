@@ -60,7 +60,7 @@ static void show_letter_whole(const struct ctl *ctl, const cJSON *letter, struct
 	struct table table = {.columns = columns};
 	const cJSON *item;
 
-	cJSON_ArrayForEach (item, letter) {
+	cJSON_ArrayForEach(item, letter) {
 		char *text;
 
 		if (!strcmp(item->string, "drover")) {

@@ -34,7 +34,7 @@ void show_node(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 	char up[UNITS_TEXT_MAX];
 	const cJSON *row;
 
-	cJSON_ArrayForEach (row, field_at(answer, "types")) {
+	cJSON_ArrayForEach(row, field_at(answer, "types")) {
 		running += field_number(row, "workers.running");
 		busy += field_number(row, "workers.busy");
 	}
@@ -44,7 +44,7 @@ void show_node(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 			 field_text(answer, "state"), out);
 	units_human_duration((int64_t)(field_number(answer, "uptime") * 1000), up, sizeof up);
 	buf_printf(out, ", up %s, %.0f workers, %.0f busy", up, running, busy);
-	cJSON_ArrayForEach (row, field_at(answer, "brokers")) {
+	cJSON_ArrayForEach(row, field_at(answer, "brokers")) {
 		const char *state = field_text(row, "state");
 
 		buf_append_text(out, "; broker ");
@@ -105,7 +105,7 @@ void show_types(const struct ctl *ctl, const cJSON *answer, size_t most, struct 
 
 	if (!rows)
 		return;
-	cJSON_ArrayForEach (row, types)
+	cJSON_ArrayForEach(row, types)
 		rows[i++] = row;
 	if (most && n > most)
 		qsort(rows, n, sizeof *rows, by_load);
@@ -175,11 +175,11 @@ void show_problems(const struct ctl *ctl, const cJSON *answer, size_t most, stru
 
 	line(ctl, TABLE_BAD, &text, "the last reload was refused",
 	     field_text(answer, "reload_refused"));
-	cJSON_ArrayForEach (row, field_at(answer, "brokers"))
+	cJSON_ArrayForEach(row, field_at(answer, "brokers"))
 		if (strcmp(field_text(row, "state"), "up"))
 			line(ctl, TABLE_BAD, &text, field_text(row, "name"),
 			     field_text(row, "sentence"));
-	cJSON_ArrayForEach (row, field_at(answer, "types"))
+	cJSON_ArrayForEach(row, field_at(answer, "types"))
 		type_problems(ctl, row, &text);
 	if (buf_size(&text))
 		buf_append_text(out, "\n");
@@ -229,7 +229,7 @@ void show_ps(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 	fields_show(ctl, field_at(answer, "workers"), fields, out);
 	if (!cJSON_GetArraySize(field_at(answer, "workers")))
 		buf_append_text(out, "no workers\n");
-	cJSON_ArrayForEach (row, field_at(answer, "problems"))
+	cJSON_ArrayForEach(row, field_at(answer, "problems"))
 		line(ctl, TABLE_BAD, out, field_text(row, "about"), field_text(row, "problem"));
 }
 
@@ -300,10 +300,10 @@ void show_plugins(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 	if (!cJSON_GetArraySize(field_at(answer, "handlers")))
 		buf_append_text(out, "no handlers\n");
 	buf_append_text(out, "\n");
-	cJSON_ArrayForEach (row, field_at(answer, "directories"))
+	cJSON_ArrayForEach(row, field_at(answer, "directories"))
 		line(ctl, TABLE_PLAIN, out, "handlers are looked for in",
 		     field_text(row, "directory"));
-	cJSON_ArrayForEach (row, field_at(answer, "problems"))
+	cJSON_ArrayForEach(row, field_at(answer, "problems"))
 		line(ctl, TABLE_BAD, out, field_text(row, "about"), field_text(row, "problem"));
 	buf_append_text(out, "\n");
 	fields_show(&whole, field_at(answer, "plugins"), plugins, out);

@@ -115,7 +115,7 @@ bool brake_note(struct brake *brake, int64_t now_ms, uint64_t key, enum brake_ou
 	if (!failed && outcome != BRAKE_OK)
 		return false;
 	remember(brake, now_ms, key, failed);
-	if (!failed || brake_failed(brake, now_ms, &of) * 2 < of || of < BRAKE_ENOUGH)
+	if (!failed || brake_failed(brake, now_ms, &of) * 2 <= of || of < BRAKE_ENOUGH)
 		return false;
 	brake->mode = BRAKE_PROBE;
 	brake->successes = 0;

@@ -91,27 +91,47 @@ static void fill(struct budget *budgets, struct budget_want *wants, size_t n_wan
 	}
 }
 
+/*
+ * How far ranks move at each turn: an eighth of all or a little more, so that nobody waits long, and
+ * without a common divisor, so that in n turns each has every rank once.
+ */
+static size_t step_of(size_t n)
+{
+	size_t step = n < 8 ? 1 : n / 8, a, b, rest;
+
+	for (;; step++) {
+		for (a = n, b = step; b; a = b, b = rest)
+			rest = a % b;
+		if (a == 1)
+			return step;
+	}
+}
+
+/* Ranks those who want something of a budget that has not one place for each. */
+static void take_turns(const struct budget *budget, struct budget_want *wants, uint64_t turn)
+{
+	size_t wanting = 0, at = 0, moved;
+
+	for (size_t k = 0; k < budget->n_members; k++)
+		wanting += wants[budget->members[k]].want > 0;
+	if (!wanting || wanting <= (size_t)budget->max)
+		return;
+	moved = (size_t)(turn % wanting) * step_of(wanting);
+	for (size_t k = 0; k < budget->n_members; k++)
+		if (wants[budget->members[k]].want > 0)
+			wants[budget->members[k]].rank = (moved + at++) % wanting;
+}
+
 static void prepare(struct budget *budgets, size_t n_budgets, struct budget_want *wants,
 		    size_t n_wants, uint64_t turn)
 {
-	size_t wanting = 0, step;
-
 	for (size_t i = 0; i < n_wants; i++) {
 		wants[i].in = 0;
 		wants[i].level = wants[i].cap = 0;
 		wants[i].bound = -1;
 		wants[i].pressed = false;
-		if (wants[i].want > 0)
-			wants[i].rank = wanting++;
+		wants[i].rank = 0;
 	}
-	/*
-	 * An eighth of those who want something move up at each turn, so nobody waits for more than
-	 * eight.
-	 */
-	step = wanting < 8 ? 1 : wanting / 8;
-	for (size_t i = 0; i < n_wants; i++)
-		if (wants[i].want > 0)
-			wants[i].rank = (wants[i].rank + turn % wanting * step) % wanting;
 	for (size_t b = 0; b < n_budgets; b++) {
 		budgets[b].room = budgets[b].max;
 		for (size_t k = 0; k < budgets[b].n_members; k++) {
@@ -121,6 +141,7 @@ static void prepare(struct budget *budgets, size_t n_budgets, struct budget_want
 			if (want->cap < budgets[b].floor)
 				want->cap = budgets[b].floor;
 		}
+		take_turns(&budgets[b], wants, turn);
 	}
 }
 

@@ -37,11 +37,20 @@ static void add_handling(char *text, size_t size, size_t *used, double ms)
 		add(text, size, used, "handling time not measured yet");
 	else if (ms < 1)
 		add(text, size, used, "%.0f µs each", ms * 1000);
-	else if (ms < 1000)
+	else if (ms < 999.5) /* from there on three digits would show 1e+03 */
 		add(text, size, used, "%.3g ms each", ms);
 	else
 		add(text, size, used, "%s each",
-		    units_human_duration((int64_t)ms, human, sizeof human));
+		    units_human_duration((int64_t)(ms + 0.5), human, sizeof human));
+}
+
+/* Three digits at least, and never an exponent where people count. */
+static void add_rate(char *text, size_t size, size_t *used, double per_s)
+{
+	if (per_s < 100)
+		add(text, size, used, "%.3g/s arriving", per_s);
+	else
+		add(text, size, used, "%.0f/s arriving", per_s);
 }
 
 const char *decision_format(const struct decision *decision, char *text, size_t size)
@@ -53,8 +62,9 @@ const char *decision_format(const struct decision *decision, char *text, size_t 
 	add(text, size, &used, "%d → %d worker%s: ", decision->from, decision->to,
 	    decision->to == 1 ? "" : "s");
 	if (demand->known) {
-		add(text, size, &used, "%" PRId64 " waiting, %.3g/s arriving, ", demand->ready,
-		    demand->arrival_per_s);
+		add(text, size, &used, "%" PRId64 " waiting, ", demand->ready);
+		add_rate(text, size, &used, demand->arrival_per_s);
+		add(text, size, &used, ", ");
 		add_handling(text, size, &used, demand->handling_ms);
 		add(text, size, &used, ", objective %s asks for %d",
 		    units_human_duration(decision->objective_ms, human, sizeof human),

@@ -107,12 +107,13 @@ void histogram_halve(struct histogram *histogram)
 	histogram->count = 0;
 	for (size_t i = 0; i < HISTOGRAM_BUCKETS; i++) {
 		histogram->counts[i] /= 2;
-		histogram->count += histogram->counts[i];
+		histogram->count = add_capped(histogram->count, histogram->counts[i]);
 	}
 	/* Odd counts round down, so the mean may move; it stays within what the buckets say. */
 	sum = before ? (double)histogram->sum_us * ((double)histogram->count / (double)before) : 0;
 	sum_range(histogram, &low, &high);
-	histogram->sum_us = (uint64_t)(sum < low ? low : sum > high ? high : sum);
+	sum = sum < low ? low : sum > high ? high : sum;
+	histogram->sum_us = sum < 0x1p64 ? (uint64_t)sum : UINT64_MAX;
 }
 
 double histogram_quantile_ms(const struct histogram *histogram, double q)

@@ -48,7 +48,8 @@ struct ramp_input {
 	/* the lowest number of idle workers since the last call, >= 0; < 0: unknown, counts as 0 */
 	int idle_low;
 	/*
-	 * limits, not demand, ask for fewer (rule other than NONE and UNKNOWN, or a budget's press)
+	 * limits, not demand, ask for fewer: a maximum or pause bound the total, or a budget's
+	 * press
 	 */
 	bool at_once;
 };

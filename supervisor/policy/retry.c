@@ -5,6 +5,7 @@
  */
 #include "policy/retry.h"
 
+#include <limits.h>
 #include <stdio.h>
 
 #include "base/banned.h"
@@ -30,7 +31,10 @@ int64_t retry_delay_ms(const struct retry_policy *policy, int attempts, double r
 
 struct retry_result retry_next(const struct retry_policy *policy, const struct retry_input *input)
 {
-	struct retry_result result = {.action = RETRY_LATER, .attempts = input->attempts + 1};
+	/* The count comes with the event, out of a broker's store: it may be anything. */
+	struct retry_result result = {.action = RETRY_LATER,
+				      .attempts = input->attempts < INT_MAX ? input->attempts + 1
+									    : INT_MAX};
 
 	if (input->outcome == RETRY_OUTCOME_DONE) {
 		result.action = RETRY_SETTLE;

@@ -39,11 +39,6 @@ static int load(const struct message_view *setup, const struct drover_broker **r
 	return 0;
 }
 
-static int prefix(const struct message_view *setup, int error, struct why *why)
-{
-	return why_prefix(why, error, "broker %s", message_text(setup, "broker", ""));
-}
-
 static int open_plugin(struct broker_client *client, enum drover_broker_use use,
 		       const struct drover_broker_callbacks *callbacks, struct why *why)
 {
@@ -67,7 +62,7 @@ int broker_client_open(struct broker_client *client, sd_event *event,
 	client->pump = (struct pump){0};
 	r = load(setup, &client->calls, &client->handle, &client->settings, why);
 	if (r < 0)
-		return prefix(setup, r, why);
+		return r;
 	settings_connect(client->settings, client->log, client->draining, callbacks->context);
 	r = open_plugin(client, use, callbacks, why);
 	if (r < 0)
@@ -87,7 +82,7 @@ int broker_client_open(struct broker_client *client, sd_event *event,
 	why_set(why, r, "event loop: %s", strerror(-r));
 fail:
 	broker_client_close(client);
-	return prefix(setup, r, why);
+	return r;
 }
 
 void broker_client_close(struct broker_client *client)
@@ -100,20 +95,6 @@ void broker_client_close(struct broker_client *client)
 	client->settings = NULL;
 	plugin_close(client->handle);
 	client->handle = NULL;
-}
-
-int broker_client_check(const struct message_view *setup, struct why *why)
-{
-	const struct drover_broker *calls;
-	struct settings *settings;
-	void *handle;
-	int r = load(setup, &calls, &handle, &settings, why);
-
-	if (r < 0)
-		return prefix(setup, r, why);
-	settings_free(settings);
-	plugin_close(handle);
-	return 0;
 }
 
 struct drover_depth broker_depth_unknown(void)

@@ -33,16 +33,12 @@ struct broker_client {
 /*
  * Loads the plugin that the broker fields of a setup message name (system/protocol.h), validates
  * its settings and opens it. The callbacks must live until the close, and may be called before this
- * returns. 0, or -errno with a sentence that begins with the broker's name; then nothing is left
- * open.
+ * returns. 0, or -errno with a sentence that does not name the broker; then nothing is left open.
  */
 int broker_client_open(struct broker_client *client, sd_event *event,
 		       const struct message_view *setup, enum drover_broker_use use,
 		       const struct drover_broker_callbacks *callbacks, struct why *why);
 void broker_client_close(struct broker_client *client); /* not from a callback of the plugin */
-
-/* Loads the plugin and validates the settings, and no more. */
-int broker_client_check(const struct message_view *setup, struct why *why);
 
 /* A depth of which nothing is known, and one that a plugin gave, whatever its minor version. */
 struct drover_depth broker_depth_unknown(void);

@@ -2,7 +2,8 @@
 /*
  * The configuration: drover.conf and conf.d/ beside it, read by libconfig, checked whole against
  * one table of rows. From the rows come parser, defaults, --dump-config, the sample file and the
- * manual's key list. Times are milliseconds, sizes bytes. Texts belong to the struct they are in.
+ * manual's key list. Times are milliseconds, sizes bytes. Everything in a config belongs to it, and
+ * types may share texts with `defaults`; a copy of a type is one piece of memory of its own.
  * What a plugin's own settings mean only the plugin knows; they are kept as texts here and checked
  * by an errand.
  */
@@ -13,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/arena.h"
 #include "base/buf.h"
 #include "base/why.h"
 #include "system/message.h"
@@ -64,7 +66,8 @@ struct config_type {
 	/* A command line, or a file alone; ends with NULL. NULL: a drop-in file serves it. */
 	char **handler;
 	int mode;           /* enum config_mode */
-	char *user, *group; /* NULL: the node's `user` and its primary group */
+	char *user;         /* the node's `user` if the type names none; NULL: droverd's own */
+	char *group;        /* NULL: the user's primary group */
 	char **groups;      /* supplementary ones; NULL: none */
 	char **environment; /* "NAME=value"; ends with NULL; NULL: none */
 	char *working_directory;
@@ -118,8 +121,9 @@ struct config {
 	struct config_budget *budgets;
 	size_t n_budgets;
 
-	char **files; /* that were read; owns what config_place.file points to */
+	char **files; /* that were read, in this order; what config_place.file points to */
 	size_t n_files;
+	struct arena memory; /* holds all of the above */
 };
 
 /*

@@ -147,16 +147,31 @@ int dropin_command(const char *path, const char **ret_interpreter, struct why *w
 		path);
 }
 
+bool dropin_is_linked(const char *path)
+{
+	char *real = realpath(path, NULL);
+	bool linked = real && strcmp(real, path) != 0;
+
+	free(real);
+	return linked;
+}
+
 int dropin_copy(const char *path, struct why *why)
 {
 	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
 	char shown[200];
+	struct stat st;
 	int from, to, error;
 	ssize_t n;
 
-	from = open(path, O_RDONLY | O_CLOEXEC);
+	/* Opening a FIFO would wait for whoever writes into it. */
+	from = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (from < 0)
 		return why_set(why, -errno, "%s: %s", path, strerror(errno));
+	if (fstat(from, &st) < 0 || !S_ISREG(st.st_mode)) {
+		close(from);
+		return why_set(why, -EISDIR, "%s is no regular file", path);
+	}
 	snprintf(shown, sizeof shown, "%s", name);
 	to = memfd_create(shown, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (to < 0) {

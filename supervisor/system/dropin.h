@@ -48,6 +48,9 @@ int dropin_trust(const char *path, uid_t owner, struct why *why);
  */
 int dropin_command(const char *path, const char **ret_interpreter, struct why *why);
 
+/* Whether a symlink is anywhere in the path. */
+bool dropin_is_linked(const char *path);
+
 /* A sealed memfd with the file's content and name; close-on-exec. The descriptor or -errno. */
 int dropin_copy(const char *path, struct why *why);
 

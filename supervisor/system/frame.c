@@ -78,7 +78,7 @@ void frame_put_event(struct buf *out, enum frame_kind kind, uint32_t sequence,
 	for (size_t i = 0; i < event->n_extensions; i++)
 		size += 2 * sizeof(uint32_t) + strlen(event->extensions[i].name) +
 			strlen(event->extensions[i].value) + 2;
-	if (size > FRAME_MAX) {
+	if (size > FRAME_MAX || event->n_extensions > FRAME_ATTRIBUTES_MAX) {
 		out->failed = true;
 		return;
 	}

@@ -43,6 +43,7 @@ struct frame_verdict {
 
 void frame_put(struct buf *out, enum frame_kind kind, uint32_t sequence, const void *payload,
 	       size_t size);
+/* What the reader would refuse, over FRAME_MAX or FRAME_ATTRIBUTES_MAX, sets out->failed. */
 void frame_put_event(struct buf *out, enum frame_kind kind, uint32_t sequence,
 		     const struct drover_event *event, uint32_t limit_ms);
 void frame_put_verdict(struct buf *out, uint32_t sequence, const struct frame_verdict *verdict);

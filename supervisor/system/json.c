@@ -327,17 +327,20 @@ int json_read(const void *text, size_t size, struct json *ret_value, struct why 
 bool json_next(const struct json *object, size_t *position, struct json *ret_key,
 	       struct json *ret_value)
 {
-	struct cursor c = {.start = object->text,
-			   .at = object->text + (*position ? *position : 1),
-			   .end = object->text + object->size};
+	struct cursor c = {.start = object->text};
 	bool more;
 
+	/* What is no object may have no text either. */
+	if (object->type != JSON_OBJECT)
+		return false;
+	c.at = c.start + (*position ? *position : 1);
+	c.end = c.start + object->size;
 	skip_blanks(&c);
 	if (c.at < c.end && *c.at == ',') {
 		c.at++;
 		skip_blanks(&c);
 	}
-	more = object->type == JSON_OBJECT && take_member(&c, ret_key, ret_value);
+	more = take_member(&c, ret_key, ret_value);
 	*position = (size_t)(c.at - c.start);
 	return more;
 }

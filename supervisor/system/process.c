@@ -141,12 +141,12 @@ static void child(const struct process_spec *spec, pid_t parent, int report)
 		goto out;
 	}
 	failure.error = arrange_fds(spec, report);
-	report = program + 1;
 	if (failure.error < 0) {
 		why_set(&failure.why, failure.error, "arrange descriptors: %s",
 			strerror(-failure.error));
-		goto out;
+		goto out; /* where `report` is still what it was */
 	}
+	report = program + 1;
 	for (size_t i = 0; i < spec->n_limits; i++) {
 		struct rlimit limit = {spec->limits[i].value, spec->limits[i].value};
 

@@ -98,16 +98,20 @@
  *                 ← end {status (0, or -errno), [why]}   and the errand exits
  *   without an api (declare, check) the supervisor gets  ← end {status, [why]}
  *
- *   publish: arg.type, arg.format ("event": the body of the request is the event's; "ndjson": a
- *     CloudEvents JSON object a line, `type` defaults to arg.type), [arg.id, arg.source,
+ *   publish: arg.type, [arg.format] ("event", the default: the body of the request is the event's;
+ *     "ndjson": a CloudEvents JSON object a line, `type` defaults to arg.type), [arg.id, arg.source,
  *     arg.subject, arg.time, arg.datacontenttype, arg.traceparent, arg.delay_ms]. The answer is one
- *     JSON object {"published": n, "ids": [the first 100]}; a refused line ends the errand with its
- *     number in `why`, what went before it is published and counted.
- *   dead: arg.type, arg.action ("list", "show", "export", "replay", "purge"), selection: [arg.id*,
- *     arg.reason (a part of it), arg.before, arg.after (RFC 3339, of the last attempt), arg.limit],
- *     [arg.rate (events per second)]. list: a JSON object a line {key, id, source, type, time,
- *     subject, attempts, reason, node, first, last, size}; show and export: CloudEvents JSON objects
- *     with these besides under "drover"; replay and purge: {"replayed": n} and {"purged": n}.
+ *     JSON object {"published": n, "ids": [the first 100]}, also before an `end` that is a refusal;
+ *     a refused line ends the errand with its number in `why`, what went before it is published and
+ *     counted.
+ *   dead: arg.type, arg.action ("list", "show", "export", "replay", "purge"), selection: [arg.id* (of
+ *     the event), arg.key* (of the letter, as list shows it), arg.reason (a part of it), arg.before,
+ *     arg.after (RFC 3339, of the last attempt), arg.limit], [arg.rate (events per second)]. list: a
+ *     JSON object a line {key, id, source, type, time, subject, attempts, reason, node, first, last,
+ *     size}; show and export: CloudEvents JSON objects with these besides under "drover"; replay and
+ *     purge: {"replayed": n} and {"purged": n}, of letters that were dead when it began.
+ *   declare: [arg.dry_run ("true": only say what differs)]; `why` of a success says what differed
+ *   check: [arg.kind ("brokers", "registries")]: tries plugin and settings
  */
 #ifndef DROVER_SYSTEM_PROTOCOL_H
 #define DROVER_SYSTEM_PROTOCOL_H

@@ -42,12 +42,16 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *context)
 static int on_prepare(sd_event_source *source, void *context)
 {
 	struct pump *pump = context;
-	int64_t timeout_ms = pump->paused ? -1 : pump->timeout_ms(pump->plugin);
 	uint64_t due = UINT64_MAX;
+	int64_t timeout_ms;
 
 	/* POLLIN and POLLOUT are EPOLLIN and EPOLLOUT. */
 	if (pump->io && !pump->paused)
 		sd_event_source_set_io_events(pump->io, pump->events(pump->plugin));
+	/* It is due and has yet to get its turn: another time would put it off again and again. */
+	if (!pump->paused && sd_event_source_get_pending(source) > 0)
+		return 0;
+	timeout_ms = pump->paused ? -1 : pump->timeout_ms(pump->plugin);
 	if (timeout_ms >= 0)
 		due = (uint64_t)clock_now_ns() / 1000 + (uint64_t)timeout_ms * 1000;
 	return sd_event_source_set_time(source, due);

@@ -56,7 +56,8 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *contex
 			return 0;
 	}
 	if (endpoint->paused && (revents & (EPOLLHUP | EPOLLERR))) {
-		end(endpoint, -EPIPE);
+		/* What it sent before it went is read when we go on; until then this is no news. */
+		sd_event_source_set_enabled(endpoint->source, SD_EVENT_OFF);
 		return 0;
 	}
 	for (int i = 0; i < MESSAGES_PER_TURN && !endpoint->paused; i++) {
@@ -94,6 +95,7 @@ void endpoint_pause(struct endpoint *endpoint, bool paused)
 		return;
 	endpoint->paused = paused;
 	wait_for_io(endpoint);
+	sd_event_source_set_enabled(endpoint->source, SD_EVENT_ON);
 }
 
 void endpoint_close(struct endpoint *endpoint)

@@ -17,7 +17,6 @@
 struct endpoint {
 	struct channel channel;
 	sd_event_source *source;
-	bool paused;
 	/* The descriptors belong to the callee. */
 	void (*message)(void *context, const struct message_view *view, const int *fds,
 			size_t n_fds);
@@ -29,12 +28,13 @@ struct endpoint {
 	/* What was queued has been sent: the place to go on sending much. May be NULL. */
 	void (*drained)(void *context);
 	void *context;
+	bool paused;
 };
 
-int endpoint_open(struct endpoint *endpoint, sd_event *event,
-		  int fd); /* callbacks and context are set; takes fd */
-void endpoint_close(
-	struct endpoint *endpoint); /* also from within its callbacks; safe when closed or zeroed */
+/* Callbacks and context are set before. Takes fd. */
+int endpoint_open(struct endpoint *endpoint, sd_event *event, int fd);
+/* Also from within its callbacks; safe when closed or zeroed. */
+void endpoint_close(struct endpoint *endpoint);
 
 /*
  * channel_send, and waits for writability when something was queued. A gone peer is told by
@@ -45,8 +45,8 @@ int endpoint_send_fds(struct endpoint *endpoint, const struct message *message, 
 		      size_t n_fds);
 
 /*
- * While paused no message is taken, so that a sender that is faster than its receiver has to wait.
- * Should the other end go meanwhile, `ended` is called at once, and what it had sent is dropped.
+ * While paused no message is taken, so that a sender that is faster than its receiver has to wait;
+ * what it sent, and its end, are told when we go on. Also from within the callbacks.
  */
 void endpoint_pause(struct endpoint *endpoint, bool paused);
 

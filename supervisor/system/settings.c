@@ -169,12 +169,13 @@ static int assign(struct value *value, const struct drover_option *option, const
 		value->n_list++;
 		return 0;
 	}
+	if (value->text)
+		return why_set(why, -EINVAL, "%s takes one value, not a list", value->name);
 	if (option) {
 		r = parse_number(option, text, &number, why);
 		if (r < 0)
 			return r;
 	}
-	free(value->text);
 	value->text = strdup(text);
 	value->number = number;
 	return value->text ? 0 : -ENOMEM;

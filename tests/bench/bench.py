@@ -124,7 +124,7 @@ def starts(path):
 
 def throughput(build, rounds, quick):
     """Events per second through a no-op C handler with 2 workers, and of the bare loop."""
-    events = 30000 if quick else 200000
+    events = 100000 if quick else 1000000
     pairs = []
     for _ in range(rounds):
         reference = float(subprocess.run([build / "tests/bench/bare_sqlite", str(events)], check=True, capture_output=True,

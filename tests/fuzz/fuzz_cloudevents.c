@@ -3,7 +3,7 @@
  * Reads any bytes as a CloudEvents object. What is accepted must be written, read again and written
  * as the same: nothing may be lost or change on a second way.
  */
-#include "roles/errand/cloudevents.h"
+#include "system/cloudevents.h"
 
 #include <stdint.h>
 #include <stdlib.h>

@@ -18,7 +18,7 @@ def test_status_has_what_scripts_rely_on(drover):
     drover.configure('types = ( { type = "job"; } );')
     drover.handler("job.so", SCRIPTED)
     drover.start()
-    drover.publish_many("job", [{"data": "done", "datacontenttype": "text/plain"}] * 20)
+    drover.publish_many("job", [{"data": "sleep 2", "datacontenttype": "text/plain"}] * 20)
     drover.wait_type("job", lambda t: t["totals"]["done"] == 20, "is through")
     status = drover.json("status")
     assert status["node"] == "test" and status["uptime"] >= 0
@@ -79,7 +79,7 @@ def test_pause_and_resume(drover):
 
 
 def test_drain_waits_for_busy_workers(drover):
-    entry, ledger = ledger_type("job", drover.directory, sleep_ms=1500, max=3)
+    entry, ledger = ledger_type("job", drover.directory, sleep_ms=1500, max=3, objective='"100ms"')
     drover.configure(f"types = ( {entry} );")
     drover.handler("job.so", LEDGER)
     drover.start()
@@ -94,7 +94,7 @@ def test_drain_waits_for_busy_workers(drover):
 
 
 def test_sigterm_drains(drover):
-    entry, ledger = ledger_type("job", drover.directory, sleep_ms=1500, max=3)
+    entry, ledger = ledger_type("job", drover.directory, sleep_ms=1500, max=3, objective='"100ms"')
     drover.configure(f"types = ( {entry} );")
     drover.handler("job.so", LEDGER)
     drover.start()

@@ -43,7 +43,7 @@ def test_workers_rise_with_a_burst_and_fall_to_zero(drover):
 
 
 def test_a_busy_worker_is_never_shed(drover):
-    entry, ledger = ledger_type("report.made", drover.directory, sleep_ms=3000, max=4)
+    entry, ledger = ledger_type("report.made", drover.directory, sleep_ms=3000, max=4, objective='"100ms"')
     drover.configure(f"types = ( {entry} );")
     drover.handler("report.made.so", LEDGER)
     drover.start()

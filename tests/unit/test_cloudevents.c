@@ -3,7 +3,7 @@
  * CloudEvents objects: what is read of them, every refusal with its sentence, and that an event that
  * was written is read as the same event.
  */
-#include "roles/errand/cloudevents.h"
+#include "system/cloudevents.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -16,6 +16,8 @@
 
 #include <cmocka.h>
 
+#include "../random.h"
+
 #define ROWS(table) (sizeof(table) / sizeof *(table))
 
 static inline void want_int_at(const char *row, const char *what, int64_t got, int64_t expected,
@@ -50,26 +52,5 @@ static inline void want_between_at(const char *row, const char *what, double got
 #define want_text(row, got, expected) want_text_at(row, #got, got, expected, __FILE__, __LINE__)
 #define want_between(row, got, low, high) \
 	want_between_at(row, #got, got, low, high, __FILE__, __LINE__)
-
-/* splitmix64: the same numbers on every machine. */
-static inline uint64_t random_next(uint64_t *state)
-{
-	uint64_t x = *state += UINT64_C(0x9e3779b97f4a7c15);
-
-	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-	return x ^ x >> 31;
-}
-
-/* Of 0..n-1. */
-static inline int random_below(uint64_t *state, int n)
-{
-	return (int)(random_next(state) % (uint64_t)n);
-}
-
-static inline double random_unit(uint64_t *state) /* [0,1) */
-{
-	return (double)(random_next(state) >> 11) * 0x1p-53;
-}
 
 #endif

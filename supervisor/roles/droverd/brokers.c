@@ -76,6 +76,18 @@ static void start_after(sd_event_source *timer, int64_t delay_ms)
 	sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
 }
 
+/* "at once", "in 5 s". */
+static const char *when(int64_t delay_ms, char text[UNITS_TEXT_MAX])
+{
+	char delay[UNITS_TEXT_MAX];
+
+	if (!delay_ms)
+		return "at once";
+	snprintf(text, UNITS_TEXT_MAX, "in %.24s",
+		 units_human_duration(delay_ms, delay, sizeof delay));
+	return text;
+}
+
 /* The gauge. */
 
 static void say_queue(struct broker *broker, const char *verb, const char *queue)
@@ -110,10 +122,9 @@ static void start_gauge(struct broker *broker)
 			backoff_next_ms(&broker->backoff, &backoff_process, 0, supervisor_random());
 
 		start_after(broker->gauge_timer, delay_ms);
-		units_human_duration(delay_ms, delay, sizeof delay);
 		log_error("%s cannot be started: %s; the depths of its queues are unknown, it is "
-			  "tried again in %s",
-			  title, why.text, delay);
+			  "tried again %s",
+			  title, why.text, when(delay_ms, delay));
 		return;
 	}
 	message_start(&message, "setup");
@@ -233,10 +244,10 @@ static void on_gauge_exited(void *context, struct child *child, int status, cons
 	start_after(broker->gauge_timer, delay_ms);
 	broker->restarts++;
 	process_describe_status(status, how, sizeof how);
-	units_human_duration(delay_ms, delay, sizeof delay);
 	log_warning("%s (pid %d) %s%s%s; the depths of its queues are unknown, workers stay as "
-		    "they are, and it is started again in %s",
-		    child->title, (int)child->pid, how, *said ? ": " : "", said, delay);
+		    "they are, and it is started again %s",
+		    child->title, (int)child->pid, how, *said ? ": " : "", said,
+		    when(delay_ms, delay));
 }
 
 /* Lets go of the gauge: it ends, and what it still says is nobody's. */
@@ -314,9 +325,8 @@ static void retry_declaring(struct broker *broker, const struct child *child, co
 	if (!strcmp(broker->declare_failure, reason))
 		return;
 	snprintf(broker->declare_failure, sizeof broker->declare_failure, "%s", reason);
-	units_human_duration(delay_ms, delay, sizeof delay);
-	log_warning("%s: %s; tried again in %s, and so on until it succeeds", child->title, reason,
-		    delay);
+	log_warning("%s: %s; tried again %s, and so on until it succeeds", child->title, reason,
+		    when(delay_ms, delay));
 }
 
 static void on_declarer_exited(void *context, struct child *child, int status, const char *said)

@@ -21,7 +21,8 @@
 
 #include "base/banned.h"
 
-#define PING_EVERY_MS 1000
+#define PING_EVERY_MS   1000
+#define REAPED_PER_TURN 64
 
 static const struct {
 	const char *name;
@@ -53,6 +54,18 @@ static void ping(struct child *child, int64_t now_ms)
 	message_free(&message);
 }
 
+static void give_up(struct child *child)
+{
+	child->killed = true;
+	if (!child->said[0])
+		snprintf(child->said, sizeof child->said, "%s",
+			 child->ready ? "it did not answer in time"
+				      : "it did not become ready in time");
+	log_warning("%s (pid %d) does not %s; it is killed", child->title, (int)child->pid,
+		    child->leaving ? "end" : "answer");
+	child_kill(child);
+}
+
 static int on_ping_timer(sd_event_source *source, uint64_t usec, void *context)
 {
 	struct children *children = context;
@@ -64,10 +77,7 @@ static int on_ping_timer(sd_event_source *source, uint64_t usec, void *context)
 		if (child->deadline_ms && late_ms > 500)
 			child->deadline_ms += late_ms;
 		if (child->deadline_ms && now_ms > child->deadline_ms && !child->killed) {
-			log_warning("%s (pid %d) does not answer; it is killed%s", child->title,
-				    (int)child->pid, child->leaving ? "" : " and started again");
-			child->killed = true;
-			child_kill(child);
+			give_up(child);
 			continue;
 		}
 		ping(child, now_ms);
@@ -118,7 +128,7 @@ static void on_ended(void *context, int error)
 static struct child *find(struct children *children, pid_t pid)
 {
 	for (struct child *child = children->first; child; child = child->next)
-		if (child->pid == pid)
+		if (child->pid == pid && !child->reaped)
 			return child;
 	return NULL;
 }
@@ -128,7 +138,7 @@ static bool is_known(void *context, pid_t pid)
 	return find(context, pid) != NULL;
 }
 
-static void bury(struct child *child, int status)
+static void bury(struct child *child)
 {
 	struct children *children = child->children;
 	struct child **at = &children->first;
@@ -147,26 +157,40 @@ static void bury(struct child *child, int status)
 	while (*at != child)
 		at = &(*at)->next;
 	*at = child->next;
-	child->pid = 0;
-	child->owner->exited(child->context, child, status, child->said);
+	child->owner->exited(child->context, child, child->status, child->said);
 	free(child);
 }
 
+/*
+ * What ends one child may start another, which may have ended too by then; so a turn takes only
+ * those that were dead when it began, and the loop stays open to everybody else.
+ */
 static int on_sigchld(sd_event_source *source, const struct signalfd_siginfo *info, void *context)
 {
 	struct children *children = context;
+	struct child *dead[REAPED_PER_TURN];
+	size_t reaped = 0, n = 0;
 	int status;
 	pid_t pid;
 
 	(void)source;
 	(void)info;
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+	for (; reaped < REAPED_PER_TURN && (pid = waitpid(-1, &status, WNOHANG)) > 0; reaped++) {
 		struct child *child = find(children, pid);
 
-		if (child)
-			bury(child, status);
+		if (!child)
+			continue;
+		child->reaped = true;
+		child->status = status;
+		dead[n++] = child;
 	}
+	for (size_t i = 0; i < n; i++)
+		bury(dead[i]);
 	process_kill_strangers(is_known, children);
+	if (reaped == REAPED_PER_TURN)
+		raise(SIGCHLD); /* there may be more */
+	if (children->reaped)
+		children->reaped(children->context);
 	return 0;
 }
 
@@ -237,14 +261,15 @@ int children_open(struct children *children, sd_event *event, const char *direct
 
 void children_close(struct children *children)
 {
-	sd_event_source_disable_unref(children->pinger);
-	sd_event_source_disable_unref(children->reaper);
+	children->pinger = sd_event_source_disable_unref(children->pinger);
+	children->reaper = sd_event_source_disable_unref(children->reaper);
 	for (int i = 0; i < PROGRAMS; i++)
 		if (children->programs[i] >= 0)
 			close(children->programs[i]);
 	for (char **e = children->environment; e && *e; e++)
 		free(*e);
 	free(children->environment);
+	children->environment = NULL;
 }
 
 /* The added entries, and those of ours that they do not replace. */
@@ -357,7 +382,7 @@ int child_send_fd(struct child *child, const struct message *message, int fd)
 
 void child_kill(struct child *child)
 {
-	if (child->pid > 0)
+	if (!child->reaped)
 		kill(child->pid, SIGKILL);
 }
 
@@ -367,4 +392,19 @@ void child_leave(struct child *child)
 	child->mute = true;
 	child->deadline_ms = clock_now_ms() + programs[child->program].patience_ms;
 	endpoint_close(&child->endpoint);
+}
+
+const char *child_obituary(const struct child *child, int status, const char *said, char *text,
+			   size_t size)
+{
+	char how[128];
+
+	process_describe_status(status, how, sizeof how);
+	if (child->program == PROGRAM_TEMPLATE && !child->ready && *said)
+		snprintf(text, size, "could not load the handler: %s", said);
+	else if (child->program == PROGRAM_TEMPLATE && !child->ready)
+		snprintf(text, size, "%s while it loaded the handler", how);
+	else
+		snprintf(text, size, "%s%s%s", how, *said ? ": " : "", said);
+	return text;
 }

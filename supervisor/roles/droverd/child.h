@@ -52,7 +52,9 @@ struct child {
 	bool mute;  /* no pings: it is loading foreign code, or will exit by itself */
 	/* an answer to a ping, or with `mute` its `ready`, is due; 0: nothing is due */
 	int64_t deadline_ms;
-	bool killed;  /* for not answering */
+	bool killed; /* for not answering */
+	bool reaped; /* with this status; its pid may be another process's from now on */
+	int status;
 	bool leaving; /* its end is wanted */
 	char said[sizeof(struct why)];
 };
@@ -64,7 +66,9 @@ struct children {
 	int programs[PROGRAMS];
 	struct child *first;
 	int64_t pinged_ms;
-	char **environment; /* of roles: nothing of ours but what they need */
+	char **environment;            /* of roles: nothing of ours but what they need */
+	void (*reaped)(void *context); /* after children have ended; NULL: nobody asks */
+	void *context;
 };
 
 int children_open(struct children *children, sd_event *event, const char *directory,
@@ -96,6 +100,10 @@ void child_kill(struct child *child); /* SIGKILL; `exited` follows */
 void child_leave(
 	struct child *
 		child); /* its end is wanted: closes the channel, which ends it; `exited` follows */
+
+/* What an ended child died of, in words: its own, and its status. Returns text. */
+const char *child_obituary(const struct child *child, int status, const char *said, char *text,
+			   size_t size);
 
 const char *program_name(enum program program);
 

@@ -2,8 +2,8 @@
 /*
  * The decision path of DESIGN §2 on one node: measurements → demand → limits → budgets → share →
  * ramp → target. All arithmetic is in policy/; this file gathers the inputs, records each change
- * with its reasons, and tells the pairs. It runs on every sample and report (coalesced), and each
- * 250 ms while anything is in motion; an idle node does not tick.
+ * with its reasons, and tells the pairs. It runs soon after every sample and report (coalesced),
+ * and each 250 ms while anything is in motion; an idle node does not tick.
  */
 #include "roles/droverd/supervisor.h"
 
@@ -21,7 +21,8 @@
 #include "base/banned.h"
 
 #define TICK_MS        250
-#define SOON_MS        5
+#define SOON_MS        2  /* what comes together is decided together */
+#define APART_MS       20 /* rounds of a busy node are not closer to each other */
 #define RATE_WINDOW_MS 5000
 
 /* One type's way through a round. */
@@ -33,8 +34,8 @@ struct round {
 static bool in_motion(const struct type *type)
 {
 	return type->pair != PAIR_NONE || type->target > 0 || type->config->min > 0 ||
-	       type->override.scaled || (type->depth_known && type->depth.ready > 0) ||
-	       type->wanted.workers > 0;
+	       type->override.scaled || type->override.paused ||
+	       (type->depth_known && type->depth.ready > 0) || type->wanted.workers > 0;
 }
 
 static bool can_serve(const struct type *type)
@@ -128,6 +129,23 @@ static struct limits_result limit(struct type *type, int64_t now_ms)
 	return limits_apply(&limits);
 }
 
+/* Rules that ask for fewer than there are, whatever the work: not a matter of idle workers. */
+static bool takes_away(enum limits_rule rule)
+{
+	return rule == LIMITS_MAX || rule == LIMITS_OVERRIDE_MAX || rule == LIMITS_NODE_MAX ||
+	       rule == LIMITS_USEFUL_MAX || rule == LIMITS_PAUSED;
+}
+
+/* Who asked for this change, or why the type cannot be served. */
+static void add_note(struct decision *decision, struct type *type)
+{
+	if (!type->note[0] && decision->rule == LIMITS_PAUSED)
+		type_state(type, decision->note, sizeof decision->note);
+	else
+		snprintf(decision->note, sizeof decision->note, "%s", type->note);
+	type->note[0] = '\0';
+}
+
 static void record(const struct round *round, const struct budget_want *want,
 		   const struct ramp_result *ramp, int idle)
 {
@@ -151,10 +169,44 @@ static void record(const struct round *round, const struct budget_want *want,
 	if (want->bound >= 0)
 		snprintf(decision.budget, sizeof decision.budget, "%s",
 			 config->budgets[want->bound].name);
-	snprintf(decision.note, sizeof decision.note, "%s", type->note);
-	type->note[0] = '\0';
+	add_note(&decision, type);
 	decision_ring_add(&type->decisions, &decision);
 	log_info("%s: %s", type->name, decision_format(&decision, text, sizeof text));
+}
+
+/* The fewest idle since the last round; what changes from here on comes with the next report. */
+static int take_idle(struct report *report)
+{
+	int idle = report->idle_low;
+
+	report->idle_low = report->fresh ? report->ready - report->busy : -1;
+	return idle;
+}
+
+static bool may_leave(const struct type *type, int64_t now_ms)
+{
+	int64_t since_ms = type->last_event_ms > type->pair_started_ms ? type->last_event_ms
+								       : type->pair_started_ms;
+
+	if (type->gone || type->supervisor->draining || type->supervisor->stopping ||
+	    !type->handler)
+		return true;
+	return ramp_may_leave(now_ms, since_ms, type->target,
+			      type->report.ready + type->report.starting);
+}
+
+/* Starts and ends processes where the target asks for it. */
+static void follow(struct type *type, int64_t now_ms)
+{
+	if (type->pair == PAIR_NONE) {
+		if (type->target > 0 && can_serve(type) && now_ms >= type->retry_ms)
+			pair_start(type);
+	} else if (type->pair == PAIR_RUNNING) {
+		if (may_leave(type, now_ms))
+			pair_leave(type);
+		else if (type->rolling && now_ms >= type->roll_ms)
+			pair_roll(type);
+	}
 }
 
 static void act(const struct round *round, const struct budget_want *want, int64_t now_ms)
@@ -165,9 +217,8 @@ static void act(const struct round *round, const struct budget_want *want, int64
 		.now_ms = now_ms,
 		.target = type->target,
 		.desired = apportion_share(type->name, want->grant, &self, 1, 0),
-		.idle_low = type->report.idle_low,
-		.at_once = want->pressed || (round->limits.rule != LIMITS_NONE &&
-					     round->limits.rule != LIMITS_UNKNOWN),
+		.idle_low = take_idle(&type->report),
+		.at_once = want->pressed || takes_away(round->limits.rule),
 	};
 	struct ramp_result ramp = ramp_next(&type->ramp, &input);
 
@@ -176,19 +227,20 @@ static void act(const struct round *round, const struct budget_want *want, int64
 		type->target = ramp.target;
 		pair_target(type);
 	}
-	type->report.idle_low = -1;
-	if (type->target > 0 && type->pair == PAIR_NONE && can_serve(type) &&
-	    now_ms >= type->retry_ms)
-		pair_start(type);
-	else if (type->pair == PAIR_RUNNING &&
-		 (type->gone || type->supervisor->draining || type->supervisor->stopping ||
-		  !type->handler ||
-		  ramp_may_leave(now_ms,
-				 type->last_event_ms > type->pair_started_ms
-					 ? type->last_event_ms
-					 : type->pair_started_ms,
-				 type->target, type->report.ready + type->report.starting)))
-		pair_leave(type);
+	follow(type, now_ms);
+}
+
+/*
+ * Workers that take up places of a budget: those that exist and those that were asked for. A type
+ * that cannot be started just now leaves its places to others.
+ */
+static int held(const struct type *type)
+{
+	int workers = type->report.ready + type->report.starting;
+
+	if (type->pair == PAIR_NONE)
+		return 0;
+	return workers > type->target ? workers : type->target;
 }
 
 static bool budget_covers(const struct config_budget *budget, const char *type)
@@ -229,13 +281,13 @@ static void decide_round(struct supervisor *supervisor, struct round *rounds,
 		measure_rates(type, now_ms);
 		rounds[i].limits = limit(type, now_ms);
 		wants[i] = (struct budget_want){.want = rounds[i].limits.total,
-						.held = type->report.ready + type->report.starting,
+						.held = held(type),
 						.weight = 1};
 	}
 	budgets = make_budgets(supervisor->config, rounds, n, n_budgets);
 	if (!budgets)
 		return; /* no memory: everything stays as it is until the next tick */
-	budget_share(budgets, n_budgets, wants, n);
+	budget_share(budgets, n_budgets, wants, n, (uint64_t)(now_ms / BUDGET_TURN_MS));
 	free(budgets);
 	for (size_t i = 0; i < n; i++)
 		act(&rounds[i], &wants[i], now_ms);
@@ -259,6 +311,7 @@ static void decide(struct supervisor *supervisor)
 		decide_round(supervisor, rounds, wants, n, now_ms);
 	free(rounds);
 	free(wants);
+	supervisor->decided_ms = now_ms;
 	sd_event_source_set_enabled(supervisor->tick, n ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
 	if (n)
 		sd_event_source_set_time_relative(supervisor->tick, TICK_MS * 1000);
@@ -278,11 +331,14 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *context)
 void decide_soon(struct supervisor *supervisor)
 {
 	int enabled = SD_EVENT_OFF;
+	int64_t wait_ms;
 
 	if (!supervisor->soon || (sd_event_source_get_enabled(supervisor->soon, &enabled) >= 0 &&
 				  enabled != SD_EVENT_OFF))
 		return;
-	sd_event_source_set_time_relative(supervisor->soon, SOON_MS * 1000);
+	wait_ms = supervisor->decided_ms + APART_MS - clock_now_ms();
+	wait_ms = wait_ms < SOON_MS ? SOON_MS : wait_ms > APART_MS ? APART_MS : wait_ms;
+	sd_event_source_set_time_relative(supervisor->soon, (uint64_t)wait_ms * 1000);
 	sd_event_source_set_enabled(supervisor->soon, SD_EVENT_ONESHOT);
 }
 

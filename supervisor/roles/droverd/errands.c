@@ -79,9 +79,14 @@ static void add_args(struct message *message, const struct message_view *ask)
 	struct message_field field;
 	size_t position = 0;
 
-	while (message_next(ask, &position, &field))
-		if (field.text && !strncmp(field.key, "arg.", 4))
+	while (message_next(ask, &position, &field)) {
+		if (strncmp(field.key, "arg.", 4))
+			continue;
+		if (field.type == MESSAGE_INT)
+			message_add_int(message, field.key, field.number);
+		else
 			message_add_text(message, field.key, field.text);
+	}
 }
 
 int errand_serve(struct supervisor *supervisor, const char *errand,
@@ -192,7 +197,7 @@ static int read_answer(int fd, int *ret_status, struct why *why)
 	struct message_view view;
 	ssize_t size = recv(fd, data, sizeof data, MSG_DONTWAIT);
 
-	if (size < 0 && (errno == EAGAIN || errno == EINTR))
+	if (size < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET))
 		return 0;
 	if (size <= 0 || message_read(data, (size_t)size, &view) < 0)
 		return -EPIPE;

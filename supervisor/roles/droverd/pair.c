@@ -8,9 +8,7 @@
 #include "roles/droverd/supervisor.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -38,6 +36,18 @@ static bool all_gone(const struct type *type)
 	return !type->dispatcher;
 }
 
+static void send_number(struct type *type, const char *verb, const char *key, int64_t value)
+{
+	struct message message = {0};
+
+	if (!type->dispatcher)
+		return;
+	message_start(&message, verb);
+	message_add_int(&message, key, value);
+	child_send(type->dispatcher, &message);
+	message_free(&message);
+}
+
 void pair_say(struct type *type, const char *verb)
 {
 	struct message message = {0};
@@ -51,14 +61,14 @@ void pair_say(struct type *type, const char *verb)
 
 void pair_target(struct type *type)
 {
-	struct message message = {0};
+	if (type->pair == PAIR_RUNNING)
+		send_number(type, "target", "workers", type->target);
+}
 
-	if (!type->dispatcher || type->pair != PAIR_RUNNING)
-		return;
-	message_start(&message, "target");
-	message_add_int(&message, "workers", type->target);
-	child_send(type->dispatcher, &message);
-	message_free(&message);
+static void add_policy(struct message *message, const struct type *type)
+{
+	message_add_policy(message, type->config);
+	message_add_text(message, "handler", type->handler ? type->handler->path : NULL);
 }
 
 void pair_policy(struct type *type)
@@ -68,7 +78,7 @@ void pair_policy(struct type *type)
 	if (!type->dispatcher)
 		return;
 	message_start(&message, "policy");
-	message_add_policy(&message, type->config);
+	add_policy(&message, type);
 	child_send(type->dispatcher, &message);
 	message_free(&message);
 }
@@ -77,7 +87,7 @@ void pair_broker(struct type *type)
 {
 	struct message message = {0};
 
-	if (!type->dispatcher)
+	if (!type->dispatcher || !type->broker)
 		return;
 	message_start(&message, "broker");
 	message_add_int(&message, "state", type->broker->state);
@@ -88,88 +98,90 @@ void pair_broker(struct type *type)
 
 static int setup_dispatcher(struct type *type, struct why *why)
 {
-	struct supervisor *supervisor = type->supervisor;
 	struct message message = {0};
-	char path[PATH_MAX];
 	int r;
 
-	r = paths_plugin(&supervisor->paths, "brokers", type->broker->config->plugin, path, why);
-	if (r < 0)
-		return r;
 	message_start(&message, "setup");
-	message_add_broker(&message, supervisor, type->broker->config);
+	message_add_broker(&message, type->supervisor, type->broker->config);
 	message_add_queue(&message, type->config);
-	message_add_policy(&message, type->config);
-	message_add_text(&message, "handler", type->handler->path);
+	add_policy(&message, type);
 	r = child_send(type->dispatcher, &message);
 	message_free(&message);
 	return r < 0 ? why_set(why, r, "send the setup to its dispatcher: %s", strerror(-r)) : 0;
 }
 
-/*
- * A template of a new generation in templates[0], and the other end of its link to the dispatcher.
- */
-static int add_template(struct type *type, bool trial, struct why *why)
+/* Its end is wanted; what it had not handed over is closed. */
+static void leave_template(struct template *template)
 {
-	struct message message = {0};
+	if (template->link >= 0)
+		close(template->link);
+	template->link = -1;
+	child_leave(template->child);
+}
+
+/* A generation that still loads is of no use to anybody any more. */
+static void drop_loading(struct type *type)
+{
+	if (type->templates[0].child && type->templates[0].link >= 0)
+		leave_template(&type->templates[0]);
+}
+
+/* A template of a new generation in templates[0]; its link waits there until it has loaded. */
+static int add_template(struct type *type, struct why *why)
+{
 	struct child *child;
 	int link[2], r;
 
+	drop_loading(type);
 	if (type->templates[TEMPLATES_MAX - 1].child)
-		return why_set(why, -EBUSY, "%d older generations still have busy workers",
+		return why_set(why, -EBUSY, "workers of %d older generations are still busy",
 			       TEMPLATES_MAX - 1);
 	r = channel_pair(link);
 	if (r < 0)
 		return why_set(why, r, "make a link: %s", strerror(-r));
-	r = handler_start_template(type, type->handler, &template_owner, false,
-				   type->generation + 1, link[1], &child, why);
+	r = handler_start(type, type->handler, &template_owner, false, type->generation + 1,
+			  link[1], &child, why);
 	if (r < 0) {
 		close(link[0]);
 		return r;
 	}
 	for (size_t i = TEMPLATES_MAX - 1; i > 0; i--)
 		type->templates[i] = type->templates[i - 1];
-	type->generation++;
-	type->templates[0] = (struct template){child, type->generation, type->handler};
-	message_start(&message, "template");
-	message_add_int(&message, "generation", type->generation);
-	message_add_flag(&message, "trial", trial);
-	r = child_send_fd(type->dispatcher, &message, link[0]);
-	message_free(&message);
-	return r < 0 ? why_set(why, r, "hand the link to its dispatcher: %s", strerror(-r)) : 0;
+	type->templates[0] = (struct template){child, ++type->generation, link[0]};
+	return 0;
 }
 
-static void keep_totals(struct type *type)
+/* Another generation than the newest, with or without workers left. */
+static bool has_older(const struct type *type)
 {
-	struct totals *sum = &type->totals;
-	const struct report *report = &type->report;
-
-	sum->handled += report->handled;
-	sum->done += report->done;
-	sum->failed += report->failed;
-	sum->rejected += report->rejected;
-	sum->crashed += report->crashed;
-	sum->timed_out += report->timed_out;
-	sum->retried += report->retried;
-	sum->dead += report->dead;
-	sum->skipped += report->skipped;
-	sum->emitted += report->emitted;
-	type->report = (struct report){.handling_us = report->handling_us, .idle_low = -1};
-	type->busy_since_ms = 0;
-	type->seen_handled = type->rated_done = type->rated_failed = 0;
+	for (size_t i = 1; i < TEMPLATES_MAX; i++)
+		if (type->templates[i].child && !type->templates[i].child->leaving)
+			return true;
+	return false;
 }
 
+static void hand_over(struct type *type, struct template *template)
+{
+	struct message message = {0};
+
+	message_start(&message, "template");
+	message_add_int(&message, "generation", template->generation);
+	message_add_flag(&message, "trial", type->proven && has_older(type));
+	/* A dispatcher that is gone is told of by its own end. */
+	child_send_fd(type->dispatcher, &message, template->link);
+	template->link = -1;
+	message_free(&message);
+	backoff_reset(&type->roll_backoff);
+}
+
+/* All of the pair is reaped. */
 static void finish(struct type *type)
 {
 	bool wanted = type->pair == PAIR_LEAVING;
 
 	type->pair = PAIR_NONE;
-	keep_totals(type);
-	if (!wanted && !type->gone && !type->supervisor->stopping)
-		type->retry_ms =
-			clock_now_ms() + backoff_next_ms(&type->backoff, &backoff_process,
-							 clock_now_ms() - type->pair_started_ms,
-							 supervisor_random());
+	type->rolling = false;
+	report_end(type);
 	if (wanted)
 		backoff_reset(&type->backoff);
 	decide_soon(type->supervisor);
@@ -184,20 +196,52 @@ void pair_kill(struct type *type)
 		return;
 	if (type->pair == PAIR_RUNNING)
 		type->pair = PAIR_ENDING;
-	/*
-	 * The template first: a dead dispatcher's link would make it end its workers itself, which
-	 * is just as well.
-	 */
+	/* A template ends its workers, and whatever they started, before it exits. */
 	for (size_t i = 0; i < TEMPLATES_MAX; i++)
-		if (type->templates[i].child)
-			child_leave(type->templates[i].child);
+		if (type->templates[i].child && !type->templates[i].child->leaving)
+			leave_template(&type->templates[i]);
 	if (type->dispatcher)
 		child_kill(type->dispatcher);
 }
 
+/* A delay in words, for "tried again …". */
+static const char *say_delay(int64_t delay_ms, char *text, size_t size)
+{
+	char human[UNITS_TEXT_MAX];
+
+	if (delay_ms <= 0)
+		snprintf(text, size, "at once");
+	else
+		snprintf(text, size, "in %s", units_human_duration(delay_ms, human, sizeof human));
+	return text;
+}
+
+/* The pair is lost or could not be started: when it may be started again, in words. */
+static const char *retry_later(struct type *type, int64_t ran_ms, char *text, size_t size)
+{
+	int64_t delay_ms =
+		backoff_next_ms(&type->backoff, &backoff_process, ran_ms, supervisor_random());
+
+	type->retry_ms = clock_now_ms() + delay_ms;
+	type->restarts++;
+	return say_delay(delay_ms, text, size);
+}
+
+static void fail_start(struct type *type, const struct why *why)
+{
+	char delay[UNITS_TEXT_MAX + 8];
+
+	text_set(&type->death, "it cannot be started: %s", why->text);
+	log_error("%s cannot be started: %s; tried again %s", type->name, why->text,
+		  retry_later(type, 0, delay, sizeof delay));
+	if (!type->dispatcher)
+		return;
+	type->pair = PAIR_ENDING;
+	pair_kill(type);
+}
+
 void pair_start(struct type *type)
 {
-	struct supervisor *supervisor = type->supervisor;
 	char title[PROCESS_TITLE_MAX];
 	struct child_request request = {
 		.program = PROGRAM_DISPATCHER,
@@ -211,34 +255,18 @@ void pair_start(struct type *type)
 
 	snprintf(title, sizeof title, "dispatcher %s", type->name);
 	type->pair_started_ms = clock_now_ms();
-	r = child_start(&supervisor->children, &request, &type->dispatcher, &why);
-	if (r >= 0) {
-		type->pair = PAIR_RUNNING;
-		r = setup_dispatcher(type, &why);
-	}
+	r = child_start(&type->supervisor->children, &request, &type->dispatcher, &why);
 	if (r >= 0)
-		r = add_template(type, type->proven != NULL, &why);
+		r = setup_dispatcher(type, &why);
+	if (r >= 0)
+		r = add_template(type, &why);
 	if (r < 0) {
-		char delay[UNITS_TEXT_MAX];
-
-		snprintf(type->death, sizeof type->death, "%s", why.text);
-		if (type->pair != PAIR_NONE) {
-			pair_kill(type);
-			log_error("%s cannot be started: %s; tried again", type->name, why.text);
-			return;
-		}
-		type->retry_ms =
-			type->pair_started_ms +
-			backoff_next_ms(&type->backoff, &backoff_process, 0, supervisor_random());
-		units_human_duration(type->retry_ms - type->pair_started_ms, delay, sizeof delay);
-		log_error("%s cannot be started: %s; tried again in %s", type->name, why.text,
-			  delay);
+		fail_start(type, &why);
 		return;
 	}
+	type->pair = PAIR_RUNNING;
 	pair_broker(type);
 	pair_target(type);
-	if (type->override.paused)
-		pair_say(type, "pause");
 }
 
 void pair_leave(struct type *type)
@@ -246,113 +274,65 @@ void pair_leave(struct type *type)
 	if (type->pair != PAIR_RUNNING)
 		return;
 	type->pair = PAIR_LEAVING;
+	type->rolling = false;
+	drop_loading(type);
 	pair_say(type, "drain");
 }
 
-void pair_roll(struct type *type, bool trial)
+/* The new generation is not there yet: the running one goes on, and it is tried again. */
+static void roll_later(struct type *type, const char *reason)
+{
+	char delay[UNITS_TEXT_MAX + 8];
+	int64_t wait_ms =
+		backoff_next_ms(&type->roll_backoff, &backoff_process, 0, supervisor_random());
+
+	type->rolling = true;
+	type->roll_ms = clock_now_ms() + wait_ms;
+	log_warning("%s: no new generation of workers: %s; the present one goes on, tried again %s",
+		    type->name, reason, say_delay(wait_ms, delay, sizeof delay));
+}
+
+void pair_roll(struct type *type)
 {
 	struct why why = {0};
 
 	if (type->pair != PAIR_RUNNING)
-		return;
-	if (add_template(type, trial, &why) < 0) {
-		log_error("%s: the new generation cannot be started: %s; the pair is started anew",
-			  type->name, why.text);
-		pair_leave(type);
-	}
+		return; /* the next pair starts with it */
+	type->rolling = false;
+	pair_policy(type); /* the handler's name changes with it */
+	if (add_template(type, &why) < 0)
+		roll_later(type, why.text);
 }
 
 void pair_prove(struct type *type)
 {
-	struct message message = {0};
-
-	if (!type->dispatcher)
-		return;
-	message_start(&message, "prove");
-	message_add_int(&message, "generation", type->generation);
-	child_send(type->dispatcher, &message);
-	message_free(&message);
+	send_number(type, "prove", "generation", type->generation);
 }
 
-static void read_text(const struct message_view *view, const char *key, char *text, size_t size)
+void pair_revert(struct type *type)
 {
-	snprintf(text, size, "%s", message_text(view, key, ""));
-}
-
-static void read_histogram(const struct message_view *view, const char *key,
-			   struct histogram **histogram)
-{
-	struct message_field field;
-
-	if (!message_find(view, key, &field) || field.type != MESSAGE_BLOB)
-		return;
-	if (!*histogram)
-		*histogram = calloc(1, sizeof **histogram);
-	if (*histogram)
-		histogram_decode(field.blob, field.size, *histogram);
-}
-
-static void take_report(struct type *type, const struct message_view *view)
-{
-	static const struct {
-		const char *key;
-		size_t offset;
-	} counters[] = {
-#define COUNTER(name) {#name, offsetof(struct report, name)}
-		COUNTER(handled), COUNTER(done),      COUNTER(failed),      COUNTER(rejected),
-		COUNTER(crashed), COUNTER(timed_out), COUNTER(retried),     COUNTER(dead),
-		COUNTER(skipped), COUNTER(emitted),   COUNTER(log_dropped),
-#undef COUNTER
-	};
-	struct report *report = &type->report;
-	int idle_low = (int)message_int(view, "idle_low", 0);
-	int64_t now_ms = clock_now_ms();
-
-	for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
-		*(uint64_t *)((char *)report + counters[i].offset) =
-			(uint64_t)message_int(view, counters[i].key, 0);
-	report->broker_state = (enum drover_broker_state)message_int(view, "broker_state", 0);
-	read_text(view, "broker_sentence", report->broker_sentence, sizeof report->broker_sentence);
-	read_text(view, "mode", report->mode, sizeof report->mode);
-	report->mode_until_ms = message_int(view, "mode_until_ms", 0);
-	report->starting = (int)message_int(view, "starting", 0);
-	report->ready = (int)message_int(view, "ready", 0);
-	report->busy = (int)message_int(view, "busy", 0);
-	report->idle_low =
-		report->idle_low < 0 || idle_low < report->idle_low ? idle_low : report->idle_low;
-	report->held = message_int(view, "held", 0);
-	report->in_flight = message_int(view, "in_flight", 0);
-	report->handling_us = message_int(view, "handling_us", -1);
-	report->oldest_wait_ms = message_int(view, "oldest_wait_ms", -1);
-	report->generation = (unsigned)message_int(view, "generation", 0);
-	report->generation_outcomes = (int)message_int(view, "generation_outcomes", 0);
-	report->generation_crashes = (int)message_int(view, "generation_crashes", 0);
-	report->generation_failed_starts = (int)message_int(view, "generation_failed_starts", 0);
-	read_text(view, "last_error", report->last_error, sizeof report->last_error);
-	read_histogram(view, "handle_histogram", &type->handling);
-	read_histogram(view, "wait_histogram", &type->waiting);
-	report->fresh = true;
-	if (!report->busy)
-		type->busy_since_ms = 0;
-	else if (!type->busy_since_ms)
-		type->busy_since_ms = now_ms;
-	if (report->handled != type->seen_handled || report->in_flight || report->held)
-		type->last_event_ms = now_ms;
-	if (report->handled != type->seen_handled) {
-		/* It works: the next death is a first one, and the last one is history. */
-		backoff_reset(&type->backoff);
-		type->death[0] = '\0';
+	if (type->pair != PAIR_RUNNING)
+		return; /* the next pair starts with the one before */
+	if (!has_older(type)) {
+		/* The pair was started with the handler on trial: nothing else is loaded. */
+		pair_leave(type);
+	} else if (type->templates[0].link >= 0) {
+		drop_loading(type);
+	} else {
+		send_number(type, "revert", "generation", type->generation);
 	}
-	type->seen_handled = report->handled;
-	handlers_judge(type);
-	decide_soon(type->supervisor);
+	pair_policy(type);
 }
 
 static void retire(struct type *type, unsigned generation)
 {
-	for (size_t i = 1; i < TEMPLATES_MAX; i++)
-		if (type->templates[i].child && type->templates[i].generation <= generation)
-			child_leave(type->templates[i].child);
+	for (size_t i = 0; i < TEMPLATES_MAX; i++) {
+		struct template *template = &type->templates[i];
+
+		if (template->child && template->generation == generation &&
+		    !template->child->leaving)
+			leave_template(template);
+	}
 }
 
 static void on_dispatcher_message(void *context, struct child *child,
@@ -362,7 +342,7 @@ static void on_dispatcher_message(void *context, struct child *child,
 
 	(void)child;
 	if (message_is(view, "report"))
-		take_report(type, view);
+		report_take(type, view);
 	else if (message_is(view, "retired"))
 		retire(type, (unsigned)message_int(view, "generation", 0));
 	else if (message_is(view, "row") || message_is(view, "end"))
@@ -371,23 +351,30 @@ static void on_dispatcher_message(void *context, struct child *child,
 		close(fds[i]);
 }
 
-/* One half is gone: tells why, unless that was the plan, and ends the other. */
+/*
+ * One half is gone: tells why, unless that was the plan, and ends the other. A dispatcher that
+ * drains lets its templates go before it ends; it is not disturbed then.
+ */
 static void lose(struct type *type, struct child *child, int status, const char *said)
 {
-	bool planned = type->pair == PAIR_LEAVING || type->supervisor->dying;
-	char how[128];
+	bool quiet = type->supervisor->dying || child->leaving;
+	char how[sizeof child->said], delay[UNITS_TEXT_MAX + 8];
 
-	if (!planned && type->pair == PAIR_RUNNING) {
-		process_describe_status(status, how, sizeof how);
-		snprintf(type->death, sizeof type->death, "its %s %s%s%s",
-			 program_name(child->program), how, *said ? ": " : "", said);
+	child_obituary(child, status, said, how, sizeof how);
+	if (type->pair == PAIR_RUNNING && !type->supervisor->dying) {
+		text_set(&type->death, "its %s %s", program_name(child->program), how);
 		log_warning(
-			"%s (pid %d) %s%s%s; its workers end, their events are given out again and the pair is started "
-			"again",
-			child->title, (int)child->pid, how, *said ? ": " : "", said);
-		type->restarts++;
+			"%s (pid %d) %s; its workers end, their events are given out again and the pair "
+			"is started again %s",
+			child->title, (int)child->pid, how,
+			retry_later(type, clock_now_ms() - type->pair_started_ms, delay,
+				    sizeof delay));
+	} else if (type->pair == PAIR_LEAVING && status && !quiet) {
+		log_warning("%s (pid %d) %s while it drained; events in hand are given out again",
+			    child->title, (int)child->pid, how);
 	}
-	pair_kill(type);
+	if (type->pair == PAIR_RUNNING || !type->dispatcher)
+		pair_kill(type);
 	if (all_gone(type))
 		finish(type);
 }
@@ -403,34 +390,57 @@ static void on_dispatcher_exited(void *context, struct child *child, int status,
 static void on_template_message(void *context, struct child *child, const struct message_view *view,
 				const int *fds, size_t n_fds)
 {
-	(void)context;
-	(void)child;
-	(void)view;
+	struct type *type = context;
+
+	for (size_t i = 0; i < TEMPLATES_MAX; i++) {
+		struct template *template = &type->templates[i];
+
+		if (template->child == child && template->link >= 0 && message_is(view, "ready"))
+			hand_over(type, template);
+	}
 	for (size_t i = 0; i < n_fds; i++)
 		close(fds[i]);
 }
 
-static void on_template_exited(void *context, struct child *child, int status, const char *said)
+static struct template remove_template(struct type *type, const struct child *child)
 {
-	struct type *type = context;
-	struct template lost = {0};
+	struct template removed;
 	size_t i = 0;
 
 	while (type->templates[i].child != child)
 		i++;
-	lost = type->templates[i];
+	removed = type->templates[i];
 	for (; i + 1 < TEMPLATES_MAX; i++)
 		type->templates[i] = type->templates[i + 1];
-	type->templates[TEMPLATES_MAX - 1] = (struct template){0};
-	if (child->leaving && type->pair == PAIR_RUNNING && type->templates[0].child)
-		return; /* an older generation, retired */
-	if (!child->ready && *said && type->pair == PAIR_RUNNING &&
-	    lost.generation == type->generation) {
-		/*
-		 * It could be loaded in the trial and cannot be now, or there was no trial: the
-		 * file is at fault.
-		 */
-		handlers_refuse_loaded(type, lost.handler, said);
+	type->templates[TEMPLATES_MAX - 1] = (struct template){.link = -1};
+	return removed;
+}
+
+/*
+ * A generation that was retired or no longer wanted ends in silence, one that could not load
+ * leaves the running one as it is; any other takes the pair with it.
+ */
+static void on_template_exited(void *context, struct child *child, int status, const char *said)
+{
+	struct type *type = context;
+	struct template lost = remove_template(type, child);
+	bool newest = lost.generation == type->generation;
+	char how[sizeof child->said];
+
+	child_obituary(child, status, said, how, sizeof how);
+	if (lost.link >= 0)
+		close(lost.link);
+	if (type->pair == PAIR_RUNNING && type->templates[0].child) {
+		/* The link's end, which the dispatcher closes before it says "retired". */
+		if (child->leaving || (lost.link < 0 && !status))
+			return;
+		if (lost.link >= 0) {
+			if (!handlers_failed(type, how))
+				roll_later(type, how);
+			return;
+		}
 	}
+	if (type->pair == PAIR_RUNNING && newest && !child->leaving)
+		handlers_failed(type, how);
 	lose(type, child, status, said);
 }

@@ -32,10 +32,19 @@ struct supervisor;
 struct handler {
 	char *path;     /* of the file, or of the command's first word */
 	char **command; /* argv of what is run; NULL for a .so */
+	bool line;      /* a command line of the configuration, taken as it is */
 	int memfd;      /* private copy of a .so, else -1 */
 	struct dropin_stamp stamp;
+	bool polled;        /* inotify does not tell of a change: a link, or named elsewhere */
 	bool worked;        /* some event ended with a verdict */
 	int64_t crashed_ms; /* when an event of it last crashed; 0: never */
+};
+
+/* What could serve a type: a file of a directory, or what the configuration names. */
+struct handler_source {
+	char *path;   /* the file that is named in sentences */
+	char **words; /* a command line of the configuration; NULL: the file alone */
+	struct dropin_stamp stamp;
 };
 
 /* What the dispatcher last reported (system/protocol.h); zeroed while there is none. */
@@ -45,8 +54,9 @@ struct report {
 	char broker_sentence[REPORT_TEXT_MAX];
 	char mode[12]; /* "normal", "probe", "paused", "draining" */
 	int64_t mode_until_ms;
-	/* workers; idle_low < 0: taken by a decision already */
-	int starting, ready, busy, idle_low;
+	/* workers; `ready` ones have started up, the busy ones included */
+	int starting, ready, busy;
+	int idle_low; /* fewest idle since the last decision; < 0: unknown */
 	int64_t held, in_flight;
 	uint64_t handled, done, failed, rejected, crashed, timed_out, retried, dead, skipped,
 		emitted;
@@ -82,13 +92,14 @@ enum pair_state {
 	PAIR_ENDING,  /* one half is gone or was killed; the rest follows */
 };
 
-#define TEMPLATES_MAX 3 /* of one type at a time: the newest, and older ones whose workers finish */
+#define TEMPLATES_MAX 4 /* of one type at a time: the newest, and older ones whose workers finish */
 
 struct template
 {
-	struct child *child;
+	struct child *child; /* NULL: an unused place */
 	unsigned generation;
-	struct handler *handler; /* not owned; one of the type's */
+	/* the dispatcher's end, held back until the handler is loaded; -1: handed over */
+	int link;
 };
 
 struct type {
@@ -98,27 +109,32 @@ struct type {
 	bool dropin;                /* not named in the configuration: exists through its file */
 	/* its file or configuration was removed: drains, then is freed */
 	bool gone;
-	struct broker *broker;
+	struct broker *broker; /* NULL when gone */
 
 	/* handlers.c */
-	struct handler *handler; /* serves; NULL: none */
-	/* in its trial load, or serving on trial (then it is `handler`) */
-	struct handler *candidate;
-	struct handler *proven; /* while `handler` is on trial: what it replaced */
-	struct child *trial;
-	char refused_path[PATH_MAX]; /* the last file that was refused; "" when the newest serves */
-	char refused[sizeof(struct why)];
+	struct handler *handler;   /* serves; NULL: none */
+	struct handler *candidate; /* waits for its trial load, or is in it */
+	struct handler *proven;    /* while `handler` serves on trial: what it replaced */
+	struct child *trial;       /* the trial load that runs, */
+	struct handler *trying;    /* and of which handler: `candidate`, or owned once superseded */
+	char *refused_path; /* the last file that was refused; "" when there is none; never NULL */
+	char *refused;      /* why; text_set */
+	struct dropin_stamp refused_stamp;
+	int seen_crashes; /* of the generation that reports */
+	bool found;       /* of a scan: a file is there */
 
 	/* pair.c */
 	enum pair_state pair;
 	struct child *dispatcher;
 	struct template templates[TEMPLATES_MAX]; /* [0] is the newest */
-	unsigned generation;
-	struct backoff backoff;
-	int64_t retry_ms; /* monotonic: not started before this; 0: may start */
+	unsigned generation;                      /* of the newest */
+	struct backoff backoff, roll_backoff;
+	int64_t retry_ms; /* monotonic: failed, not started before this; 0: works */
+	bool rolling;     /* a new generation is wanted and was not started yet, */
+	int64_t roll_ms;  /* for it failed or had no place: not before this */
 	int64_t pair_started_ms;
 	unsigned restarts;
-	char death[sizeof(struct why)]; /* why the last pair ended; "" once a new one works */
+	char *death; /* why the last pair ended; "" once a new one works; never NULL; text_set */
 
 	/* what was measured */
 	struct drover_depth depth;
@@ -167,8 +183,11 @@ struct broker {
 };
 
 struct watch {
-	int descriptor; /* inotify's */
+	int descriptor; /* inotify's; -1: the directory is not there */
 	char *directory;
+	bool linked; /* a symlink is in its path: inotify does not see it switched */
+	ino_t inode;
+	dev_t device;
 };
 
 struct supervisor {
@@ -178,13 +197,14 @@ struct supervisor {
 	struct config *config;
 	struct paths paths;
 	char node_id[33], instance[33];
-	int state_lock, listener;
+	int state_lock, listener; /* descriptors; -1: not open */
 	int64_t started_ms, started_wall_ms;
 
 	struct children children;
 	struct child *registrar, *api;
 	struct backoff registrar_backoff, api_backoff;
 	int64_t registrar_retry_ms, api_retry_ms;
+	sd_event_source *registrar_timer, *stop_timer;
 	unsigned api_restarts;
 	char registry_state[16], registry_sentence[REPORT_TEXT_MAX];
 
@@ -192,15 +212,19 @@ struct supervisor {
 	struct type **types; /* sorted by name */
 	size_t n_types;
 
-	/* handlers.c */
-	int inotify;
+	/* watch.c */
+	int inotify; /* -1: not open */
 	sd_event_source *inotify_source, *quiet_timer, *links_timer;
 	struct watch *watches;
 	size_t n_watches;
 	char handlers_problem[sizeof(struct why)]; /* of a directory as a whole */
 
+	/* handlers.c */
+	int trials; /* trial loads that run */
+
 	/* decide.c */
 	sd_event_source *tick, *soon;
+	int64_t decided_ms;
 
 	struct request *requests; /* commands.c: what the api waits for */
 	bool draining;            /* by command: nothing is taken until resumed */
@@ -215,46 +239,87 @@ struct supervisor {
 /* types.c: the set of types, from configuration and handler files. */
 struct type *type_find(struct supervisor *supervisor, const char *name);
 struct type *type_of_queue(struct supervisor *supervisor, struct broker *broker, const char *queue);
+/* Sets one of a type's texts that are "" most of the time and then take no memory. */
+void text_set(char **text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /*
  * Finds or makes the type of a drop-in file; NULL with a reason when its name or the defaults do
  * not allow it.
  */
 struct type *type_of_dropin(struct supervisor *supervisor, const char *name, struct why *why);
-int types_apply(struct supervisor *supervisor, struct config *config,
-		struct why *why);  /* takes config on success */
-void type_reap(struct type *type); /* frees it, if it is gone and nothing of it runs */
+/*
+ * Puts a configuration in force, touching only what it changes; also the first one, which is
+ * supervisor->config already. Takes config on success.
+ */
+int types_apply(struct supervisor *supervisor, struct config *config, struct why *why);
+void type_leave(struct type *type); /* it is no longer wanted: drains, then is freed */
+void type_reap(struct type *type);  /* frees it, if it is gone and nothing of it runs */
 void types_free(struct supervisor *supervisor);
+
+/* states.c */
 const char *type_state(const struct type *type, char *reason, size_t size); /* a word, and why */
 
-/* handlers.c: which file serves a type. */
-int handlers_open(struct supervisor *supervisor, struct why *why);
-void handlers_close(struct supervisor *supervisor);
-void handlers_watch(
-	struct supervisor *supervisor); /* the directories of the configuration in force */
-void handlers_scan(struct supervisor *supervisor);
-void handlers_restart(struct type *type); /* a new generation from the same file */
-void handler_free(struct handler *handler);
+/* files.c: handler files, in the directories and named by the configuration. */
+void files_scan(struct supervisor *supervisor); /* looks at all files and takes what is new */
+void files_check(struct supervisor *supervisor, struct buf *errors); /* a line each, for --check */
+/* Of a command line: of every file that it names by an absolute path. */
+struct dropin_stamp files_stamp(char *const *words);
+
+/* watch.c: when to look at them. */
+#define WATCH_QUIET_MS 200 /* a file counts when nobody has written to it for so long */
+int watch_open(struct supervisor *supervisor, struct why *why);
+void watch_close(struct supervisor *supervisor);
+void watch_directories(struct supervisor *supervisor); /* those of the configuration in force */
+void watch_soon(struct supervisor *supervisor);        /* scan again after the quiet time */
+void watch_rest(struct supervisor *supervisor);        /* polls what inotify does not see, if any */
+
+/* handlers.c: which version of its handler serves a type. */
+/* A file, as it is now, is the type's: takes what is new about it. */
+void handlers_consider(struct type *type, const struct handler_source *source);
+void handlers_lose(struct type *type); /* there is no file for it any more; may free the type */
+/* `stamp` NULL: whatever the file is, it is considered again with the next scan. */
+void handlers_refuse(struct type *type, const char *path, const struct dropin_stamp *stamp,
+		     const char *reason);
+void handlers_forget_refusal(struct type *type);
+void handlers_reconsider(struct supervisor *supervisor); /* what was refused gets another chance */
+void handlers_next_trial(struct supervisor *supervisor); /* starts trial loads that wait */
+void handlers_restart(struct type *type);                /* a new generation from the same file */
 void handlers_judge(struct type *type); /* after a report: is the generation on trial good? */
-void handlers_refuse_loaded(struct type *type, struct handler *handler,
-			    const char *reason); /* its template failed */
-struct handler_setup;
-int handler_describe(struct type *type, const struct handler *handler, struct message *message,
-		     int *ret_fd, struct why *why); /* the handler's fields of a template's setup */
-int handler_start_template(struct type *type, const struct handler *handler,
-			   const struct child_owner *owner, bool trial, unsigned generation,
-			   int link, struct child **ret_child, struct why *why);
+/*
+ * The newest generation's template failed. When its handler was on trial it is refused, the one
+ * before takes its place, and true is returned.
+ */
+bool handlers_failed(struct type *type, const char *reason);
+
+/* handler.c: one version of a handler, and the processes that load it. */
+int handler_new(const struct type *type, const struct handler_source *source,
+		struct handler **ret_handler, struct why *why);
+void handler_free(struct handler *handler); /* NULL-safe */
+/* NULL-safe: is it this file in this version? */
+bool handler_is_of(const struct handler *handler, const struct handler_source *source);
+/* A template of the handler, or its trial load, in a process of its own. Takes link. */
+int handler_start(struct type *type, const struct handler *handler, const struct child_owner *owner,
+		  bool trial, unsigned generation, int link, struct child **ret_child,
+		  struct why *why);
 
 /* pair.c: the dispatcher and the templates of a type. */
 void pair_start(struct type *type);
 void pair_leave(struct type *type); /* drain, then end */
 void pair_kill(struct type *type);  /* now; it is started again if there is work */
-void pair_roll(struct type *type,
-	       bool trial); /* a new template from type->handler beside the running one */
-void pair_prove(struct type *type);
+/*
+ * A new template from type->handler beside the running one; on trial while type->proven is set. It
+ * gets workers once it has loaded; until then, and if it cannot load, the running one serves.
+ */
+void pair_roll(struct type *type);
+void pair_prove(struct type *type);  /* the newest generation is good: older ones drain */
+void pair_revert(struct type *type); /* it is not: the one before serves again */
 void pair_target(struct type *type); /* sends type->target */
 void pair_policy(struct type *type); /* sends the policy fields */
 void pair_say(struct type *type, const char *verb);
 void pair_broker(struct type *type); /* sends the broker's state */
+
+/* report.c: what its dispatcher says of a type. */
+void report_take(struct type *type, const struct message_view *view);
+void report_end(struct type *type); /* it is gone: its counters go to the totals */
 
 /* brokers.c: gauges, and the errands that declare the queues. */
 /* Brokers of the configuration in force; the one before must still exist. */
@@ -302,11 +367,12 @@ int errand_serve(struct supervisor *supervisor, const char *errand,
  * which it takes (-1: none).
  */
 int errand_start(struct supervisor *supervisor, const char *title, const struct message *setup,
-		 const struct config_plugin *broker, const struct child_owner *owner,
-		 void *context, int api_fd, struct child **ret_child, struct why *why);
+		 const struct config_plugin *broker, const struct child_owner *owner, void *context,
+		 int api_fd, struct child **ret_child, struct why *why);
 
 /* state.c: what is kept in the state directory. */
 int state_open(struct supervisor *supervisor, struct why *why);
+void state_close(struct supervisor *supervisor);
 void state_load_overrides(struct supervisor *supervisor);
 void state_save_overrides(struct supervisor *supervisor);
 void override_expire(struct type *type, int64_t wall_ms);
@@ -318,10 +384,24 @@ void commands_close(struct supervisor *supervisor);
 void commands_dispatcher_row(struct type *type,
 			     const struct message_view *view); /* "row" and "end" of ps */
 
-/* droverd.c */
+/* registry.c: the registrar. */
+void registry_start(struct supervisor *supervisor);
+void registry_close(struct supervisor *supervisor);
+
+/* reload.c: reading the configuration. */
+int reload_open(struct supervisor *supervisor); /* SIGHUP; 0 or -errno */
+/* The whole of it, checked; or -errno and every error in `errors`, a line each. */
+int reload_read(const struct supervisor *supervisor, struct config **ret_config,
+		struct buf *errors);
+size_t reload_log(struct buf *errors); /* how many there were */
+void reload_announce(struct supervisor *supervisor, const char *what);
 int supervisor_reload(struct supervisor *supervisor, struct why *why);
-void supervisor_progress(
-	struct supervisor *supervisor); /* a child ended or started: drained? stopped? */
-double supervisor_random(void);         /* [0,1) */
+
+/* stop.c: the end. */
+int stop_open(struct supervisor *supervisor);            /* SIGTERM and SIGINT; 0 or -errno */
+void supervisor_progress(struct supervisor *supervisor); /* a child ended: drained? stopped? */
+
+/* droverd.c */
+double supervisor_random(void); /* [0,1) */
 
 #endif

@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "roles/errand/cloudevents.h"
+#include "system/cloudevents.h"
 
 #include "base/banned.h"
 
@@ -40,7 +40,7 @@ struct dead {
 	const char *reason;          /* NULL: any */
 	int64_t after_ms, before_ms; /* of the last attempt, wall clock */
 	int64_t limit;               /* INT64_MAX: none */
-	bool by_id;                  /* there is an arg.id */
+	bool by_name;                /* by the event's id or the letter's key */
 
 	int64_t rate; /* letters per second; 0: as fast as it goes */
 	int64_t rated_ms;
@@ -108,15 +108,13 @@ static const struct action actions[] = {
 
 /* Selecting. */
 
-static bool has_id(const struct errand *errand, const struct drover_letter *letter)
+static bool is_named(const struct errand *errand, const char *arg, const char *name)
 {
 	struct message_field field;
 	size_t position = 0;
 
-	while (message_next(&errand->args, &position, &field))
-		if (field.text && !strcmp(field.key, "arg.id") &&
-		    (!strcmp(field.text, letter->key) ||
-		     (letter->event.id && !strcmp(field.text, letter->event.id))))
+	while (name && message_next(&errand->args, &position, &field))
+		if (field.text && !strcmp(field.key, arg) && !strcmp(field.text, name))
 			return true;
 	return false;
 }
@@ -129,7 +127,8 @@ static bool is_selected(const struct errand *errand, const struct drover_letter 
 		return false;
 	if (dead->reason && (!letter->reason || !strstr(letter->reason, dead->reason)))
 		return false;
-	return !dead->by_id || has_id(errand, letter);
+	return !dead->by_name || is_named(errand, "arg.id", letter->event.id) ||
+	       is_named(errand, "arg.key", letter->key);
 }
 
 /* The end. */
@@ -157,7 +156,7 @@ static void finish(struct errand *errand)
 	const struct dead *dead = errand->work;
 
 	answer_count(errand);
-	if (dead->by_id && !dead->selected)
+	if (dead->by_name && !dead->selected)
 		errand_end(errand, -ENOENT, "%s has no such dead letter; dead list shows them",
 			   errand_arg(errand, "type"));
 	else
@@ -345,7 +344,7 @@ static int read_args(const struct errand *errand, struct dead *dead, struct why 
 			       "replay and purge are allowed",
 			       name ? name : "");
 	dead->reason = errand_arg(errand, "reason");
-	dead->by_id = errand_arg(errand, "id") != NULL;
+	dead->by_name = errand_arg(errand, "id") || errand_arg(errand, "key");
 	dead->after_ms = -1;
 	dead->before_ms = INT64_MAX;
 	r = read_time(errand, "after", &dead->after_ms, why);

@@ -38,14 +38,14 @@ static void declare_go_on(struct errand *errand)
 			continue;
 		declare->next--;
 		if (r != -EAGAIN)
-			errand_end(errand, r, "the queue %s cannot be declared: %s", queue->name,
+			errand_end(errand, r, "queue %s cannot be declared: %s", queue->name,
 				   strerror(-r));
 		return;
 	}
 	if (declare->answered < errand->n_queues)
 		return;
 	if (declare->differ > 1)
-		errand_end(errand, 0, "%s; and %zu more queues differ", declare->first.text,
+		errand_end(errand, 0, "%s; %zu more differ", declare->first.text,
 			   declare->differ - 1);
 	else
 		errand_end(errand, 0, "%s", declare->first.text);
@@ -58,12 +58,12 @@ static void declare_declared(struct errand *errand, const char *queue, int error
 
 	declare->answered++;
 	if (error < 0) {
-		errand_end(errand, error, "the queue %s cannot be declared: %s", queue,
+		errand_end(errand, error, "queue %s cannot be declared: %s", queue,
 			   *sentence ? sentence : strerror(-error));
 		return;
 	}
 	if (*sentence && !declare->differ++)
-		why_set(&declare->first, 0, "queue %s: %s", queue, sentence);
+		why_set(&declare->first, 0, "%s", sentence);
 }
 
 static void declare_start(struct errand *errand)

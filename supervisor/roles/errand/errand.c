@@ -38,21 +38,30 @@ const char *errand_arg(const struct errand *errand, const char *name)
 int errand_arg_number(const struct errand *errand, const char *name, int64_t least,
 		      int64_t fallback, int64_t *ret_number, struct why *why)
 {
-	const char *text = errand_arg(errand, name);
-	char *end;
-	long long number;
+	struct message_field field;
+	char key[64], shown[64];
+	bool good;
 
-	if (!text) {
+	snprintf(key, sizeof key, "arg.%s", name);
+	if (!message_find(&errand->args, key, &field)) {
 		*ret_number = fallback;
 		return 0;
 	}
-	errno = 0;
-	number = strtoll(text, &end, 10);
-	if (errno || end == text || *end || number < least)
+	good = field.type == MESSAGE_INT;
+	snprintf(shown, sizeof shown, "%" PRId64, field.number);
+	if (field.text) {
+		char *end;
+
+		errno = 0;
+		field.number = strtoll(field.text, &end, 10);
+		good = !errno && end != field.text && !*end;
+		snprintf(shown, sizeof shown, "%s", field.text);
+	}
+	if (!good || field.number < least)
 		return why_set(why, -EINVAL,
-			       "%s is \"%.64s\"; a whole number of at least %" PRId64 " is allowed",
-			       name, text, least);
-	*ret_number = number;
+			       "%s is \"%s\"; a whole number of at least %" PRId64 " is allowed",
+			       name, shown, least);
+	*ret_number = field.number;
 	return 0;
 }
 
@@ -409,7 +418,8 @@ static void go(struct errand *errand)
 	r = broker_client_open(&errand->broker, errand->role.event, &errand->args,
 			       DROVER_USE_MANAGE, &errand->callbacks, &why);
 	if (r < 0) {
-		errand_end(errand, r, "%s", why.text);
+		errand_end(errand, r, "broker %s: %s", message_text(&errand->args, "broker", ""),
+			   why.text);
 		return;
 	}
 	errand->open = true;

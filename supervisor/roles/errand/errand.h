@@ -81,7 +81,7 @@ struct errand {
 
 /* An argument of the command as text; NULL: it was not given. */
 const char *errand_arg(const struct errand *errand, const char *name);
-/* As a whole number of at least `least`; -EINVAL with a sentence. */
+/* As a whole number, given as one or as text, of at least `least`; -EINVAL with a sentence. */
 int errand_arg_number(const struct errand *errand, const char *name, int64_t least,
 		      int64_t fallback, int64_t *ret_number, struct why *why);
 const struct errand_queue *errand_find_queue(const struct errand *errand, const char *type);

@@ -16,8 +16,8 @@
 #include <sys/random.h>
 
 #include "base/clock.h"
-#include "base/nearest.h"
-#include "roles/errand/cloudevents.h"
+#include "roles/errand/takers.h"
+#include "system/cloudevents.h"
 #include "system/json.h"
 
 #include "base/banned.h"
@@ -29,13 +29,13 @@
 #define INPUT_HIGH       (256 << 10) /* whole lines that wait here; beyond, the client waits */
 #define IDS_MAX          100
 #define ID_SIZE          37 /* a UUID as text */
-#define NAMES_SHOWN      3
 
 /* An event on its way. */
 struct flight {
-	uint64_t line; /* 0: not of a line */
+	struct flight *next; /* of those that are not in use */
+	uint64_t line;       /* 0: not of a line */
 	size_t size;
-	char id[]; /* for the answer; "" when enough were kept */
+	char *id; /* for the answer; NULL when enough were kept */
 };
 
 struct publish {
@@ -47,11 +47,9 @@ struct publish {
 	uint64_t line; /* the last one read */
 	struct cloudevent event;
 
-	/* the types that take events of the type last looked at, or that of a single event */
-	char *taken_type;
-	const struct errand_queue **takers;
-	size_t n_takers;
+	struct takers takers; /* of the event last looked at */
 
+	struct flight pool[FLIGHTS_MAX], *unused;
 	uint64_t flights, flight_bytes, published;
 	bool refused; /* nothing more is taken; status and why are the end */
 	int status;
@@ -93,108 +91,20 @@ static void finish(struct errand *errand)
 	if (!publish->refused)
 		errand_end(errand, 0, "%s", "");
 	else if (publish->lines)
-		errand_end(errand, publish->status, "%s; %" PRIu64 " event%s published before that",
+		errand_end(errand, publish->status, "%s; %" PRIu64 " event%s published",
 			   publish->why.text, publish->published,
 			   publish->published == 1 ? " was" : "s were");
 	else
 		errand_end(errand, publish->status, "%s", publish->why.text);
 }
 
-/* Who takes the event. */
-
-static bool binds(const struct drover_queue *queue, const char *type)
-{
-	for (const char *const *bind = queue->bind; *bind; bind++)
-		if (!strcmp(*bind, type))
-			return true;
-	return false;
-}
-
-static int find_takers(struct errand *errand, const char *type)
-{
-	struct publish *publish = errand->work;
-
-	if (publish->taken_type && !strcmp(publish->taken_type, type))
-		return 0;
-	free(publish->taken_type);
-	publish->taken_type = strdup(type);
-	if (!publish->takers)
-		publish->takers = calloc(errand->n_queues + 1, sizeof *publish->takers);
-	publish->n_takers = 0;
-	if (!publish->taken_type || !publish->takers)
-		return -ENOMEM;
-	for (size_t i = 0; i < errand->n_queues; i++)
-		if (binds(errand->queues[i].queue, type))
-			publish->takers[publish->n_takers++] = &errand->queues[i];
-	return 0;
-}
-
-struct candidates {
-	const char *names[NAMES_SHOWN];
-	size_t distances[NAMES_SHOWN];
-	size_t n;
-};
-
-/* Keeps the nearest names, the best first, each once. */
-static void consider(struct candidates *candidates, const char *type, const char *name)
-{
-	size_t distance = nearest_distance(type, name), at = candidates->n;
-
-	if (distance == SIZE_MAX)
-		return;
-	for (size_t i = 0; i < candidates->n; i++)
-		if (!strcmp(candidates->names[i], name))
-			return;
-	while (at > 0 && candidates->distances[at - 1] > distance)
-		at--;
-	if (at == NAMES_SHOWN)
-		return;
-	if (candidates->n < NAMES_SHOWN)
-		candidates->n++;
-	for (size_t i = candidates->n - 1; i > at; i--) {
-		candidates->names[i] = candidates->names[i - 1];
-		candidates->distances[i] = candidates->distances[i - 1];
-	}
-	candidates->names[at] = name;
-	candidates->distances[at] = distance;
-}
-
 static void refuse_unknown(struct errand *errand, uint64_t line, const char *type)
 {
-	struct candidates candidates = {0};
-	char nearest[NAMES_SHOWN * 132] = "";
-	size_t used = 0;
+	char suggestion[TAKERS_SUGGESTION_MAX];
 
-	for (size_t i = 0; i < errand->n_queues; i++) {
-		const struct drover_queue *queue = errand->queues[i].queue;
-
-		for (const char *const *bind = queue->bind; *bind; bind++)
-			consider(&candidates, type, *bind);
-	}
-	for (size_t i = 0; i < candidates.n && used < sizeof nearest; i++)
-		used += (size_t)snprintf(nearest + used, sizeof nearest - used, "%s%.128s",
-					 i ? ", " : "", candidates.names[i]);
-	refuse(errand->work, line, -ENOENT, "no event type on broker %s takes \"%.128s\"%s%s%s",
-	       message_text(&errand->args, "broker", ""), type, used ? "; near to it: " : "",
-	       nearest, used ? "" : "; droverctl status lists them");
-}
-
-static bool keeps_definitions(struct errand *errand, uint64_t line,
-			      const struct drover_event *event)
-{
-	struct publish *publish = errand->work;
-	struct why why = {0};
-
-	for (size_t i = 0; i < publish->n_takers; i++) {
-		const struct errand_queue *taker = publish->takers[i];
-		int r = definition_check(&taker->definition, event, NULL, NULL, &why);
-
-		if (!r)
-			continue;
-		refuse(publish, line, r, "type %s refuses it: %s", taker->queue->type, why.text);
-		return false;
-	}
-	return true;
+	refuse(errand->work, line, -ENOENT, "no event type on broker %s takes \"%.128s\"%s",
+	       message_text(&errand->args, "broker", ""), type,
+	       takers_suggest(errand, type, suggestion));
 }
 
 /* One event to the broker. */
@@ -213,20 +123,28 @@ static void make_id(char id[ID_SIZE])
 					 i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", b[i]);
 }
 
-static struct flight *new_flight(struct publish *publish, const char *id, uint64_t line,
-				 size_t size)
+/* There is one: who asks has seen that fewer than FLIGHTS_MAX are under way. */
+static struct flight *take_flight(struct publish *publish, const char *id, uint64_t line,
+				  size_t size)
 {
+	struct flight *flight = publish->unused;
 	bool kept = publish->n_ids + publish->flights < IDS_MAX;
-	size_t length = kept ? strlen(id) : 0;
-	struct flight *flight = malloc(sizeof *flight + length + 1);
 
-	if (!flight)
-		return NULL;
-	flight->line = line;
-	flight->size = size;
-	memcpy(flight->id, id, length);
-	flight->id[length] = '\0';
+	publish->unused = flight->next;
+	*flight = (struct flight){.line = line, .size = size, .id = kept ? strdup(id) : NULL};
+	publish->flights++;
+	publish->flight_bytes += size;
 	return flight;
+}
+
+static void give_flight(struct publish *publish, struct flight *flight)
+{
+	publish->flights--;
+	publish->flight_bytes -= flight->size;
+	free(flight->id);
+	flight->id = NULL;
+	flight->next = publish->unused;
+	publish->unused = flight;
 }
 
 /*
@@ -238,6 +156,7 @@ static bool send_event(struct errand *errand, struct drover_event *event, uint64
 	struct publish *publish = errand->work;
 	char id[ID_SIZE], time[CLOCK_TEXT_MAX], source[280];
 	struct flight *flight;
+	struct why why;
 	int r;
 
 	if (!event->type)
@@ -247,13 +166,15 @@ static bool send_event(struct errand *errand, struct drover_event *event, uint64
 		       event->body_size, BODY_MAX >> 20);
 		return true;
 	}
-	r = find_takers(errand, event->type);
-	if (!r && !publish->n_takers) {
+	r = takers_find(&publish->takers, errand, event->type);
+	if (!r && !publish->takers.n) {
 		refuse_unknown(errand, line, event->type);
 		return true;
 	}
-	if (!r && !keeps_definitions(errand, line, event))
+	if (!r && takers_check(&publish->takers, event, &why) < 0) {
+		refuse(publish, line, -EBADMSG, "%s", why.text);
 		return true;
+	}
 	if (!event->id) {
 		make_id(id);
 		event->id = id;
@@ -265,20 +186,16 @@ static bool send_event(struct errand *errand, struct drover_event *event, uint64
 	}
 	if (!event->time)
 		event->time = clock_format_wall(clock_wall_ms(), time, sizeof time);
-	flight = r ? NULL : new_flight(publish, event->id, line, event->body_size);
-	if (!flight) {
-		refuse(publish, line, -ENOMEM, "out of memory");
+	if (r < 0) {
+		refuse(publish, line, r, "out of memory");
 		return true;
 	}
 	/* Before the request: its answer may come from within it. */
-	publish->flights++;
-	publish->flight_bytes += flight->size;
+	flight = take_flight(publish, event->id, line, event->body_size);
 	r = errand->broker.calls->publish(errand->broker.broker, event, publish->delay_ms, flight);
 	if (r >= 0)
 		return true;
-	publish->flights--;
-	publish->flight_bytes -= flight->size;
-	free(flight);
+	give_flight(publish, flight);
 	if (r == -EAGAIN)
 		return false;
 	if (r == -ENOENT)
@@ -293,19 +210,17 @@ static void publish_published(struct errand *errand, void *cookie, int error, co
 	struct publish *publish = errand->work;
 	struct flight *flight = cookie;
 
-	publish->flights--;
-	publish->flight_bytes -= flight->size;
 	if (error < 0) {
 		refuse(publish, flight->line, error, "%s", *sentence ? sentence : strerror(-error));
 	} else {
 		publish->published++;
-		if (*flight->id) {
+		if (flight->id) {
 			if (publish->n_ids++)
 				buf_append_text(&publish->ids, ",");
 			json_append_quoted(&publish->ids, flight->id, strlen(flight->id));
 		}
 	}
-	free(flight);
+	give_flight(publish, flight);
 }
 
 /* The request. */
@@ -455,14 +370,15 @@ static void publish_lost(struct errand *errand, int error, const struct why *why
 
 static int check_args(struct errand *errand, struct publish *publish, struct why *why)
 {
-	const char *format = errand_arg(errand, "format"), *time = errand_arg(errand, "time");
+	const char *format = errand_arg(errand, "format") ? errand_arg(errand, "format") : "event";
+	const char *time = errand_arg(errand, "time");
 	int64_t wall_ms;
 
 	if (!errand_arg(errand, "type"))
 		return why_set(why, -EINVAL, "no event type is named");
-	if (!format || (strcmp(format, "event") && strcmp(format, "ndjson")))
+	if (strcmp(format, "event") && strcmp(format, "ndjson"))
 		return why_set(why, -EINVAL, "format is \"%.32s\"; event or ndjson are allowed",
-			       format ? format : "");
+			       format);
 	publish->lines = !strcmp(format, "ndjson");
 	if (time && clock_parse_wall(time, &wall_ms) < 0)
 		return why_set(why, -EINVAL,
@@ -482,14 +398,19 @@ static void publish_start(struct errand *errand)
 		return;
 	}
 	errand->work = publish;
+	for (size_t i = 0; i < FLIGHTS_MAX; i++) {
+		publish->pool[i].next = publish->unused;
+		publish->unused = &publish->pool[i];
+	}
 	r = check_args(errand, publish, &why);
 	if (r < 0) {
 		errand_end(errand, r, "%s", why.text);
 		return;
 	}
 	/* A type that nobody takes is told before the client has sent its body. */
-	if (!publish->lines && find_takers(errand, errand_arg(errand, "type")) >= 0 &&
-	    !publish->n_takers) {
+	if (!publish->lines &&
+	    takers_find(&publish->takers, errand, errand_arg(errand, "type")) >= 0 &&
+	    !publish->takers.n) {
 		refuse_unknown(errand, 0, errand_arg(errand, "type"));
 		finish(errand);
 	}

@@ -2,10 +2,10 @@
 /*
  * Reads and writes events as CloudEvents JSON objects, strictly: what is not an event of the
  * specification is refused with the attribute named, so that nothing of it is lost on the way in
- * silence. `data` is taken as the bytes that stand there. Used by publish.c and dead.c; knows no
- * broker. This parser is a fuzz target.
+ * silence. `data` is taken as the bytes that stand there. Called by errands and by droverctl; knows
+ * no broker. This parser is a fuzz target.
  */
-#include "roles/errand/cloudevents.h"
+#include "system/cloudevents.h"
 
 #include <errno.h>
 #include <stdbool.h>

@@ -4,8 +4,8 @@
  * programs publish and export. What is written here is read here as the same event, body included,
  * byte for byte; of a JSON body all but the blanks and line breaks between its tokens.
  */
-#ifndef DROVER_ROLES_ERRAND_CLOUDEVENTS_H
-#define DROVER_ROLES_ERRAND_CLOUDEVENTS_H
+#ifndef DROVER_SYSTEM_CLOUDEVENTS_H
+#define DROVER_SYSTEM_CLOUDEVENTS_H
 
 #include <drover/event.h>
 

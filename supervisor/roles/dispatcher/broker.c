@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The broker plugin in the dispatcher's loop: opened once, driven by its descriptor and its
+ * timeout, told how many events may be in our hands. Its callbacks only note what happened; they
+ * may come from within any request. Decides nothing about events; called by the turn.
+ */
+#include "roles/dispatcher/dispatcher.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include "base/banned.h"
+
+static void on_state(void *context, enum drover_broker_state state, const char *sentence)
+{
+	struct dispatcher *d = context;
+
+	snprintf(d->broker_sentence, sizeof d->broker_sentence, "%s", sentence ? sentence : "");
+	if (state == d->broker_state)
+		return;
+	if (state == DROVER_BROKER_UP)
+		log_info("the broker is up");
+	else if (state == DROVER_BROKER_DOWN)
+		log_warning("the broker is not reachable: %s; workers stay, no event is handed out "
+			    "until it is",
+			    d->broker_sentence);
+	else if (state == DROVER_BROKER_REFUSED)
+		log_warning("the broker refuses: %s; it is tried again", d->broker_sentence);
+	d->broker_state = state;
+	d->changed = true;
+	dispatcher_wake(d);
+}
+
+static void declare_later(struct dispatcher *d, int error, const char *sentence)
+{
+	dispatcher_error(d, "queue %s cannot be declared: %s; tried again", d->queue->name,
+			 sentence && *sentence ? sentence : strerror(-error));
+	d->declaring = false;
+	dispatcher_hold(d, HOLD_DECLARE, &d->declare_backoff, 0);
+}
+
+static void on_declared(void *context, const char *queue, int error, const char *sentence)
+{
+	struct dispatcher *d = context;
+
+	if (strcmp(queue, d->queue->name))
+		return;
+	dispatcher_wake(d);
+	if (error) {
+		declare_later(d, error, sentence);
+		return;
+	}
+	d->declared = true;
+	d->declaring = false;
+	backoff_reset(&d->declare_backoff);
+}
+
+static void on_deliver(void *context, struct drover_delivery *delivery)
+{
+	struct dispatcher *d = context;
+	const char *field = d->inbox_wanted && *d->policy.inbox_key ? d->policy.inbox_key : NULL;
+	struct job *job = job_new(d, delivery);
+	struct why why;
+
+	if (!job) {
+		/* Without memory for some 200 bytes nothing goes on; the broker keeps its event. */
+		log_error("out of memory; this process ends and its events are given out again");
+		exit(1);
+	}
+	if (definition_check(&d->definition, &delivery->event, field, &job->field, &why) < 0)
+		outcome_dead(d, job, why.text);
+	else
+		job_move(d, job, JOB_HELD);
+	dispatcher_wake(d);
+}
+
+static void on_settled(void *context, struct drover_delivery *delivery, int error,
+		       const char *sentence)
+{
+	struct dispatcher *d = context;
+
+	outcome_settled(d, delivery->cookie, error, sentence);
+	dispatcher_wake(d);
+}
+
+static void on_published(void *context, void *cookie, int error, const char *sentence)
+{
+	struct dispatcher *d = context;
+
+	emit_published(d, cookie, error, sentence);
+	dispatcher_wake(d);
+}
+
+static void on_plugin_log(void *context, int level, const char *line)
+{
+	(void)context;
+	log_line((enum log_level)level, "%s", line);
+}
+
+static int on_plugin_draining(void *context)
+{
+	const struct dispatcher *d = context;
+
+	return d->draining;
+}
+
+static void on_processed(void *context)
+{
+	dispatcher_wake(context);
+}
+
+int broker_open(struct dispatcher *d, const struct message_view *view, struct why *why)
+{
+	d->callbacks = (struct drover_broker_callbacks){
+		.size = sizeof d->callbacks,
+		.context = d,
+		.state = on_state,
+		.declared = on_declared,
+		.deliver = on_deliver,
+		.settled = on_settled,
+		.published = on_published,
+	};
+	d->client.log = on_plugin_log;
+	d->client.draining = on_plugin_draining;
+	d->client.processed = on_processed;
+	return broker_client_open(&d->client, d->role.event, view, DROVER_USE_CONSUME,
+				  &d->callbacks, why);
+}
+
+void broker_told(struct dispatcher *d, enum drover_broker_state state)
+{
+	/* The plugin tries again when it is asked to work; the gauge says that this is worth it. */
+	if (state == DROVER_BROKER_UP && d->broker_state != DROVER_BROKER_UP)
+		d->client.calls->process(d->client.broker);
+}
+
+/* Each step waits for the one before it; -EAGAIN asks for another turn, which follows `process`. */
+static void declare_and_subscribe(struct dispatcher *d)
+{
+	const struct drover_broker *calls = d->client.calls;
+	int r;
+
+	if (!d->declared && !d->declaring && !dispatcher_holds(d, HOLD_DECLARE)) {
+		d->declaring = true;
+		r = calls->declare(d->client.broker, d->queue, 0);
+		if (r == -EAGAIN)
+			d->declaring = false;
+		else if (r < 0)
+			declare_later(d, r, NULL);
+	}
+	if (!d->declared || d->subscribed)
+		return;
+	r = calls->subscribe(d->client.broker, d->queue);
+	d->subscribed = r >= 0;
+	if (r < 0 && r != -EAGAIN) {
+		d->declared = false;
+		declare_later(d, r, NULL);
+	}
+}
+
+static void give_credit(struct dispatcher *d)
+{
+	/* What is on its way out takes no place from what can be handed out. */
+	uint32_t events = handout_wanted(d);
+	int r;
+
+	if (events)
+		events += (uint32_t)(jobs_count(d) - d->n_jobs[JOB_HELD] - d->n_jobs[JOB_OUT]);
+	if (!d->subscribed || (d->credited && events == d->credit))
+		return;
+	r = d->client.calls->credit(d->client.broker, events, HELD_BYTES);
+	if (r < 0 && r != -EAGAIN)
+		dispatcher_error(d, "the broker takes no credit: %s; tried again", strerror(-r));
+	d->credited = r >= 0;
+	d->credit = events;
+}
+
+void broker_turn(struct dispatcher *d)
+{
+	declare_and_subscribe(d);
+	give_credit(d);
+}

@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What becomes of an event: from a verdict or a worker's end by policy/retry to a settlement, and
+ * from there to the broker. The order is G1's: what it emitted is confirmed, then it is recorded in
+ * the inbox, then it is settled, each for all events of a turn together. Nothing is given up here:
+ * what inbox or broker refuse is kept and tried again. Called by what reads workers (talk.c,
+ * workers.c), by the broker's callbacks and once a turn.
+ */
+#include "roles/dispatcher/dispatcher.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/units.h"
+
+#include "base/banned.h"
+
+#define ATTEMPTS_MAX  1000000 /* a broker may have stored anything */
+#define PRUNE_MS      60000   /* between looks for records that are too old */
+#define PRUNE_SOON_MS 200     /* while there are more of them */
+#define PRUNE_ROWS    500     /* at a time, so that nobody waits for it */
+
+static void note_brake(struct dispatcher *d, const struct job *job, enum brake_outcome outcome,
+		       int64_t now_ms)
+{
+	int failed, of;
+
+	if (!brake_note(&d->brake, now_ms, job->hash, outcome))
+		return;
+	d->changed = true;
+	if (brake_may_grow(&d->brake)) {
+		log_notice("events succeed again; they are handed out as usual");
+		return;
+	}
+	failed = brake_failed(&d->brake, now_ms, &of);
+	log_warning("%d of the last %d events failed; from now on one is tried at a time, the next "
+		    "in %d s and later up to %d s apart, until %d in a row succeed",
+		    failed, of, BRAKE_STEP_FIRST_MS / 1000, BRAKE_STEP_CAP_MS / 1000,
+		    BRAKE_SUCCESSES);
+}
+
+static void set_reason(struct job *job, const char *reason, const char *suffix)
+{
+	size_t size = strlen(reason) + strlen(suffix) + 1;
+
+	free(job->reason);
+	job->reason = NULL;
+	if (size == 1)
+		return;
+	job->reason = malloc(size);
+	if (job->reason)
+		snprintf(job->reason, size, "%s%s", reason, suffix);
+}
+
+static void settle_as(struct dispatcher *d, struct job *job, enum drover_settlement_kind kind,
+		      int64_t delay_ms)
+{
+	job->settlement = kind;
+	job->delay_ms = delay_ms;
+	emit_drop(d, job);
+	job_move(d, job, JOB_UNSETTLED);
+	dispatcher_wake(d);
+}
+
+/* A dead letter is a person's business, so there is a line; a flood of them is one, too. */
+static void note_dead(struct dispatcher *d, const struct job *job)
+{
+	int64_t now_ms = clock_now_ms();
+	uint64_t dropped = lines_dropped(&d->event_limit, now_ms);
+
+	if (dropped)
+		log_warning("%" PRIu64 " more events became dead letters", dropped);
+	if (lines_allow(&d->event_limit, now_ms))
+		log_warning("event %.64s is a dead letter now: %s", job->delivery->event.id,
+			    job->reason ? job->reason : "no reason given");
+}
+
+/* Not done: again later, again at once, or never again. */
+static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outcome,
+		 const char *reason, int64_t asked_ms)
+{
+	const struct retry_input input = {
+		.outcome = outcome,
+		.attempts = job->attempts < ATTEMPTS_MAX ? (int)job->attempts : ATTEMPTS_MAX,
+		.alone = job->alone,
+		.asked_ms = asked_ms,
+		.random = dispatcher_random(),
+	};
+	const struct retry_result result = retry_next(&d->policy.retry, &input);
+
+	job->attempts = (uint32_t)result.attempts;
+	set_reason(job, reason, result.suffix);
+	if (outcome == RETRY_OUTCOME_FAILED || outcome == RETRY_OUTCOME_REJECTED)
+		dispatcher_note(d, "event %.64s: %s", job->delivery->event.id,
+				job->reason ? job->reason : "failed without a reason");
+	switch (result.action) {
+	case RETRY_AGAIN_ALONE:
+		if (handout_open(d)) {
+			job->alone = true;
+			emit_drop(d, job);
+			job_hold_first(d, job);
+			dispatcher_wake(d);
+			return;
+		}
+		settle_as(d, job, DROVER_SETTLE_RETRY, 0);
+		return;
+	case RETRY_LATER:
+		settle_as(d, job, DROVER_SETTLE_RETRY, result.delay_ms);
+		return;
+	case RETRY_SETTLE: /* only of what is done */
+	case RETRY_DEAD:
+		/* Of a crash or timeout tells whoever tells of the worker. */
+		if (outcome == RETRY_OUTCOME_FAILED || outcome == RETRY_OUTCOME_REJECTED)
+			note_dead(d, job);
+		settle_as(d, job, DROVER_SETTLE_DEAD, 0);
+		return;
+	}
+}
+
+static void record_or_settle(struct dispatcher *d, struct job *job)
+{
+	if (d->inbox_wanted && inbox_key(&d->key, &job->delivery->event, job->field)) {
+		job_move(d, job, JOB_RECORDING);
+		dispatcher_wake(d);
+	} else {
+		settle_as(d, job, DROVER_SETTLE_DONE, 0);
+	}
+}
+
+static void done(struct dispatcher *d, struct job *job, int64_t now_ms)
+{
+	char text[128];
+
+	if (job->too_much) {
+		snprintf(text, sizeof text,
+			 "it emitted more than %d events or %u MiB of them, which is the most",
+			 EMIT_MAX, EMIT_BYTES_MAX >> 20);
+		d->counters.rejected++;
+		note_brake(d, job, BRAKE_REJECTED, now_ms);
+		fail(d, job, RETRY_OUTCOME_REJECTED, text, -1);
+		return;
+	}
+	note_brake(d, job, BRAKE_OK, now_ms);
+	set_reason(job, "", "");
+	job->settlement = DROVER_SETTLE_DONE;
+	if (TAILQ_EMPTY(&job->emitted)) {
+		record_or_settle(d, job);
+		return;
+	}
+	job_move(d, job, JOB_EMITTING);
+	emit_start(d, job);
+	dispatcher_wake(d);
+}
+
+void outcome_verdict(struct dispatcher *d, struct worker *worker,
+		     const struct frame_verdict *verdict, int64_t now_ms)
+{
+	struct job *job = TAILQ_FIRST(&worker->jobs);
+	/* What a worker says about itself is believed within what can be true. */
+	int64_t most_us = 1000 * (now_ms - worker->handed_ms + 1),
+		us = verdict->busy_us < 0 || verdict->busy_us > most_us ? most_us
+									: verdict->busy_us;
+
+	handout_measured(d, us);
+	/* The handler works: what waits for a delay of its crash loop waits no more. */
+	if (d->spawn_backoff.failures) {
+		backoff_reset(&d->spawn_backoff);
+		d->due_ms[DUTY_SPAWN] = NEVER;
+		d->unbalanced = true;
+	}
+	worker->generation->outcomes++;
+	worker->generation->failed_starts = 0;
+	switch ((enum drover_verdict)verdict->verdict) {
+	case DROVER_DONE:
+		done(d, job, now_ms);
+		return;
+	case DROVER_RETRY:
+		d->counters.failed++;
+		note_brake(d, job, BRAKE_FAILED, now_ms);
+		fail(d, job, RETRY_OUTCOME_FAILED, verdict->reason, verdict->delay_ms);
+		return;
+	case DROVER_REJECT:
+		d->counters.rejected++;
+		note_brake(d, job, BRAKE_REJECTED, now_ms);
+		fail(d, job, RETRY_OUTCOME_REJECTED, verdict->reason, -1);
+		return;
+	}
+}
+
+void outcome_death(struct dispatcher *d, struct job *job, enum retry_outcome outcome,
+		   const char *reason, int64_t now_ms)
+{
+	if (outcome == RETRY_OUTCOME_TIMEOUT)
+		d->counters.timed_out++;
+	else
+		d->counters.crashed++;
+	note_brake(d, job, BRAKE_CRASHED, now_ms);
+	fail(d, job, outcome, reason, -1);
+}
+
+void outcome_back(struct dispatcher *d, struct job *job)
+{
+	note_brake(d, job, BRAKE_RETURNED, clock_now_ms());
+	emit_drop(d, job);
+	job_hold_first(d, job);
+	dispatcher_wake(d);
+}
+
+void outcome_return(struct dispatcher *d, struct job *job)
+{
+	/* A failure that only we know of must not be forgotten with it. */
+	if (job->attempts != job->delivery->attempts)
+		settle_as(d, job, DROVER_SETTLE_RETRY, 0);
+	else
+		settle_as(d, job, DROVER_SETTLE_GIVE_BACK, 0);
+}
+
+void outcome_dead(struct dispatcher *d, struct job *job, const char *reason)
+{
+	set_reason(job, reason, "");
+	dispatcher_note(d, "event %.64s: %s", job->delivery->event.id, reason);
+	note_dead(d, job);
+	settle_as(d, job, DROVER_SETTLE_DEAD, 0);
+}
+
+void outcome_skip(struct dispatcher *d, struct job *job)
+{
+	job->skipped = true;
+	settle_as(d, job, DROVER_SETTLE_DONE, 0);
+}
+
+void outcome_unemitted(struct dispatcher *d, struct job *job, const char *reason)
+{
+	char text[ERROR_MAX];
+
+	snprintf(text, sizeof text, "%s", reason);
+	d->counters.failed++;
+	note_brake(d, job, BRAKE_FAILED, clock_now_ms());
+	fail(d, job, RETRY_OUTCOME_FAILED, text, -1);
+}
+
+void outcome_published(struct dispatcher *d, struct job *job)
+{
+	record_or_settle(d, job);
+}
+
+void outcome_settled(struct dispatcher *d, struct job *job, int error, const char *sentence)
+{
+	struct counters *counters = &d->counters;
+
+	if (error) {
+		dispatcher_error(d, "event %.64s could not be settled: %s; it is given out again",
+				 job->delivery->event.id,
+				 sentence && *sentence ? sentence : strerror(-error));
+	} else {
+		backoff_reset(&d->settle_backoff);
+		counters->handled += job->settlement != DROVER_SETTLE_GIVE_BACK;
+		counters->skipped += job->skipped;
+		counters->done += job->settlement == DROVER_SETTLE_DONE && !job->skipped;
+		counters->retried += job->settlement == DROVER_SETTLE_RETRY;
+		counters->dead += job->settlement == DROVER_SETTLE_DEAD;
+	}
+	job_free(d, job);
+}
+
+void outcome_inbox_failed(struct dispatcher *d, const char *sentence)
+{
+	/* Opened anew when tried again: a person may have moved the file away meanwhile. */
+	inbox_close(d->inbox);
+	d->inbox = NULL;
+	d->inbox_blocked = true;
+	dispatcher_error(d, "%s; no event is handed out until it works", sentence);
+	dispatcher_hold(d, DUTY_INBOX, &d->inbox_backoff, 0);
+}
+
+/* One transaction for all that were done since the last turn; only then are they settled. */
+static void record(struct dispatcher *d)
+{
+	int64_t wall_ms = clock_wall_ms();
+	struct job *job;
+	struct why why;
+	int r = 0;
+
+	if (TAILQ_EMPTY(&d->jobs[JOB_RECORDING]) || d->inbox_blocked)
+		return;
+	TAILQ_FOREACH(job, &d->jobs[JOB_RECORDING], link) {
+		if (!d->inbox)
+			break; /* none is wanted any more */
+		inbox_key(&d->key, &job->delivery->event, job->field);
+		r = inbox_add(d->inbox, &d->key, wall_ms, &why);
+		if (r < 0)
+			break;
+	}
+	if (r >= 0 && d->inbox)
+		r = inbox_commit(d->inbox, &why);
+	if (r < 0) {
+		outcome_inbox_failed(d, why.text);
+		return;
+	}
+	while ((job = TAILQ_FIRST(&d->jobs[JOB_RECORDING])))
+		settle_as(d, job, DROVER_SETTLE_DONE, 0);
+}
+
+static void settle(struct dispatcher *d)
+{
+	struct job *job;
+
+	while (!dispatcher_holds(d, HOLD_SETTLE) && (job = TAILQ_FIRST(&d->jobs[JOB_UNSETTLED]))) {
+		const struct drover_settlement settlement = {
+			.size = sizeof settlement,
+			.kind = job->settlement,
+			.attempts = job->attempts,
+			.delay_ms = job->delay_ms,
+			.reason = job->reason,
+			.node = d->node,
+		};
+		int r;
+
+		/* It may be confirmed, and gone, before the request returns. */
+		job_move(d, job, JOB_SETTLING);
+		r = d->client.calls->settle(d->client.broker, job->delivery, &settlement);
+		if (r >= 0)
+			continue;
+		job_move(d, job, JOB_UNSETTLED);
+		if (r == -EAGAIN)
+			return; /* asked again after the next `process` */
+		dispatcher_hold(d, HOLD_SETTLE, &d->settle_backoff, 0);
+		dispatcher_error(d, "the broker does not settle event %.64s: %s; tried again",
+				 job->delivery->event.id, strerror(-r));
+	}
+}
+
+void outcome_turn(struct dispatcher *d)
+{
+	emit_turn(d);
+	record(d);
+	settle(d);
+}
+
+static void unblock(struct dispatcher *d)
+{
+	if (!d->inbox_blocked)
+		return;
+	d->inbox_blocked = false;
+	d->changed = true;
+	/* Not at the start, when it was merely not open yet. */
+	if (d->inbox_backoff.failures)
+		log_notice("the inbox works again; events are handed out");
+	backoff_reset(&d->inbox_backoff);
+}
+
+int64_t outcome_inbox(struct dispatcher *d, int64_t now_ms)
+{
+	struct why why;
+	int r = 0;
+
+	if (!d->inbox_wanted)
+		return NEVER;
+	if (!d->inbox)
+		r = inbox_open(d->state_dir, d->type, &d->inbox, &why);
+	if (r >= 0 && !TAILQ_EMPTY(&d->jobs[JOB_RECORDING])) {
+		/* The commit that failed shows whether it works again. */
+		unblock(d);
+		record(d);
+		return d->inbox_blocked ? NEVER : now_ms + PRUNE_SOON_MS;
+	}
+	if (r >= 0)
+		r = inbox_prune(d->inbox, clock_wall_ms(), d->policy.inbox_keep_ms, PRUNE_ROWS,
+				&why);
+	if (r < 0) {
+		outcome_inbox_failed(d, why.text);
+		return NEVER;
+	}
+	unblock(d);
+	return now_ms + (r == PRUNE_ROWS ? PRUNE_SOON_MS : PRUNE_MS);
+}

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The conversation with workers: frames over a socket, what they print over a pipe. Never blocks,
+ * reads a bounded piece at a time, and trusts nothing: what is no frame, or not one that this
+ * worker may send now, ends it. What frames mean for events is outcome.c's part, what they mean for
+ * the worker is workers.c's.
+ */
+#include "roles/dispatcher/dispatcher.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include "base/banned.h"
+
+#define PAYLOAD_MAX (EMIT_BYTES_MAX + 65536)
+#define READ_SMALL  4096   /* verdicts; a batch of them fits */
+#define READ_LARGE  262144 /* inside of a frame that does not */
+#define LOG_PIECE   16384
+#define LOG_REST    65536 /* of what an ended worker had printed */
+
+/* Frames */
+
+static int take_ready(struct worker *worker, const struct frame *frame, int64_t now_ms)
+{
+	(void)frame;
+	(void)now_ms;
+	if (worker->ready)
+		return -EPROTO;
+	worker_ready(worker);
+	return 0;
+}
+
+static int take_verdict(struct worker *worker, const struct frame *frame, int64_t now_ms)
+{
+	struct frame_verdict verdict;
+
+	if (frame_get_verdict(frame, &verdict) < 0)
+		return -EPROTO;
+	outcome_verdict(worker->dispatcher, worker, &verdict, now_ms);
+	worker_answered(worker, now_ms);
+	return 0;
+}
+
+static int take_emit(struct worker *worker, const struct frame *frame, int64_t now_ms)
+{
+	(void)now_ms;
+	return emit_take(TAILQ_FIRST(&worker->jobs), frame);
+}
+
+static int take_extend(struct worker *worker, const struct frame *frame, int64_t now_ms)
+{
+	uint32_t ms;
+
+	if (frame_get_extend(frame, &ms) < 0)
+		return -EPROTO;
+	worker_extend(worker, ms, now_ms);
+	return 0;
+}
+
+static const struct {
+	int (*take)(struct worker *worker, const struct frame *frame, int64_t now_ms);
+	bool of_event; /* carries the sequence of the event in hand */
+} kinds[] = {
+	[FRAME_READY] = {take_ready, false},
+	[FRAME_VERDICT] = {take_verdict, true},
+	[FRAME_EMIT] = {take_emit, true},
+	[FRAME_EXTEND] = {take_extend, true},
+};
+
+static int take_frame(struct worker *worker, const struct frame *frame, int64_t now_ms)
+{
+	const struct job *job = TAILQ_FIRST(&worker->jobs);
+
+	if (!kinds[frame->kind].take)
+		return -EPROTO;
+	if (kinds[frame->kind].of_event && (!job || job->sequence != frame->sequence))
+		return -EPROTO;
+	return kinds[frame->kind].take(worker, frame, now_ms);
+}
+
+static void take_frames(struct worker *worker)
+{
+	int64_t now_ms = clock_now_ms();
+	struct frame frame;
+	int r;
+
+	while ((r = frame_next(&worker->in, PAYLOAD_MAX, &frame)) > 0) {
+		r = take_frame(worker, &frame, now_ms);
+		if (r < 0)
+			break;
+		frame_take(&worker->in, &frame);
+	}
+	if (r < 0 || worker->in.failed) {
+		log_warning("worker %d sent what no worker may send (%zu bytes from it are left "
+			    "unread); it is killed",
+			    (int)worker->pid, buf_size(&worker->in));
+		buf_free(&worker->in);
+		worker->socket = sd_event_source_disable_unref(worker->socket);
+		worker_condemn(worker, DOOM_GARBAGE, now_ms);
+	} else if (!buf_size(&worker->in) && worker->in.capacity > READ_SMALL) {
+		buf_free(&worker->in);
+	}
+	dispatcher_wake(worker->dispatcher);
+}
+
+/* 1: something was read. 0: nothing now. -EPIPE: that was all. */
+static int read_some(struct worker *worker)
+{
+	size_t room = buf_size(&worker->in) ? READ_LARGE : READ_SMALL;
+	void *to = buf_reserve(&worker->in, room);
+	ssize_t size;
+
+	if (!to)
+		return -EPIPE;
+	do
+		size = recv(worker->fd, to, room, MSG_DONTWAIT);
+	while (size < 0 && errno == EINTR);
+	if (size <= 0)
+		return size < 0 && errno == EAGAIN ? 0 : -EPIPE;
+	worker->in.end += (size_t)size;
+	take_frames(worker);
+	return 1;
+}
+
+static void wait_for(struct worker *worker)
+{
+	uint32_t events = EPOLLIN | (buf_size(&worker->out) ? EPOLLOUT : 0);
+
+	if (worker->socket)
+		sd_event_source_set_io_events(worker->socket, events);
+}
+
+/* Sends from the buffer what the socket takes. */
+static void send_some(struct worker *worker, struct buf *frames)
+{
+	while (buf_size(frames)) {
+		ssize_t size = send(worker->fd, buf_front(frames), buf_size(frames),
+				    MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (size < 0 && errno == EINTR)
+			continue;
+		if (size < 0)
+			return; /* full, or its end, which reading will tell */
+		buf_consume(frames, (size_t)size);
+	}
+}
+
+void talk_send(struct worker *worker, struct buf *frames)
+{
+	if (worker->fd < 0)
+		return;
+	if (!buf_size(&worker->out))
+		send_some(worker, frames);
+	if (!buf_size(frames))
+		return;
+	buf_append(&worker->out, buf_front(frames), buf_size(frames));
+	buf_clear(frames);
+	if (worker->out.failed)
+		worker_condemn(worker, DOOM_STOP, clock_now_ms());
+	wait_for(worker);
+}
+
+bool talk_unread(const struct worker *worker)
+{
+	int waiting = 0;
+
+	if (worker->fd < 0)
+		return false;
+	return buf_size(&worker->out) || (ioctl(worker->fd, SIOCOUTQ, &waiting) == 0 && waiting);
+}
+
+/* What it prints */
+
+static void log_one(void *context, int level, const char *text)
+{
+	const struct worker *worker = context;
+	struct dispatcher *d = worker->dispatcher;
+	const struct job *job = TAILQ_FIRST(&worker->jobs);
+
+	if (!lines_allow(&d->log_limit, clock_now_ms()))
+		return;
+	log_line((enum log_level)level, "%s[%d]%s%.64s: %s", d->type, (int)worker->pid,
+		 job ? " " : "", job ? job->delivery->event.id : "", text);
+}
+
+/* As read_some. */
+static ssize_t read_log(struct worker *worker)
+{
+	char piece[LOG_PIECE];
+	ssize_t size = worker->log_fd < 0 ? 0 : read(worker->log_fd, piece, sizeof piece);
+
+	if (size > 0)
+		lines_feed(&worker->lines, piece, (size_t)size, log_one, worker);
+	return size;
+}
+
+static void close_log(struct worker *worker)
+{
+	worker->log = sd_event_source_disable_unref(worker->log);
+	if (worker->log_fd >= 0)
+		close(worker->log_fd);
+	worker->log_fd = -1;
+}
+
+static int on_log(sd_event_source *source, int fd, uint32_t revents, void *context)
+{
+	struct worker *worker = context;
+
+	(void)source;
+	(void)fd;
+	(void)revents;
+	if (read_log(worker) == 0)
+		close_log(worker);
+	return 0;
+}
+
+static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *context)
+{
+	struct worker *worker = context;
+	int r;
+
+	(void)source;
+	(void)fd;
+	if (revents & EPOLLOUT) {
+		send_some(worker, &worker->out);
+		if (!buf_size(&worker->out))
+			buf_free(&worker->out);
+		wait_for(worker);
+	}
+	/* What a single event printed is logged under its id, before its verdict takes that away. */
+	if (worker->n_jobs == 1)
+		read_log(worker);
+	do
+		r = read_some(worker);
+	while (r > 0 && worker->socket && (revents & (EPOLLHUP | EPOLLERR)));
+	if (r < 0 && worker->socket)
+		worker_gone(worker);
+	return 0;
+}
+
+int talk_open(struct worker *worker, int ret_theirs[2])
+{
+	struct dispatcher *d = worker->dispatcher;
+	int sockets[2] = {-1, -1}, pipes[2] = {-1, -1}, r;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) < 0 ||
+	    pipe2(pipes, O_CLOEXEC) < 0 || fcntl(pipes[0], F_SETFL, O_NONBLOCK) < 0) {
+		r = -errno;
+		goto fail;
+	}
+	r = sd_event_add_io(d->role.event, &worker->socket, sockets[0], EPOLLIN, on_socket, worker);
+	if (r >= 0)
+		r = sd_event_add_io(d->role.event, &worker->log, pipes[0], EPOLLIN, on_log, worker);
+	if (r < 0)
+		goto fail;
+	worker->fd = sockets[0];
+	worker->log_fd = pipes[0];
+	ret_theirs[0] = sockets[1];
+	ret_theirs[1] = pipes[1];
+	return 0;
+fail:
+	worker->socket = sd_event_source_disable_unref(worker->socket);
+	for (int i = 0; i < 2; i++) {
+		if (sockets[i] >= 0)
+			close(sockets[i]);
+		if (pipes[i] >= 0)
+			close(pipes[i]);
+	}
+	return r;
+}
+
+static void close_socket(struct worker *worker)
+{
+	worker->socket = sd_event_source_disable_unref(worker->socket);
+	if (worker->fd >= 0)
+		close(worker->fd);
+	worker->fd = -1;
+	buf_free(&worker->in);
+	buf_free(&worker->out);
+}
+
+void talk_finish(struct worker *worker)
+{
+	size_t rest = 0;
+	ssize_t size;
+
+	while (worker->socket && read_some(worker) > 0)
+		;
+	close_socket(worker);
+	while (rest < LOG_REST && (size = read_log(worker)) > 0)
+		rest += (size_t)size;
+	lines_end(&worker->lines, log_one, worker);
+	close_log(worker);
+}
+
+void talk_close(struct worker *worker)
+{
+	close_socket(worker);
+	close_log(worker);
+}

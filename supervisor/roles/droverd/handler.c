@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One version of a type's handler: what is kept of its file, and the processes that load it, a
+ * template or a disposable one for a trial, under the type's user, limits and environment. Decides
+ * whether a file may be run at all; which version serves is decided in handlers.c. Runs no foreign
+ * code in this process.
+ */
+#include "roles/droverd/supervisor.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/banned.h"
+
+#define LOAD_PATIENCE_MS 30000 /* for a handler's load */
+#define GROUPS_MAX       64
+
+/* What a login would set, and systemd does too. */
+#define USER_VARIABLES    3
+#define USER_VARIABLE_MAX 512
+
+static void free_list(char **list)
+{
+	for (char **item = list; item && *item; item++)
+		free(*item);
+	free(list);
+}
+
+void handler_free(struct handler *handler)
+{
+	if (!handler)
+		return;
+	if (handler->memfd >= 0)
+		close(handler->memfd);
+	free_list(handler->command);
+	free(handler->path);
+	free(handler);
+}
+
+static uid_t worker_uid(const struct type *type)
+{
+	const struct config *config = type->supervisor->config;
+	const char *name = type->config->user ? type->config->user : config->user;
+	const struct passwd *entry = name ? getpwnam(name) : NULL;
+
+	return entry ? entry->pw_uid : geteuid();
+}
+
+/* argv from an optional first word and a list. NULL: no memory. */
+static char **make_command(const char *first, char *const *words, const char *only)
+{
+	size_t n = 0;
+	char **command;
+
+	while (words && words[n])
+		n++;
+	command = calloc(n + 3, sizeof *command);
+	if (!command)
+		return NULL;
+	n = 0;
+	if (first)
+		command[n++] = strdup(first);
+	if (only)
+		command[n++] = strdup(only);
+	for (size_t i = 0; words && words[i]; i++)
+		command[n++] = strdup(words[i]);
+	for (size_t i = 0; i < n; i++) {
+		if (command[i])
+			continue;
+		for (size_t j = 0; j < n; j++)
+			free(command[j]);
+		free(command);
+		return NULL;
+	}
+	return command;
+}
+
+/* Every file that a command line names by an absolute path must be trusted. */
+static int trust_words(char *const *words, uid_t owner, struct why *why)
+{
+	struct stat st;
+	int r = 0;
+
+	for (; *words && r >= 0; words++)
+		if (**words == '/' && !stat(*words, &st) && S_ISREG(st.st_mode))
+			r = dropin_trust(*words, owner, why);
+	return r;
+}
+
+static int prepare(struct handler *handler, const struct type *type,
+		   const struct handler_source *source, struct why *why)
+{
+	const char *interpreter = NULL;
+	int r;
+
+	if (source->words) {
+		r = trust_words(source->words, worker_uid(type), why);
+		if (r >= 0)
+			handler->command = make_command(NULL, source->words, NULL);
+	} else {
+		r = dropin_trust(source->path, worker_uid(type), why);
+		if (r >= 0 && dropin_is_object(source->path)) {
+			handler->memfd = dropin_copy(source->path, why);
+			return handler->memfd < 0 ? handler->memfd : 0;
+		}
+		if (r >= 0)
+			r = dropin_command(source->path, &interpreter, why);
+		if (r >= 0)
+			handler->command = make_command(interpreter, NULL, source->path);
+	}
+	if (r < 0)
+		return r;
+	return handler->command ? 0 : why_set(why, -ENOMEM, "out of memory");
+}
+
+int handler_new(const struct type *type, const struct handler_source *source,
+		struct handler **ret_handler, struct why *why)
+{
+	struct handler *handler = calloc(1, sizeof *handler);
+	int r;
+
+	if (handler) {
+		handler->memfd = -1;
+		handler->stamp = source->stamp;
+		handler->line = source->words != NULL;
+		handler->path = strdup(source->path);
+	}
+	if (!handler || !handler->path) {
+		handler_free(handler);
+		return why_set(why, -ENOMEM, "out of memory");
+	}
+	handler->polled = type->config->handler || dropin_is_linked(source->path);
+	r = prepare(handler, type, source, why);
+	if (r < 0)
+		handler_free(handler);
+	else
+		*ret_handler = handler;
+	return r;
+}
+
+static bool same_words(char *const *a, char *const *b)
+{
+	for (; *a && *b && !strcmp(*a, *b); a++, b++)
+		;
+	return !*a && !*b;
+}
+
+bool handler_is_of(const struct handler *handler, const struct handler_source *source)
+{
+	return handler && !strcmp(handler->path, source->path) &&
+	       dropin_same(&handler->stamp, &source->stamp) &&
+	       handler->line == (source->words != NULL) &&
+	       (!source->words || same_words(handler->command, source->words));
+}
+
+struct user {
+	struct process_user process;
+	gid_t groups[GROUPS_MAX];
+	char variables[USER_VARIABLES][USER_VARIABLE_MAX]; /* "HOME=/home/app" */
+};
+
+static int add_groups(struct user *user, char *const *names, struct why *why)
+{
+	for (; names && *names; names++) {
+		const struct group *group = getgrnam(*names);
+
+		if (!group)
+			return why_set(why, -ENOENT, "there is no group \"%s\"", *names);
+		if (user->process.n_groups == GROUPS_MAX)
+			return why_set(why, -E2BIG, "more than %d groups", GROUPS_MAX);
+		user->groups[user->process.n_groups++] = group->gr_gid;
+	}
+	return 0;
+}
+
+/* Who a type's handler runs as. *ret_change is false where that is who we are already. */
+static int find_user(const struct type *type, struct user *user, bool *ret_change, struct why *why)
+{
+	const struct config_type *config = type->config;
+	const char *name = config->user ? config->user : type->supervisor->config->user;
+	const struct passwd *entry = name ? getpwnam(name) : getpwuid(geteuid());
+	const struct group *group;
+
+	*ret_change = false;
+	*user = (struct user){.process = {.groups = user->groups}};
+	if (name && !entry)
+		return why_set(why, -ENOENT, "there is no user \"%s\"", name);
+	if (entry) {
+		user->process.uid = entry->pw_uid;
+		user->process.gid = entry->pw_gid;
+		snprintf(user->variables[0], USER_VARIABLE_MAX, "HOME=%s", entry->pw_dir);
+		snprintf(user->variables[1], USER_VARIABLE_MAX, "USER=%s", entry->pw_name);
+		snprintf(user->variables[2], USER_VARIABLE_MAX, "LOGNAME=%s", entry->pw_name);
+	}
+	if (!name)
+		return 0;
+	if (config->group) {
+		group = getgrnam(config->group);
+		if (!group)
+			return why_set(why, -ENOENT, "there is no group \"%s\"", config->group);
+		user->process.gid = group->gr_gid;
+	}
+	/* Without privileges there is nothing to change, and changing to oneself is refused. */
+	*ret_change =
+		!geteuid() || user->process.uid != geteuid() || user->process.gid != getegid();
+	return add_groups(user, config->groups, why);
+}
+
+/* The type's own variables, and the user's that it does not set itself; only the array is new. */
+static char **make_environment(struct user *user, char *const *own)
+{
+	size_t n = 0;
+	char **environment;
+
+	while (own && own[n])
+		n++;
+	environment = calloc(n + USER_VARIABLES + 1, sizeof *environment);
+	if (!environment)
+		return NULL;
+	if (n)
+		memcpy(environment, own, n * sizeof *environment);
+	for (size_t i = 0; i < USER_VARIABLES; i++) {
+		char *variable = user->variables[i];
+		size_t name = strcspn(variable, "=") + 1;
+		bool set = !*variable;
+
+		for (size_t j = 0; own && own[j]; j++)
+			set |= !strncmp(own[j], variable, name);
+		if (!set)
+			environment[n++] = variable;
+	}
+	return environment;
+}
+
+static int describe(const struct type *type, const struct handler *handler, struct message *message,
+		    struct why *why)
+{
+	char path[PATH_MAX];
+	int r;
+
+	message_add_text(message, "file", handler->path);
+	if (!handler->command) {
+		message_add_text(message, "handler", "so");
+		return 0;
+	}
+	r = paths_plugin(&type->supervisor->paths, "handlers", "exec", path, why);
+	if (r < 0)
+		return r;
+	message_add_text(message, "handler", "exec");
+	message_add_text(message, "plugin_path", path);
+	for (char **word = handler->command; *word; word++)
+		message_add_text(message, "set.command", *word);
+	message_add_text(message, "set.mode", config_mode_name(type->config->mode));
+	return 0;
+}
+
+static int set_up(struct child *child, const struct type *type, const struct handler *handler,
+		  bool trial, unsigned generation, struct why *why)
+{
+	struct message setup = {0};
+	int fd = -1, r;
+
+	message_start(&setup, "setup");
+	message_add_text(&setup, "type", type->name);
+	message_add_int(&setup, "generation", generation);
+	message_add_flag(&setup, "trial", trial);
+	r = describe(type, handler, &setup, why);
+	if (r >= 0 && handler->memfd >= 0) {
+		fd = dup(handler->memfd);
+		if (fd < 0)
+			r = why_set(why, -errno, "hand %s over: %s", handler->path,
+				    strerror(errno));
+	}
+	if (r >= 0) {
+		r = fd >= 0 ? child_send_fd(child, &setup, fd) : child_send(child, &setup);
+		if (r < 0)
+			why_set(why, r, "send the setup to its template: %s", strerror(-r));
+	}
+	message_free(&setup);
+	return r;
+}
+
+int handler_start(struct type *type, const struct handler *handler, const struct child_owner *owner,
+		  bool trial, unsigned generation, int link, struct child **ret_child,
+		  struct why *why)
+{
+	char title[PROCESS_TITLE_MAX];
+	char **environment = NULL;
+	bool change = false;
+	struct child *child;
+	struct user user;
+	struct child_request request = {
+		.program = PROGRAM_TEMPLATE,
+		.title = title,
+		.owner = owner,
+		.context = type,
+		.link = link,
+		.limits = type->config->limits,
+		.n_limits = type->config->n_limits,
+		.nice = type->config->nice,
+		.working_directory = type->config->working_directory,
+		.death_signal = SIGTERM,
+		.patience_ms = LOAD_PATIENCE_MS,
+	};
+	int r;
+
+	snprintf(title, sizeof title, "%s %s", trial ? "trial" : "template", type->name);
+	r = find_user(type, &user, &change, why);
+	if (r >= 0) {
+		environment = make_environment(&user, type->config->environment);
+		r = environment ? 0 : why_set(why, -ENOMEM, "out of memory");
+	}
+	if (r < 0) {
+		if (link >= 0)
+			close(link);
+		return r;
+	}
+	request.user = change ? &user.process : NULL;
+	request.environment = environment;
+	r = child_start(&type->supervisor->children, &request, &child, why);
+	free(environment);
+	if (r < 0)
+		return r;
+	/* From here on its end is told by `exited`: it has no setup and no future. */
+	if (set_up(child, type, handler, trial, generation, why) < 0) {
+		snprintf(child->said, sizeof child->said, "%s", why->text);
+		child_kill(child);
+	}
+	*ret_child = child;
+	return 0;
+}

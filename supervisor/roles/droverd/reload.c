@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reading the configuration, at start and again at SIGHUP or by command. Decides whether one is
+ * accepted: checked whole, also by the plugins, before anything that runs is touched; a refused one
+ * changes nothing. What an accepted one changes is
+ * types.c's part.
+ */
+#include "roles/droverd/supervisor.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include "base/banned.h"
+
+/* G8: whose rights handlers get is said by somebody, not left to how droverd was started. */
+static void check_user(const struct supervisor *supervisor, const struct config *config,
+		       struct buf *errors)
+{
+	if (!config->user && !geteuid())
+		buf_printf(
+			errors,
+			"%s: droverd runs as root, and no user is configured for the handlers; write "
+			"user = \"NAME\"; with an account that may do what the handlers must and no "
+			"more, or user = \"root\"; if they are to run as root\n",
+			supervisor->config_file);
+}
+
+int reload_read(const struct supervisor *supervisor, struct config **ret_config, struct buf *errors)
+{
+	struct config *config = NULL;
+	int r = config_load(supervisor->config_file, supervisor->config_explicit, &config, errors);
+
+	if (r < 0)
+		return r;
+	check_user(supervisor, config, errors);
+	if (buf_size(errors)) {
+		config_free(config);
+		return -EINVAL;
+	}
+	*ret_config = config;
+	return 0;
+}
+
+size_t reload_log(struct buf *lines)
+{
+	char *rest = strdup(buf_text(lines)), *at = rest, *line;
+	size_t n = 0;
+
+	while ((line = strsep(&at, "\n"))) {
+		if (!*line)
+			continue;
+		log_error("%s", line);
+		n++;
+	}
+	free(rest);
+	return n;
+}
+
+/* The first of several errors, and that there are more. */
+static int first_line(struct why *why, int error, struct buf *lines, size_t n)
+{
+	const char *text = buf_text(lines);
+	char more[64] = "";
+
+	if (n > 1)
+		snprintf(more, sizeof more, " (and %zu more, in droverd's log)", n - 1);
+	return why_set(why, error, "%.*s%s", (int)strcspn(text, "\n"), text, more);
+}
+
+static size_t count_served(const struct supervisor *supervisor)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < supervisor->n_types; i++)
+		n += supervisor->types[i]->handler != NULL;
+	return n;
+}
+
+void reload_announce(struct supervisor *supervisor, const char *what)
+{
+	size_t served = count_served(supervisor), tried = 0;
+	char trials[64] = "";
+
+	for (size_t i = 0; i < supervisor->n_types; i++)
+		tried += supervisor->types[i]->candidate != NULL;
+	if (tried)
+		snprintf(trials, sizeof trials, ", %zu handlers in their trial load", tried);
+	log_notice("%s: node %s, %zu event types, %zu of them with a handler%s, %zu broker%s", what,
+		   supervisor->config->node, supervisor->n_types, served, trials,
+		   supervisor->config->n_brokers, supervisor->config->n_brokers == 1 ? "" : "s");
+	sd_notifyf(0, "READY=1\nSTATUS=%zu event types, %zu with a handler", supervisor->n_types,
+		   served);
+}
+
+static int read_again(struct supervisor *supervisor, struct config **ret_config, struct why *why)
+{
+	struct buf errors = {0};
+	struct config *config = NULL;
+	const char *key;
+	int r = reload_read(supervisor, &config, &errors);
+
+	if (r < 0) {
+		r = first_line(why, r, &errors, reload_log(&errors));
+		buf_free(&errors);
+		return r;
+	}
+	buf_free(&errors);
+	key = config_restart_key(supervisor->config, config);
+	if (key)
+		r = why_set(
+			why, -EBUSY,
+			"%s: %s has changed, which only a restart of droverd can put in force; restart it, or "
+			"change it back",
+			supervisor->config_file, key);
+	else
+		r = errand_check(supervisor, config, why);
+	if (r < 0)
+		config_free(config);
+	else
+		*ret_config = config;
+	return r;
+}
+
+int supervisor_reload(struct supervisor *supervisor, struct why *why)
+{
+	struct config *config = NULL;
+	struct why reason = {0};
+	int r;
+
+	if (supervisor->stopping)
+		return why_set(why, -EBUSY, "droverd is being stopped");
+	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_now_ns() / 1000);
+	r = read_again(supervisor, &config, &reason);
+	if (r >= 0) {
+		r = types_apply(supervisor, config, &reason);
+		if (r < 0)
+			config_free(config);
+	}
+	if (r < 0) {
+		log_error("the new configuration is refused, the running one stays in force: %s",
+			  reason.text);
+		sd_notify(0, "READY=1");
+		supervisor->reload_refused = reason;
+		return why_set(why, r, "%s", reason.text);
+	}
+	supervisor->reload_refused.text[0] = '\0';
+	watch_directories(supervisor);
+	/* Whoever reloads may have mended something elsewhere. */
+	handlers_reconsider(supervisor);
+	files_scan(supervisor);
+	brokers_start(supervisor); /* those that are new */
+	brokers_declare(supervisor);
+	reload_announce(supervisor, "reloaded");
+	return 0;
+}
+
+static int on_reload_signal(sd_event_source *source, const struct signalfd_siginfo *info,
+			    void *context)
+{
+	struct why why = {0};
+
+	(void)source;
+	(void)info;
+	supervisor_reload(context, &why);
+	return 0;
+}
+
+int reload_open(struct supervisor *supervisor)
+{
+	return sd_event_add_signal(supervisor->event, NULL, SIGHUP, on_reload_signal, supervisor);
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a type's dispatcher reports: its counters, its workers, its durations. Decides what follows
+ * from a report at once, that the type works and since when somebody is busy; what it means for the
+ * handler is judged in handlers.c, for the number of workers in decide.c. Called by pair.c.
+ */
+#include "roles/droverd/supervisor.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+
+#include "base/banned.h"
+
+static void read_text(const struct message_view *view, const char *key, char *text, size_t size)
+{
+	snprintf(text, size, "%s", message_text(view, key, ""));
+}
+
+static void read_histogram(const struct message_view *view, const char *key,
+			   struct histogram **histogram)
+{
+	struct message_field field;
+
+	if (!message_find(view, key, &field) || field.type != MESSAGE_BLOB)
+		return;
+	if (!*histogram)
+		*histogram = calloc(1, sizeof **histogram);
+	if (*histogram)
+		histogram_decode(field.blob, field.size, *histogram);
+}
+
+/* What follows from a report at once. */
+static void notice(struct type *type, int64_t now_ms)
+{
+	const struct report *report = &type->report;
+
+	if (!report->busy)
+		type->busy_since_ms = 0;
+	else if (!type->busy_since_ms)
+		type->busy_since_ms = now_ms;
+	if (report->handled != type->seen_handled || report->in_flight || report->held)
+		type->last_event_ms = now_ms;
+	if (report->handled != type->seen_handled) {
+		/* It works: the next death is a first one, and the last one is history. */
+		backoff_reset(&type->backoff);
+		text_set(&type->death, "%s", "");
+	}
+	type->seen_handled = report->handled;
+}
+
+void report_take(struct type *type, const struct message_view *view)
+{
+	static const struct {
+		const char *key;
+		size_t offset;
+	} counters[] = {
+#define COUNTER(name) {#name, offsetof(struct report, name)}
+		COUNTER(handled), COUNTER(done),      COUNTER(failed),      COUNTER(rejected),
+		COUNTER(crashed), COUNTER(timed_out), COUNTER(retried),     COUNTER(dead),
+		COUNTER(skipped), COUNTER(emitted),   COUNTER(log_dropped),
+#undef COUNTER
+	};
+	struct report *report = &type->report;
+	int idle_low = (int)message_int(view, "idle_low", 0);
+
+	for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
+		*(uint64_t *)((char *)report + counters[i].offset) =
+			(uint64_t)message_int(view, counters[i].key, 0);
+	report->broker_state = (enum drover_broker_state)message_int(view, "broker_state", 0);
+	read_text(view, "broker_sentence", report->broker_sentence, sizeof report->broker_sentence);
+	read_text(view, "mode", report->mode, sizeof report->mode);
+	report->mode_until_ms = message_int(view, "mode_until_ms", 0);
+	report->starting = (int)message_int(view, "starting", 0);
+	report->ready = (int)message_int(view, "ready", 0);
+	report->busy = (int)message_int(view, "busy", 0);
+	report->idle_low =
+		report->idle_low < 0 || idle_low < report->idle_low ? idle_low : report->idle_low;
+	report->held = message_int(view, "held", 0);
+	report->in_flight = message_int(view, "in_flight", 0);
+	report->handling_us = message_int(view, "handling_us", -1);
+	report->oldest_wait_ms = message_int(view, "oldest_wait_ms", -1);
+	report->generation = (unsigned)message_int(view, "generation", 0);
+	report->generation_outcomes = (int)message_int(view, "generation_outcomes", 0);
+	report->generation_crashes = (int)message_int(view, "generation_crashes", 0);
+	report->generation_failed_starts = (int)message_int(view, "generation_failed_starts", 0);
+	read_text(view, "last_error", report->last_error, sizeof report->last_error);
+	read_histogram(view, "handle_histogram", &type->handling);
+	read_histogram(view, "wait_histogram", &type->waiting);
+	report->fresh = true;
+	type->retry_ms = 0;
+	notice(type, clock_now_ms());
+	handlers_judge(type);
+	decide_soon(type->supervisor);
+}
+
+void report_end(struct type *type)
+{
+	struct totals *sum = &type->totals;
+	const struct report *report = &type->report;
+
+	sum->handled += report->handled;
+	sum->done += report->done;
+	sum->failed += report->failed;
+	sum->rejected += report->rejected;
+	sum->crashed += report->crashed;
+	sum->timed_out += report->timed_out;
+	sum->retried += report->retried;
+	sum->dead += report->dead;
+	sum->skipped += report->skipped;
+	sum->emitted += report->emitted;
+	type->report = (struct report){.handling_us = report->handling_us, .idle_low = -1};
+	type->busy_since_ms = 0;
+	type->seen_handled = type->rated_done = type->rated_failed = 0;
+	type->seen_crashes = 0;
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How a type is, in a word and a sentence: one table, in the order in which a state hides those
+ * after it. Decides nothing else; called by whatever shows a type or records why it has no workers.
+ */
+#include "roles/droverd/supervisor.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/units.h"
+
+#include "base/banned.h"
+
+/* A state of a type, the first that holds; `tell` writes the reason, NULL: there is none. */
+static bool is_leaving(const struct type *type)
+{
+	return type->gone;
+}
+
+static bool is_draining(const struct type *type)
+{
+	return type->supervisor->draining || type->supervisor->stopping;
+}
+
+static bool is_paused(const struct type *type)
+{
+	return type->override.paused;
+}
+
+static bool has_no_handler(const struct type *type)
+{
+	return !type->handler;
+}
+
+static bool is_failing(const struct type *type)
+{
+	return type->death[0] && type->pair != PAIR_RUNNING && type->target > 0;
+}
+
+static bool is_starting(const struct type *type)
+{
+	return type->pair != PAIR_NONE && !type->report.fresh;
+}
+
+static bool is_probing(const struct type *type)
+{
+	return !strcmp(type->report.mode, "probe");
+}
+
+static bool is_cut_off(const struct type *type)
+{
+	return type->broker && type->broker->reported &&
+	       (type->broker->state == DROVER_BROKER_DOWN ||
+		type->broker->state == DROVER_BROKER_REFUSED);
+}
+
+static bool is_running(const struct type *type)
+{
+	return type->target > 0 || type->report.ready > 0;
+}
+
+static void tell_leaving(const struct type *type, char *text, size_t size)
+{
+	snprintf(text, size, "its %s; what it has in hand is finished",
+		 type->dropin ? "handler file was removed" : "configuration was removed");
+}
+
+static void tell_draining(const struct type *type, char *text, size_t size)
+{
+	snprintf(text, size, "%s",
+		 type->supervisor->stopping ? "droverd is being stopped" : "by droverctl drain");
+}
+
+static void tell_paused(const struct type *type, char *text, size_t size)
+{
+	const struct override *override = &type->override;
+
+	snprintf(text, size, "paused%s%s%s%s", *override->author ? " by " : "", override->author,
+		 *override->note ? ": " : "", override->note);
+}
+
+static void tell_no_handler(const struct type *type, char *text, size_t size)
+{
+	if (type->candidate)
+		snprintf(text, size, "its handler %s is being tried", type->candidate->path);
+	else if (type->refused[0])
+		snprintf(text, size, "its handler was refused: %s", type->refused);
+	else
+		snprintf(text, size, "no handler: no file of that name is in a handlers directory");
+}
+
+static void tell_death(const struct type *type, char *text, size_t size)
+{
+	int64_t wait_ms = type->retry_ms - clock_now_ms();
+	char human[UNITS_TEXT_MAX];
+
+	if (wait_ms > 0)
+		snprintf(text, size, "%s; tried again in %s", type->death,
+			 units_human_duration(wait_ms, human, sizeof human));
+	else
+		snprintf(text, size, "%s; being started again", type->death);
+}
+
+static void tell_probe(const struct type *type, char *text, size_t size)
+{
+	snprintf(text, size, "most events fail, so they are handed out one by one: %s",
+		 type->report.last_error);
+}
+
+static void tell_broker(const struct type *type, char *text, size_t size)
+{
+	snprintf(text, size, "broker %s: %s", type->config->broker, type->broker->sentence);
+}
+
+static const struct {
+	const char *name;
+	bool (*holds)(const struct type *type);
+	void (*tell)(const struct type *type, char *text, size_t size);
+} states[] = {
+	{"leaving", is_leaving, tell_leaving}, {"draining", is_draining, tell_draining},
+	{"paused", is_paused, tell_paused},    {"unservable", has_no_handler, tell_no_handler},
+	{"failing", is_failing, tell_death},   {"cut off", is_cut_off, tell_broker},
+	{"starting", is_starting, NULL},       {"probe", is_probing, tell_probe},
+	{"running", is_running, NULL},
+};
+
+const char *type_state(const struct type *type, char *reason, size_t size)
+{
+	reason[0] = '\0';
+	for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
+		if (!states[i].holds(type))
+			continue;
+		if (states[i].tell)
+			states[i].tell(type, reason, size);
+		return states[i].name;
+	}
+	return "idle";
+}
