@@ -123,40 +123,46 @@ void fields_show(const struct ctl *ctl, const cJSON *array, const struct field *
 	table_clear(&table);
 }
 
-static bool ends_with(const char *text, const char *end)
+/* Takes " ms" off the end: the value will say its unit. */
+static bool strip_unit(char *name)
 {
-	size_t length = strlen(text), tail = strlen(end);
+	size_t length = strlen(name);
 
-	return length >= tail && !strcmp(text + length - tail, end);
+	if (length < 3 || strcmp(name + length - 3, " ms"))
+		return false;
+	name[length - 3] = '\0';
+	return true;
 }
 
-void fields_add_all(struct table *table, const cJSON *object, const char *prefix)
+static void add_all(struct table *table, const cJSON *object, const char *prefix, bool is_ms)
 {
 	const cJSON *item;
 
 	cJSON_ArrayForEach(item, object) {
-		char path[128], text[TABLE_TEXT_MAX];
+		char name[128], text[TABLE_TEXT_MAX] = "";
+		bool ms;
 
-		snprintf(path, sizeof path, "%s%s%s", prefix, *prefix ? " " : "", item->string);
-		for (char *c = path; *c; c++)
+		snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? " " : "", item->string);
+		for (char *c = name; *c; c++)
 			if (*c == '_')
 				*c = ' ';
-		if (cJSON_IsObject(item)) {
-			fields_add_all(table, item, path);
+		ms = strip_unit(name) || is_ms;
+		if (cJSON_IsObject(item))
+			add_all(table, item, name, ms);
+		if (cJSON_IsObject(item) || cJSON_IsNull(item))
 			continue;
-		}
-		if (cJSON_IsNull(item))
-			continue;
-		/* "timeout_ms" and "handle_ms.p50" are both times; the value says its unit. */
-		if (ends_with(path, " ms"))
-			path[strlen(path) - 3] = '\0';
-		table_add(table, TABLE_DIM, path);
+		table_add(table, TABLE_DIM, name);
 		if (cJSON_IsBool(item))
 			snprintf(text, sizeof text, "%s", cJSON_IsTrue(item) ? "yes" : "no");
-		else if (ends_with(item->string, "_ms") || strstr(prefix, " ms"))
+		else if (ms)
 			table_ms(item->valuedouble, text, sizeof text);
 		else if (cJSON_IsNumber(item))
 			snprintf(text, sizeof text, "%.10g", item->valuedouble);
 		table_add(table, TABLE_PLAIN, cJSON_IsString(item) ? item->valuestring : text);
 	}
+}
+
+void fields_add_all(struct table *table, const cJSON *object)
+{
+	add_all(table, object, "", false);
 }

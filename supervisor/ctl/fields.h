@@ -39,7 +39,7 @@ void fields_show(const struct ctl *ctl, const cJSON *array, const struct field *
 		 struct buf *out);
 
 /* Every member that is known, also of inner objects, as rows of two cells: "workers busy", "3". */
-void fields_add_all(struct table *table, const cJSON *object, const char *prefix);
+void fields_add_all(struct table *table, const cJSON *object);
 
 enum table_style fields_state_style(const char *state);
 

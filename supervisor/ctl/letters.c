@@ -64,7 +64,7 @@ static void show_letter_whole(const struct ctl *ctl, const cJSON *letter, struct
 		char *text;
 
 		if (!strcmp(item->string, "drover")) {
-			fields_add_all(&table, item, "");
+			fields_add_all(&table, item);
 			continue;
 		}
 		text = cJSON_IsString(item) ? NULL : cJSON_PrintUnformatted(item);

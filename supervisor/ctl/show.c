@@ -208,7 +208,7 @@ void show_type(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 	const cJSON *type = cJSON_GetArrayItem(field_at(answer, "types"), 0);
 	struct table table = {.columns = columns};
 
-	fields_add_all(&table, type, "");
+	fields_add_all(&table, type);
 	table_write(&table, ctl->colour, 0, false, out);
 	table_clear(&table);
 }

@@ -401,45 +401,66 @@ static void a_stream_is_refused_early(void **state)
 	buf_free(&text);
 }
 
-/* The errand does not read: the client can only send what fits between. Then it reads: all arrives. */
+/* A body of `total` bytes in chunks of 1000: several of them come in every piece that is read. */
+static void make_chunks(struct buf *stream, size_t total)
+{
+	char chunk[1000];
+
+	memset(chunk, 'x', sizeof chunk);
+	for (size_t made = 0; made < total; made += sizeof chunk) {
+		buf_append_text(stream, "3e8\r\n");
+		buf_append(stream, chunk, sizeof chunk);
+		buf_append_text(stream, "\r\n");
+	}
+	buf_append_text(stream, "0\r\n\r\n");
+	assert_false(stream->failed);
+}
+
+/* Sends what the socket takes now; 0: nothing. */
+static size_t push(int fd, struct buf *stream)
+{
+	ssize_t size = 0;
+
+	if (buf_size(stream))
+		size = send(fd, buf_front(stream), buf_size(stream), MSG_DONTWAIT | MSG_NOSIGNAL);
+	assert_true(size >= 0 || errno == EAGAIN);
+	buf_consume(stream, size > 0 ? (size_t)size : 0);
+	return size > 0 ? (size_t)size : 0;
+}
+
+/*
+ * The errand does not read: the client can only send what fits between. Then it reads: all arrives.
+ * Meanwhile other clients wait, and are not forgotten.
+ */
 static void a_slow_errand_holds_the_body_back(void **state)
 {
-	static char chunk[65536];
+	const size_t total = 16000000;
 	struct fixture *f = *state;
 	struct channel errand;
-	struct buf text = {0};
-	size_t sent = 0, received = 0, total = 16u << 20;
-	int fd = dial(f);
-	char head[160];
+	struct buf text = {0}, stream = {0};
+	size_t received = 0;
+	int before = request(f, "GET /v1/ps"), fd = dial(f), after;
+	int64_t first = expect_ask(f, "ps"), second;
 
-	snprintf(head, sizeof head,
-		 "POST /v1/publish?type=a HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n"
-		 "Connection: close\r\n\r\n",
-		 total);
-	say(fd, head);
+	make_chunks(&stream, total);
+	say(fd, "POST /v1/publish?type=a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+		"Transfer-Encoding: chunked\r\n\r\n");
 	give_errand(f, expect_ask(f, "publish"), &errand);
+	after = request(f, "GET /v1/ps");
+	second = expect_ask(f, "ps");
 	for (;;) {
 		struct pollfd poller = {fd, POLLOUT, 0};
-		ssize_t size;
 
 		if (poll(&poller, 1, 300) <= 0)
 			break; /* nothing moved for a while: it is held back */
-		size = send(fd, chunk, sizeof chunk, MSG_DONTWAIT | MSG_NOSIGNAL);
-		assert_true(size > 0 || errno == EAGAIN);
-		sent += size > 0 ? (size_t)size : 0;
-		assert_true(sent < 2u << 20);
+		push(fd, &stream);
+		assert_true(buf_size(&stream) > total - (2u << 20));
 	}
 	while (received < total) {
 		struct message_field data;
-		ssize_t size;
 
-		if (sent < total) {
-			size = send(fd, chunk,
-				    sizeof chunk < total - sent ? sizeof chunk : total - sent,
-				    MSG_DONTWAIT | MSG_NOSIGNAL);
-			sent += size > 0 ? (size_t)size : 0;
-		}
-		if (!receive(f, &errand, 1))
+		push(fd, &stream);
+		if (!receive(f, &errand, buf_size(&stream) ? 1 : DEADLINE_MS))
 			continue;
 		assert_true(message_find(&f->view, "data", &data));
 		received += data.size;
@@ -449,6 +470,11 @@ static void a_slow_errand_holds_the_body_back(void **state)
 	errand_data(&errand, "{\"published\":1}");
 	errand_end(&errand, 0, NULL);
 	assert_has(hear(fd, &text), "{\"published\":1}\n");
+	say_about(f, "end", second, 0, NULL);
+	assert_has(hear(after, &text), "200 OK");
+	say_about(f, "end", first, 0, NULL);
+	assert_has(hear(before, &text), "200 OK");
+	buf_free(&stream);
 	buf_free(&text);
 }
 

@@ -8,7 +8,6 @@
 #include "roles/api/api.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,6 +92,9 @@ static int on_hangup(sd_event_source *source, int fd, uint32_t revents, void *co
 
 static void suspend(struct exchange *exchange)
 {
+	/* MHD goes on with what it has read already, and twice suspended is never resumed. */
+	if (exchange->suspended)
+		return;
 	MHD_suspend_connection(exchange->connection);
 	exchange->suspended = true;
 	/* No events but EPOLLHUP, which is told always: both directions are closed. */
@@ -239,7 +241,12 @@ static int read_arguments(struct exchange *exchange, struct message *ask, struct
 	if (!reading.error && exchange->route->takes_body)
 		MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, on_header,
 					  &reading);
-	return reading.error < 0 ? reading.error : route_complete(exchange->route, ask, why);
+	if (reading.error < 0)
+		return reading.error;
+	return route_complete(exchange->route,
+			      MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND,
+							  MHD_HTTP_HEADER_CONTENT_TYPE),
+			      ask, why);
 }
 
 static enum MHD_Result begin(struct exchange *exchange, const char *method, const char *path)
@@ -479,30 +486,26 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
 	return 0;
 }
 
-__attribute__((format(printf, 2, 0))) static void on_log(void *context, const char *format,
-							 va_list ap)
-{
-	(void)context;
-	log_vline(LOG_LEVEL_DEBUG, format, ap);
-}
-
 int http_open(struct api *api, int listener)
 {
 	sd_event *event = api->role.event;
+	const struct MHD_OptionItem options[] = {
+		{MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
+		{MHD_OPTION_CONNECTION_LIMIT, CLIENTS_MAX, NULL},
+		{MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S, NULL},
+		{MHD_OPTION_CONNECTION_MEMORY_LIMIT, HEAD_MAX, NULL},
+		{MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)on_completed, NULL},
+		{MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)on_connection, api},
+		{MHD_OPTION_END, 0, NULL},
+	};
 	const union MHD_DaemonInfo *info;
 	int r;
 
 	api->listener = listener;
-	api->daemon =
-		MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME |
-					 MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG,
-				 0, NULL, NULL, on_request, api, MHD_OPTION_EXTERNAL_LOGGER, on_log,
-				 NULL, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
-				 MHD_OPTION_CONNECTION_LIMIT, (unsigned)CLIENTS_MAX,
-				 MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S,
-				 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEAD_MAX,
-				 MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-				 MHD_OPTION_NOTIFY_CONNECTION, on_connection, api, MHD_OPTION_END);
+	api->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME |
+					       MHD_USE_NO_LISTEN_SOCKET,
+				       0, NULL, NULL, on_request, api, MHD_OPTION_ARRAY, options,
+				       MHD_OPTION_END);
 	if (!api->daemon)
 		return -ENOMEM;
 	info = MHD_get_daemon_info(api->daemon, MHD_DAEMON_INFO_EPOLL_FD);

@@ -74,7 +74,7 @@ static const struct metric metrics_table[] = {
 	 OF_BROKER,
 	 0,
 	 {{"state", NULL, "up"}}},
-	{"drover_broker_gauge_restarts_total",
+	{"drover_broker_sampler_restarts_total",
 	 "How often the process that samples the broker was started again.",
 	 COUNTER,
 	 OF_BROKER,

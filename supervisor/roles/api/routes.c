@@ -203,15 +203,21 @@ int route_argument(const struct route *route, const char *name, const char *valu
 	return 0;
 }
 
-int route_complete(const struct route *route, const struct message *ask, struct why *why)
+int route_complete(const struct route *route, const char *content_type, struct message *ask,
+		   struct why *why)
 {
+	bool lines = content_type && !strcasecmp(content_type, "application/x-ndjson");
 	struct message_view view;
+	bool has_format;
 
 	if (message_read(buf_front(&ask->buf), buf_size(&ask->buf), &view) < 0)
 		return why_set(why, -ENOMEM, "out of memory");
 	if (route->actions && !*message_text(&view, "arg.action", ""))
 		return why_set(why, -EINVAL, "%s %s needs an action; there are:%s", route->method,
 			       route->path, route->actions);
+	has_format = *message_text(&view, "arg.format", "") != '\0';
+	if (route->takes_body && !has_format) /* the view is not used any more */
+		message_add_text(ask, "arg.format", lines ? "ndjson" : "event");
 	return 0;
 }
 

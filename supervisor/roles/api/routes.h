@@ -43,8 +43,12 @@ const struct route *route_find(const char *method, const char *path, const char 
 int route_argument(const struct route *route, const char *name, const char *value,
 		   struct message *ask, struct why *why);
 
-/* Arguments that must be there, checked when all were added. */
-int route_complete(const struct route *route, const struct message *ask, struct why *why);
+/*
+ * When all arguments were added: checks those that must be there and adds what follows from the
+ * request's Content-Type (NULL: it has none).
+ */
+int route_complete(const struct route *route, const char *content_type, struct message *ask,
+		   struct why *why);
 
 /* The argument that a header of CloudEvents in HTTP ("ce-id") stands for; NULL: none. */
 const char *route_header_argument(const char *header);
