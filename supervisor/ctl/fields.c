@@ -98,7 +98,7 @@ void fields_columns(const struct field *fields, struct table_column columns[FIEL
 {
 	size_t n = 0;
 
-	for (; fields[n].title && n < FIELDS_MAX; n++)
+	for (; n < FIELDS_MAX && fields[n].title; n++)
 		columns[n] = (struct table_column){fields[n].title, fields[n].as > SHOW_STATE};
 	columns[n] = (struct table_column){0};
 }
