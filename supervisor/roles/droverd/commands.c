@@ -399,6 +399,8 @@ void requests_message(struct supervisor *supervisor, const struct message_view *
 
 void requests_drop(struct supervisor *supervisor)
 {
-	while (supervisor->requests)
-		request_free(supervisor->requests);
+	for (struct request *request = supervisor->requests, *next; request; request = next) {
+		next = request->next;
+		request_free(request);
+	}
 }
