@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/nearest.h"
 
 #include "base/banned.h"
 
@@ -31,7 +32,7 @@ struct command {
 	enum right right;
 	request_function *run;
 	const char *open_action; /* with this "arg.action" RIGHT_LOOK is enough */
-	bool frequent;           /* used by programs: logged for debugging only */
+	bool frequent;           /* used by programs */
 };
 
 static request_function ask_workers;
@@ -114,8 +115,7 @@ void request_end(struct request *request, int status, const char *why)
 {
 	struct message message = {0};
 
-	log_line(request->command && request->command->frequent ? LOG_LEVEL_DEBUG
-								: LOG_LEVEL_NOTICE,
+	log_line(request->quiet ? LOG_LEVEL_DEBUG : LOG_LEVEL_NOTICE,
 		 "\"%s\" by uid %d (pid %d)%s%s", request->title, request->uid, request->pid,
 		 status < 0 ? " is refused: " : "", status < 0 ? why : "");
 	start_message(&message, "end", request);
@@ -130,10 +130,18 @@ struct type *request_type(const struct request *request, const struct message_vi
 			  struct why *why)
 {
 	const char *name = message_text(ask, "arg.type", "");
-	struct type *type = type_find(request->supervisor, name);
+	struct supervisor *supervisor = request->supervisor;
+	struct type *type = type_find(supervisor, name);
+	struct nearest nearest = {0};
 
+	for (size_t i = 0; !type && i < supervisor->n_types; i++)
+		nearest_consider(&nearest, name, supervisor->types[i]->name);
 	if (!*name)
 		why_set(why, -EINVAL, "name the event type");
+	else if (nearest.name)
+		why_set(why, -ENOENT,
+			"there is no event type \"%.128s\" here; did you mean %.128s?", name,
+			nearest.name);
 	else if (!type)
 		why_set(why, -ENOENT, "there is no event type \"%.128s\" here; status lists them",
 			name);
@@ -319,12 +327,11 @@ void commands_dispatcher_row(struct type *type, const struct message_view *view)
 
 /* Requests. */
 
-static bool may(const struct command *command, int uid, const struct message_view *ask)
+static bool looks_only(const struct command *command, const struct message_view *ask)
 {
-	if (uid == 0 || uid == (int)geteuid() || command->right == RIGHT_LOOK)
-		return true;
-	return command->open_action &&
-	       !strcmp(command->open_action, message_text(ask, "arg.action", ""));
+	return command->right == RIGHT_LOOK ||
+	       (command->open_action &&
+		!strcmp(command->open_action, message_text(ask, "arg.action", "")));
 }
 
 static const struct command *find_command(const char *name)
@@ -343,7 +350,8 @@ static int run(struct request *request, const struct message_view *ask, struct w
 	if (!request->command)
 		return why_set(why, -EOPNOTSUPP, "droverd %s has no command \"%.64s\"",
 			       PACKAGE_VERSION, name);
-	if (!may(request->command, request->uid, ask))
+	request->quiet = request->command->frequent || looks_only(request->command, ask);
+	if (request->uid && request->uid != (int)geteuid() && !looks_only(request->command, ask))
 		return why_set(why, -EPERM,
 			       "uid %d may look, but \"%s\" is for root and the user droverd runs "
 			       "as (uid %d)",
