@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/nearest.h"
 
 #include "base/banned.h"
 
@@ -135,9 +136,27 @@ struct type *request_type(const struct request *request, const struct message_vi
 	if (!*name)
 		why_set(why, -EINVAL, "name the event type");
 	else if (!type)
-		why_set(why, -ENOENT, "there is no event type \"%.128s\" here; status lists them",
-			name);
+		request_unknown(request, "there is no event type", name, why);
 	return type;
+}
+
+int request_unknown(const struct request *request, const char *problem, const char *name,
+		    struct why *why)
+{
+	const struct supervisor *supervisor = request->supervisor;
+	const char *nearest = NULL;
+	size_t least = SIZE_MAX;
+
+	for (size_t i = 0; i < supervisor->n_types; i++) {
+		size_t distance = nearest_distance(name, supervisor->types[i]->name);
+
+		if (!distance || distance >= least)
+			continue;
+		least = distance;
+		nearest = supervisor->types[i]->name;
+	}
+	return why_set(why, -ENOENT, "%s \"%.128s\" here; %s%s", problem, name,
+		       nearest ? "near to it: " : "status lists them", nearest ? nearest : "");
 }
 
 /* The first type whose name is greater than `after`. */
