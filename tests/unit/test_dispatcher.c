@@ -370,7 +370,7 @@ static void test_brake(void **state)
 	/* No more than had been handed out by then; the others went back. */
 	rig_wait(&rig, rig_report(&rig, "held") <= 1 && rig_report(&rig, "in_flight") == 0);
 	assert_in_range(rig_report(&rig, "failed"), 10, 80);
-	assert_true(rig_logged(&rig, "events failed; from now on one is tried at a time"));
+	assert_true(rig_logged(&rig, "events failed; from now on one at a time is tried"));
 	for (int i = 0; i < 10; i++) {
 		snprintf(id, sizeof id, "s%d", i);
 		rig_deliver(&rig, id, "done", 0);

@@ -130,22 +130,32 @@ struct type *request_type(const struct request *request, const struct message_vi
 			  struct why *why)
 {
 	const char *name = message_text(ask, "arg.type", "");
-	struct supervisor *supervisor = request->supervisor;
-	struct type *type = type_find(supervisor, name);
-	struct nearest nearest = {0};
+	struct type *type = type_find(request->supervisor, name);
 
-	for (size_t i = 0; !type && i < supervisor->n_types; i++)
-		nearest_consider(&nearest, name, supervisor->types[i]->name);
 	if (!*name)
 		why_set(why, -EINVAL, "name the event type");
-	else if (nearest.name)
-		why_set(why, -ENOENT,
-			"there is no event type \"%.128s\" here; did you mean %.128s?", name,
-			nearest.name);
 	else if (!type)
-		why_set(why, -ENOENT, "there is no event type \"%.128s\" here; status lists them",
-			name);
+		request_unknown(request, "there is no event type", name, why);
 	return type;
+}
+
+int request_unknown(const struct request *request, const char *problem, const char *name,
+		    struct why *why)
+{
+	const struct supervisor *supervisor = request->supervisor;
+	struct nearest nearest = {0};
+
+	for (size_t i = 0; i < supervisor->n_types; i++) {
+		const struct type *type = supervisor->types[i];
+
+		nearest_consider(&nearest, name, type->name);
+		for (char **bind = type->config->bind; bind && *bind; bind++)
+			nearest_consider(&nearest, name, *bind);
+	}
+	if (nearest.name)
+		return why_set(why, -ENOENT, "%s \"%.128s\" here; did you mean %.128s?", problem,
+			       name, nearest.name);
+	return why_set(why, -ENOENT, "%s \"%.128s\" here; status lists them", problem, name);
 }
 
 /* The first type whose name is greater than `after`. */

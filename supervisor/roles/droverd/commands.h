@@ -53,6 +53,10 @@ int request_walk(struct request *request, const struct message_view *ask,
 struct type *request_type(const struct request *request, const struct message_view *ask,
 			  struct why *why);
 
+/* -ENOENT with a sentence that begins with `problem` and names the nearest type, if one is near. */
+int request_unknown(const struct request *request, const char *problem, const char *name,
+		    struct why *why);
+
 /* Answers with one sentence about what was done. */
 void request_done(const struct request *request, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));

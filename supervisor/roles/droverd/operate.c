@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/nearest.h"
 
 #include "base/banned.h"
 
@@ -301,30 +300,11 @@ static bool binds(const struct type *type, const char *event)
 	return false;
 }
 
-static int refuse_event(const struct supervisor *supervisor, const char *event, struct why *why)
-{
-	struct nearest nearest = {0};
-
-	for (size_t i = 0; i < supervisor->n_types; i++) {
-		const struct type *type = supervisor->types[i];
-
-		if (!type->config->bind)
-			nearest_consider(&nearest, event, type->name);
-		for (char **bind = type->config->bind; bind && *bind; bind++)
-			nearest_consider(&nearest, event, *bind);
-	}
-	if (nearest.name)
-		return why_set(why, -ENOENT,
-			       "no event type here takes \"%.128s\"; did you mean %.128s?", event,
-			       nearest.name);
-	return why_set(why, -ENOENT, "no event type here takes \"%.128s\"; status lists them",
-		       event);
-}
-
 /* Where events of that type go: to the broker of the types that bind it. */
-static int broker_of_event(const struct supervisor *supervisor, const char *event,
+static int broker_of_event(const struct request *request, const char *event,
 			   const struct broker **ret_broker, struct why *why)
 {
+	const struct supervisor *supervisor = request->supervisor;
 	const struct type *found = NULL;
 
 	for (size_t i = 0; i < supervisor->n_types; i++) {
@@ -341,7 +321,7 @@ static int broker_of_event(const struct supervisor *supervisor, const char *even
 		found = type;
 	}
 	if (!found)
-		return refuse_event(supervisor, event, why);
+		return request_unknown(request, "no event type takes", event, why);
 	*ret_broker = found->broker;
 	return 0;
 }
@@ -361,7 +341,7 @@ int operate_publish(struct request *request, const struct message_view *ask, str
 			r = why_set(why, -ENOENT, "there is no broker \"%.64s\"; status lists them",
 				    name);
 	} else {
-		r = broker_of_event(request->supervisor, event, &broker, why);
+		r = broker_of_event(request, event, &broker, why);
 	}
 	if (r < 0)
 		return r;
