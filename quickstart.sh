@@ -134,7 +134,7 @@ publish_burst() {
 
 publish_again_and_again() {
 	trap 'kill $!; exit' TERM
-	while sleep 20 & wait $!; do
+	while sleep 30 & wait $!; do
 		publish_burst $((RANDOM % 300 + 50)) >/dev/null 2>&1 || exit
 	done
 }
