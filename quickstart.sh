@@ -80,7 +80,7 @@ configure_drover() {
 	rm -rf "$home"
 	mkdir -p "$home"/{handlers,run,outbox}
 	chmod -R go-w "$home"
-	make -s -C "$top/etc/examples" DROVER="$top" OUT="$home/handlers"
+	make -s -C "$top/etc/examples" OUT="$home/handlers"
 	cat >"$home/drover.conf" <<CONF
 # Made by quickstart.sh.
 node = "quickstart";

@@ -65,7 +65,7 @@ static const struct config_row broker_rows[] = {
 	 .flags = CONFIG_ROW_REQUIRED, .check = config_check_plugin,
 	 .touch = CONFIG_TOUCH_DISPATCHER,
 	 .sentence =
-		 "Which plugin talks to it; `droverctl plugins` lists them with their settings"},
+		 "Which plugin talks to it; `droverctl plugins` lists them"},
 };
 
 static const struct config_row registry_rows[] = {

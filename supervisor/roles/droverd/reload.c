@@ -79,15 +79,17 @@ void reload_announce(struct supervisor *supervisor, const char *what)
 {
 	const struct config *config = supervisor->config;
 	char sum[96];
+	size_t i = 0;
 
 	snprintf(sum, sizeof sum, "%zu event type%s, %zu broker%s", supervisor->n_types,
 		 supervisor->n_types == 1 ? "" : "s", config->n_brokers,
 		 config->n_brokers == 1 ? "" : "s");
 	log_notice("%s: node %s, %s", what, config->node, sum);
-	for (size_t i = 0; i < supervisor->n_watches; i++)
-		if (supervisor->watches[i].descriptor < 0)
-			log_notice("handlers directory %s is not there; it counts once it is",
-				   supervisor->watches[i].directory);
+	while (i < supervisor->n_watches && supervisor->watches[i].descriptor < 0)
+		i++;
+	if (i && i == supervisor->n_watches)
+		log_notice("no handlers directory is there: %s%s; watched for",
+			   supervisor->watches[0].directory, i > 1 ? " and others" : "");
 	sd_notifyf(0, "READY=1\nSTATUS=%s", sum);
 }
 
