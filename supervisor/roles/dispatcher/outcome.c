@@ -87,7 +87,6 @@ static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outco
 	const struct retry_input input = {
 		.outcome = outcome,
 		.attempts = job->attempts < ATTEMPTS_MAX ? (int)job->attempts : ATTEMPTS_MAX,
-		.alone = job->alone,
 		.asked_ms = asked_ms,
 		.random = dispatcher_random(),
 	};
@@ -112,7 +111,6 @@ static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outco
 	case RETRY_LATER:
 		settle_as(d, job, DROVER_SETTLE_RETRY, result.delay_ms);
 		return;
-	case RETRY_SETTLE: /* only of what is done */
 	case RETRY_DEAD:
 		/* Of a crash or timeout tells whoever tells of the worker. */
 		if (outcome == RETRY_OUTCOME_FAILED || outcome == RETRY_OUTCOME_REJECTED)
@@ -167,6 +165,11 @@ void outcome_verdict(struct dispatcher *d, struct worker *worker,
 		us = verdict->busy_us < 0 || verdict->busy_us > most_us ? most_us
 									: verdict->busy_us;
 
+	/* That it was ended for this event stands, unless it says that it was done all the same. */
+	if (verdict->verdict != DROVER_DONE && worker_is_doomed_for(worker, job)) {
+		worker_judge(worker, job, *verdict->reason ? verdict->reason : "it gave up");
+		return;
+	}
 	handout_measured(d, us);
 	/* The handler works: what waits for a delay of its crash loop waits no more. */
 	if (d->spawn_backoff.failures) {
