@@ -52,7 +52,6 @@ struct emitted {
 	TAILQ_ENTRY(emitted) sibling; /* of its job */
 	TAILQ_ENTRY(emitted) waiting; /* in dispatcher.unpublished, while `queued` */
 	struct job *job;
-	unsigned index; /* from 1; the derived id ends with it */
 	bool queued;
 	size_t size;
 	uint8_t payload[];
