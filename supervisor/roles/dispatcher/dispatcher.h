@@ -35,6 +35,7 @@
 
 #define GRACE_MS       2000  /* from SIGTERM to SIGKILL */
 #define START_MS       30000 /* for a handler's `start` */
+#define STOP_MS        5000  /* for its `stop`; the programs of exec have the grace twice */
 #define UNREADY_MAX    8     /* workers that are being started at a time */
 #define BATCH_BYTES    (1u << 20)
 #define HELD_BYTES     (64u << 20) /* of bodies in our hands */

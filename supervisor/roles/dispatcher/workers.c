@@ -139,13 +139,14 @@ void worker_free(struct worker *worker)
 	free(worker);
 }
 
+/* It has nothing in hand, so one that does not even read this is missed by nobody. */
 void worker_stop(struct worker *worker, int64_t now_ms)
 {
 	struct buf frame = {0};
 
 	worker_set_state(worker, WORKER_ENDING);
 	if (!worker->doom)
-		worker_set_deadline(worker, now_ms + worker->dispatcher->policy.stop_timeout_ms);
+		worker_set_deadline(worker, now_ms + STOP_MS);
 	worker->stop_sent = true;
 	frame_put(&frame, FRAME_STOP, worker->sequence++, NULL, 0);
 	talk_send(worker, &frame);

@@ -19,6 +19,7 @@ struct request {
 	int64_t id;  /* ours, never used twice: what dispatchers answer to */
 	int uid, pid;
 	char title[160]; /* "scale order.paid", for the log */
+	bool quiet;      /* changes nothing, or comes from programs: logged for debugging only */
 
 	/* A walk over the types, a helping at a time. */
 	void (*row)(struct request *request, struct type *type);
