@@ -281,13 +281,13 @@ bool config_row_is_group(const struct config_table *table, const char *name)
 	return false;
 }
 
-struct nearest {
-	const char *best; /* NULL while nothing is near enough */
+/* A part of a key, up to its next dot, or a whole word. */
+struct part {
+	const char *text; /* NULL while nothing is near enough */
 	size_t length, distance;
 };
 
-static void consider(struct nearest *nearest, const char *name, const char *candidate,
-		     size_t length)
+static void consider(struct part *nearest, const char *name, const char *candidate, size_t length)
 {
 	char word[CONFIG_WORD_MAX];
 	size_t distance;
@@ -295,13 +295,13 @@ static void consider(struct nearest *nearest, const char *name, const char *cand
 	snprintf(word, sizeof word, "%.*s", (int)length, candidate);
 	distance = nearest_distance(name, word);
 	if (distance < nearest->distance)
-		*nearest = (struct nearest){candidate, length, distance};
+		*nearest = (struct part){candidate, length, distance};
 }
 
 const char *config_row_nearest(const struct config_table *table, const char *prefix, unsigned flags,
 			       const char *const *extra, const char *name, size_t *ret_length)
 {
-	struct nearest nearest = {.distance = SIZE_MAX};
+	struct part nearest = {.distance = SIZE_MAX};
 	size_t skip = strlen(prefix);
 
 	for (size_t i = 0; i < table->n_rows; i++) {
@@ -313,5 +313,5 @@ const char *config_row_nearest(const struct config_table *table, const char *pre
 	for (size_t i = 0; extra && extra[i]; i++)
 		consider(&nearest, name, extra[i], strlen(extra[i]));
 	*ret_length = nearest.length;
-	return nearest.best;
+	return nearest.text;
 }

@@ -160,6 +160,7 @@ void outcome_verdict(struct dispatcher *d, struct worker *worker,
 		     const struct frame_verdict *verdict, int64_t now_ms)
 {
 	struct job *job = TAILQ_FIRST(&worker->jobs);
+	char how[ERROR_MAX + 16];
 	/* What a worker says about itself is believed within what can be true. */
 	int64_t most_us = 1000 * (now_ms - worker->handed_ms + 1),
 		us = verdict->busy_us < 0 || verdict->busy_us > most_us ? most_us
@@ -167,7 +168,9 @@ void outcome_verdict(struct dispatcher *d, struct worker *worker,
 
 	/* That it was ended for this event stands, unless it says that it was done all the same. */
 	if (verdict->verdict != DROVER_DONE && worker_is_doomed_for(worker, job)) {
-		worker_judge(worker, job, *verdict->reason ? verdict->reason : "it gave up");
+		snprintf(how, sizeof how, "it answered: %s",
+			 *verdict->reason ? verdict->reason : "no reason given");
+		worker_judge(worker, job, how);
 		return;
 	}
 	handout_measured(d, us);
