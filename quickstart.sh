@@ -4,7 +4,7 @@
 #     ./quickstart.sh           watches it live until Ctrl-C
 #     ./quickstart.sh --exit    ends when all events are settled, with a summary; needs no terminal
 #
-# Installs Debian packages that are missing; everything else stays below this directory.
+# Installs Debian packages that are missing; everything else stays below this directory, and belongs to whom it belongs to.
 set -euo pipefail
 top=$(cd "$(dirname "$0")" && pwd)
 home=$top/.quickstart
@@ -62,16 +62,25 @@ make_drover() {
 	}
 }
 
-ctl() { "$build/supervisor/droverctl" --socket "$home/run/control.sock" "$@"; }
+# Handlers need no root. Where this is somebody's directory, all but the packages is done as that somebody.
+become_owner() {
+	local owner
+	owner=$(stat -c %u "$top")
+	[ "$(id -u)" = 0 ] && [ "$owner" != 0 ] || return 0
+	exec setpriv --reuid="$owner" --regid="$(stat -c %g "$top")" --clear-groups "$top/quickstart.sh" "$@"
+}
 
-# One value of `status --json`, by an SQL expression over its types.
-ask() { ctl --json status | sqlite3 :memory: "SELECT $1 FROM json_each(readfile('/dev/stdin'), '\$.types')"; }
+ctl() { "$home/droverctl" "$@"; }
 
 configure_drover() {
+	if [ -x "$home/droverctl" ] && ctl version >/dev/null 2>&1; then
+		echo "quickstart: one is running here already; end it first (Ctrl-C where it runs)" >&2
+		exit 1
+	fi
 	rm -rf "$home"
 	mkdir -p "$home"/{handlers,run,outbox}
 	chmod -R go-w "$home"
-	make -s -C "$top/etc/examples" OUT="$home/handlers" CPPFLAGS="-I$top/include" >/dev/null
+	make -s -C "$top/etc/examples" DROVER="$top" OUT="$home/handlers"
 	cat >"$home/drover.conf" <<CONF
 # Made by quickstart.sh.
 node = "quickstart";
@@ -82,16 +91,22 @@ $([ "$(id -u)" != 0 ] || echo 'user = "root"; # only here: a real installation n
 
 defaults = { objective = "2s"; max = 8; max_attempts = 3; retry = { first = "500ms"; factor = 2; cap = "2s"; }; };
 types = (
-  { type = "user.registered"; environment = { OUTBOX = "$home/outbox"; }; },
+  { type = "user.registered"; environment = { OUTBOX = "$home/outbox"; MAIL_MS = "50"; }; },
   { type = "order.paid"; environment = { LEDGER = "$home/ledger.db"; }; }
 );
 budgets = ( { name = "node"; types = [ "*" ]; max = 12; floor = 1; } );
 CONF
+	cat >"$home/droverctl" <<CTL
+#!/bin/sh
+exec "$build/supervisor/droverctl" --socket "$home/run/control.sock" "\$@"
+CTL
+	chmod +x "$home/droverctl"
 }
 
+# In a session of its own, so that Ctrl-C is for this script, and never outliving it.
 start_drover() {
 	say "Starting a private droverd (its log: .quickstart/droverd.log)"
-	"$build/supervisor/droverd" --config "$home/drover.conf" >"$home/droverd.log" 2>&1 &
+	setsid setpriv --pdeathsig TERM "$build/supervisor/droverd" --config "$home/drover.conf" >"$home/droverd.log" 2>&1 &
 	droverd=$!
 	trap stop_drover EXIT
 	for _ in $(seq 100); do
@@ -105,61 +120,88 @@ start_drover() {
 }
 
 stop_drover() {
-	kill "$droverd" 2>/dev/null && wait "$droverd" 2>/dev/null || true
+	[ -z "${publisher:-}" ] || kill "$publisher" 2>/dev/null || true
+	kill "$droverd" 2>/dev/null && wait "$droverd" || true
 }
 
-# The samples, and a burst of ordinary events so that there is something to scale for.
-publish() {
-	ctl publish user.registered --ndjson --file "$top/etc/examples/events.ndjson"
-	seq "$1" | sed 's|.*|{"type": "order.paid", "source": "/shop", "data": {"order": &, "amount": 1999}}|' |
+# Ordinary events, as many of each type, so that there is something to scale for.
+publish_burst() {
+	seq "$1" | sed 's|.*|{"source": "/shop/checkout", "data": {"order": &, "amount": 1999}}|' |
 		ctl publish order.paid --ndjson --file -
+	seq "$1" | sed 's|.*|{"source": "/shop/signup", "data": {"user_id": &, "name": "User &", "email": "user&@example.org"}}|' |
+		ctl publish user.registered --ndjson --file -
+}
+
+publish_again_and_again() {
+	trap 'kill $!; exit' TERM
+	while sleep 20 & wait $!; do
+		publish_burst $((RANDOM % 300 + 50)) >/dev/null 2>&1 || exit
+	done
 }
 
 watch_until_settled() {
-	local left peak=0 workers
+	local status left workers peak=0
 	while :; do
-		read -r left workers < <(ask "sum(value->>'ready' + value->>'delayed' + value->>'in_flight') || ' ' ||
-			sum(value->>'\$.workers.running')")
+		status=$(ctl --json status)
+		read -r left workers < <(sqlite3 -separator ' ' :memory: "
+			SELECT sum(value->>'ready' + value->>'delayed' + value->>'in_flight'), sum(value->>'$.workers.running')
+			FROM json_each('${status//\'/\'\'}', '$.types')")
 		((workers > peak)) && peak=$workers
-		printf '   %s events left, %s workers\n' "$left" "$workers"
+		printf '   %4s events left, %2s workers\n' "$left" "$workers"
 		[ "$left" = 0 ] && break
 		sleep 0.5
 	done
 	echo "   the most workers at a time: $peak"
 }
 
+show() {
+	printf '\n$ .quickstart/droverctl %s\n' "$*"
+	ctl "$@"
+}
+
 summary() {
 	say "How it ended"
-	ctl status
+	show status
 	say "What the handlers did"
-	echo "   user.registered: $(find "$home/outbox" -type f | wc -l) mails in .quickstart/outbox"
-	echo "   order.paid: $(sqlite3 "$home/ledger.db" 'SELECT count(*) FROM ledger') rows in .quickstart/ledger.db, each stored with its event's id"
-	say "What failed on purpose: one kind succeeded at the third try, one was rejected, one crashed its handler"
-	for type in user.registered order.paid; do
-		echo "\$ droverctl dead list $type"
-		ctl dead list "$type"
-	done
+	echo "   user.registered: $(find "$home/outbox" -name '*.eml' | wc -l) mails in .quickstart/outbox, one per event"
+	echo "   order.paid: $(sqlite3 "$home/ledger.db" 'SELECT count(*) FROM ledger') rows in .quickstart/ledger.db, each stored with its event's id; of the samples:"
+	sqlite3 -box "$home/ledger.db" "SELECT event, order_number, cents, attempt FROM ledger WHERE event LIKE 'pay-%'"
+	echo "   pay-1002 was published twice and is booked once; pay-1003 failed twice on purpose."
+	say "What failed for good, on purpose: two were rejected, one crashed its handler at each of three attempts"
+	show dead list user.registered
+	show dead list order.paid
 	say "Why there were so many workers"
-	echo "\$ droverctl why order.paid"
-	ctl why order.paid | head -15
+	show why order.paid | head -15
+}
+
+farewell() {
+	say "All of it has ended; its files are in .quickstart. While it runs, look for yourself in another terminal:"
+	cat <<-END
+	   .quickstart/droverctl top                    status, ps, why TYPE, plugins
+	   .quickstart/droverctl dead show order.paid   replay TYPE --all gives them another chance
+	   .quickstart/droverctl publish order.paid --data '{"order": 7, "amount": 100}'
+	   .quickstart/droverctl pause order.paid       resume, scale TYPE --min 2, drain; --help lists all
+	END
 }
 
 install_packages
+become_owner "$@"
 make_drover
 configure_drover
 start_drover
-say "Publishing the sample events, and a burst of orders"
-publish 300
+say "Publishing the sample events, and a burst of both types"
+ctl publish user.registered --ndjson --file "$top/etc/examples/events.ndjson"
+publish_burst 300
 if [ $once = yes ]; then
 	watch_until_settled
-	summary
-	exit 0
+else
+	publish_again_and_again &
+	publisher=$!
+	trap : INT
+	ctl top || true
+	trap - INT
 fi
-echo "   more come every 20 seconds; Ctrl-C ends it"
-(while sleep 20; do publish $((RANDOM % 500 + 50)) >/dev/null 2>&1 || exit; done) &
-publisher=$!
-trap 'kill $publisher 2>/dev/null; stop_drover' EXIT
-trap : INT
-ctl top || true
-trap - INT
 summary
+stop_drover
+trap - EXIT
+farewell

@@ -30,8 +30,8 @@
  * failed load refuses the file, a failed start ends the worker, which is tried again with backoff.
  *
  * Time. When the type's timeout has passed for an event, the worker gets SIGTERM, and after a grace
- * of 2 s SIGKILL; the event counts one failed attempt. Signals have their default action in a
- * worker unless the handler changes it.
+ * of 2 s SIGKILL; the event counts one failed attempt. `start` has 30 s and `stop` 5 s before the
+ * same happens. Signals have their default action in a worker unless the handler changes it.
  *
  * Delivery is at least once: after a crash an event can come again, with the same (source, id).
  * Store the id together with the effect, or configure an inbox, where that matters.

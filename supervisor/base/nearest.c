@@ -40,3 +40,11 @@ size_t nearest_distance(const char *name, const char *candidate)
 	}
 	return row[m] <= 2 + n / 3 ? row[m] : SIZE_MAX;
 }
+
+void nearest_consider(struct nearest *nearest, const char *name, const char *candidate)
+{
+	size_t distance = nearest_distance(name, candidate);
+
+	if (distance < (nearest->name ? nearest->distance : SIZE_MAX))
+		*nearest = (struct nearest){candidate, distance};
+}

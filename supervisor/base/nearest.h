@@ -13,4 +13,12 @@
  */
 size_t nearest_distance(const char *name, const char *candidate);
 
+/* The candidate that is nearest of all; starts zeroed: NULL while none is near. */
+struct nearest {
+	const char *name; /* the candidate itself, not copied */
+	size_t distance;
+};
+
+void nearest_consider(struct nearest *nearest, const char *name, const char *candidate);
+
 #endif

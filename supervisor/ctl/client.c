@@ -30,6 +30,7 @@ struct transfer {
 	const struct client_request *request;
 	struct buf *body;
 	bool waits;     /* for body_fd to become readable */
+	bool answered;  /* before the body was sent: the rest of it is not wanted */
 	int read_error; /* of body_fd */
 };
 
@@ -100,6 +101,8 @@ static size_t on_read(char *data, size_t one, size_t size, void *context)
 	struct pollfd poller = {transfer->request->body_fd, POLLIN, 0};
 	ssize_t n;
 
+	if (transfer->answered)
+		return 0;
 	if (poll(&poller, 1, 0) == 0) {
 		transfer->waits = true;
 		return CURL_READFUNC_PAUSE;
@@ -146,6 +149,20 @@ static struct curl_slist *prepare(struct transfer *transfer, const char *url)
 	return headers;
 }
 
+/* libcurl waits for a paused body even when the answer is there. */
+static void look_for_answer(struct transfer *transfer)
+{
+	CURL *curl = transfer->client->curl;
+	long code = 0;
+
+	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &code);
+	if (!transfer->waits || code < 200)
+		return;
+	transfer->waits = false;
+	transfer->answered = true;
+	curl_easy_pause(curl, CURLPAUSE_CONT);
+}
+
 static CURLcode run(struct transfer *transfer)
 {
 	CURLM *multi = transfer->client->multi;
@@ -160,6 +177,7 @@ static CURLcode run(struct transfer *transfer)
 
 		if (curl_multi_perform(multi, &running) != CURLM_OK)
 			return CURLE_OUT_OF_MEMORY;
+		look_for_answer(transfer);
 		if (running)
 			curl_multi_poll(multi, &input, transfer->waits ? 1 : 0, 60000, NULL);
 		if (running && transfer->waits && input.revents) {

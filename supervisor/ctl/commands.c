@@ -61,6 +61,7 @@ static const struct ctl_option publish_options[] = {
 
 static const struct ctl_option dead_options[] = {
 	{"id", "ID", "id", "of the event; may be given several times"},
+	{"key", "KEY", "key", "of the letter, as list shows it, where an id is not unique"},
 	{"reason", "TEXT", "reason", "a part of the reason"},
 	{"before", "TIME", NULL, "last tried before a time (RFC 3339), or so long ago (\"2h\")"},
 	{"after", "TIME", NULL, "last tried after it"},

@@ -7,7 +7,6 @@
 
 #include <signal.h>
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,40 +81,28 @@ __attribute__((format(printf, 1, 2))) static int usage(const char *format, ...)
 
 static int unknown_command(const char *name)
 {
-	size_t least = nearest_distance(name, "try");
-	const char *nearest = least < SIZE_MAX ? "try" : NULL;
 	const struct ctl_command *command;
+	struct nearest nearest = {0};
 
-	for (size_t i = 0; (command = command_at(i)); i++) {
-		size_t distance = nearest_distance(name, command->name);
-
-		if (distance < least) {
-			least = distance;
-			nearest = command->name;
-		}
-	}
-	if (nearest)
+	nearest_consider(&nearest, name, "try");
+	for (size_t i = 0; (command = command_at(i)); i++)
+		nearest_consider(&nearest, name, command->name);
+	if (nearest.name)
 		return usage("there is no command \"%s\"; did you mean %s? (--help lists all)",
-			     name, nearest);
+			     name, nearest.name);
 	return usage("there is no command \"%s\"; --help lists all", name);
 }
 
 static int unknown_option(const struct ctl_command *command, const char *name)
 {
-	const struct ctl_option *option = command->options, *nearest = NULL;
-	size_t least = SIZE_MAX;
+	const struct ctl_option *option = command->options;
+	struct nearest nearest = {0};
 
-	for (; option && option->name; option++) {
-		size_t distance = nearest_distance(name, option->name);
-
-		if (distance < least) {
-			least = distance;
-			nearest = option;
-		}
-	}
-	if (nearest)
+	for (; option && option->name; option++)
+		nearest_consider(&nearest, name, option->name);
+	if (nearest.name)
 		return usage("%s has no option --%s; did you mean --%s?", command->name, name,
-			     nearest->name);
+			     nearest.name);
 	return usage("%s has no option --%s; %s --help lists its options", command->name, name,
 		     command->name);
 }

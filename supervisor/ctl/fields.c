@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 #include "base/banned.h"
 
 /* The member "a.b" of an object, or NULL. */
@@ -60,6 +62,16 @@ enum table_style fields_state_style(const char *state)
 	return TABLE_PLAIN;
 }
 
+static void add_time(struct table *table, const char *time)
+{
+	char text[TABLE_TEXT_MAX];
+	int64_t wall_ms;
+
+	if (clock_parse_wall(time, &wall_ms) == 0)
+		time = table_time(wall_ms, clock_wall_ms(), text, sizeof text);
+	table_add(table, TABLE_PLAIN, time);
+}
+
 static void add_field(struct table *table, const cJSON *row, const struct field *field)
 {
 	double number = field_number(row, field->path);
@@ -69,6 +81,9 @@ static void add_field(struct table *table, const cJSON *row, const struct field 
 	switch (field->as) {
 	case SHOW_TEXT:
 		table_add(table, TABLE_PLAIN, field_text(row, field->path));
+		return;
+	case SHOW_TIME:
+		add_time(table, field_text(row, field->path));
 		return;
 	case SHOW_STATE:
 		table_add(table, fields_state_style(field_text(row, field->path)),
@@ -98,8 +113,9 @@ void fields_columns(const struct field *fields, struct table_column columns[FIEL
 {
 	size_t n = 0;
 
-	for (; fields[n].title && n < FIELDS_MAX; n++)
-		columns[n] = (struct table_column){fields[n].title, fields[n].as > SHOW_STATE};
+	for (; n < FIELDS_MAX && fields[n].title; n++)
+		columns[n] = (struct table_column){fields[n].title, fields[n].as > SHOW_TIME,
+						   fields[n].spare};
 	columns[n] = (struct table_column){0};
 }
 

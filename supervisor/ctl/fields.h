@@ -13,6 +13,7 @@
 enum show_as {
 	SHOW_TEXT,
 	SHOW_STATE,
+	SHOW_TIME, /* RFC 3339 */
 	SHOW_COUNT,
 	SHOW_BAD_COUNT, /* anything but 0 wants attention */
 	SHOW_RATE,
@@ -24,6 +25,7 @@ enum show_as {
 struct field {
 	const char *title, *path; /* a NULL title ends them */
 	enum show_as as;
+	int spare; /* as of struct table_column */
 };
 
 #define FIELDS_MAX 20

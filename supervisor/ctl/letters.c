@@ -18,22 +18,23 @@
 #define LOT 200 /* letters that are aligned together */
 
 static const struct field letter_fields[] = {
-	{"ID", "id", SHOW_TEXT},
-	{"SOURCE", "source", SHOW_TEXT},
-	{"LAST", "last", SHOW_TEXT},
-	{"ATTEMPTS", "attempts", SHOW_COUNT},
-	{"SIZE", "size", SHOW_BYTES},
-	{"REASON", "reason", SHOW_TEXT},
+	{"KEY", "key", SHOW_TEXT, 3},
+	{"ID", "id", SHOW_TEXT, 0},
+	{"SOURCE", "source", SHOW_TEXT, 2},
+	{"LAST", "last", SHOW_TIME, 0},
+	{"ATTEMPTS", "attempts", SHOW_COUNT, 1},
+	{"SIZE", "size", SHOW_BYTES, 4},
+	{"REASON", "reason", SHOW_TEXT, 0},
 	{0},
 };
 
 /* The lot that is being collected; there is one list in a run. */
+static struct table_column lot_columns[FIELDS_MAX + 1];
 static struct {
-	struct table_column columns[FIELDS_MAX + 1];
 	struct table table;
 	size_t rows;
 	bool titled;
-} lot;
+} lot = {.table.columns = lot_columns};
 
 static void show_lot(const struct ctl *ctl, struct buf *out)
 {
@@ -45,10 +46,7 @@ static void show_lot(const struct ctl *ctl, struct buf *out)
 
 static void show_letter(const struct ctl *ctl, const cJSON *letter, struct buf *out)
 {
-	if (!lot.table.columns) {
-		fields_columns(letter_fields, lot.columns);
-		lot.table.columns = lot.columns;
-	}
+	fields_columns(letter_fields, lot_columns);
 	fields_add(&lot.table, letter, letter_fields);
 	if (++lot.rows == LOT)
 		show_lot(ctl, out);
@@ -56,7 +54,7 @@ static void show_letter(const struct ctl *ctl, const cJSON *letter, struct buf *
 
 static void show_letter_whole(const struct ctl *ctl, const cJSON *letter, struct buf *out)
 {
-	static const struct table_column columns[] = {{"WHAT", false}, {"VALUE", false}, {0}};
+	static const struct table_column columns[] = {{"WHAT", false, 0}, {"VALUE", false, 0}, {0}};
 	struct table table = {.columns = columns};
 	const cJSON *item;
 
@@ -234,7 +232,8 @@ static const struct action *find_action(const char *name)
 /* Whether anything says which letters are meant. */
 static bool is_selected(const struct call *call)
 {
-	static const char *const options[] = {"id", "reason", "before", "after", "limit", "all"};
+	static const char *const options[] = {"id",    "key",   "reason", "before",
+					      "after", "limit", "all"};
 
 	for (size_t i = 0; i < sizeof options / sizeof *options; i++)
 		if (call_option(call, options[i]))
@@ -251,8 +250,8 @@ int dead_run(struct ctl *ctl, const struct call *call)
 	if (!action)
 		return answer_usage("dead: ACTION is list, show, export, replay or purge");
 	if (action->changes && !is_selected(call))
-		return answer_usage("dead: say which ones (an ID, --id, --reason, --before, "
-				    "--after, --limit), or --all");
+		return answer_usage("dead: say which ones (an ID, --id, --key, --reason, "
+				    "--before, --after, --limit), or --all");
 	call_query(call, &query);
 	add_time(&query, "before", call_option(call, "before"));
 	add_time(&query, "after", call_option(call, "after"));

@@ -10,10 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/units.h"
 #include "ctl/fields.h"
 
 #include "base/banned.h"
+
+#define NEWS_MS (60 * 60 * 1000)
 
 static void line(const struct ctl *ctl, enum table_style style, struct buf *out, const char *about,
 		 const char *text)
@@ -76,22 +79,22 @@ static int by_load(const void *a, const void *b)
 }
 
 static const struct field type_fields[] = {
-	{"TYPE", "type", SHOW_TEXT},
-	{"STATE", "state", SHOW_STATE},
-	{"READY", "ready", SHOW_COUNT},
-	{"DELAYED", "delayed", SHOW_COUNT},
-	{"DEAD", "dead", SHOW_BAD_COUNT},
-	{"BUSY", "workers.busy", SHOW_COUNT},
-	{"WORKERS", "workers.running", SHOW_COUNT},
-	{"TARGET", "workers.target", SHOW_COUNT},
-	{"IN/S", "rates.in", SHOW_RATE},
-	{"DONE/S", "rates.done", SHOW_RATE},
-	{"FAIL/S", "rates.failed", SHOW_BAD_RATE},
-	{"TAKES", "handle_ms.p50", SHOW_MS},
-	{"P99", "handle_ms.p99", SHOW_MS},
-	{"WAITS", "wait_ms.p50", SHOW_MS},
-	{"P99", "wait_ms.p99", SHOW_MS},
-	{"OLDEST", "wait_ms.oldest", SHOW_MS},
+	{"TYPE", "type", SHOW_TEXT, 0},
+	{"STATE", "state", SHOW_STATE, 0},
+	{"READY", "ready", SHOW_COUNT, 0},
+	{"DELAYED", "delayed", SHOW_COUNT, 1},
+	{"DEAD", "dead", SHOW_BAD_COUNT, 0},
+	{"BUSY", "workers.busy", SHOW_COUNT, 0},
+	{"WORKERS", "workers.running", SHOW_COUNT, 0},
+	{"TARGET", "workers.target", SHOW_COUNT, 2},
+	{"IN/S", "rates.in", SHOW_RATE, 6},
+	{"DONE/S", "rates.done", SHOW_RATE, 3},
+	{"FAIL/S", "rates.failed", SHOW_BAD_RATE, 7},
+	{"TAKES", "handle_ms.p50", SHOW_MS, 5},
+	{"P99", "handle_ms.p99", SHOW_MS, 10},
+	{"WAITS", "wait_ms.p50", SHOW_MS, 4},
+	{"P99", "wait_ms.p99", SHOW_MS, 9},
+	{"OLDEST", "wait_ms.oldest", SHOW_MS, 8},
 	{0},
 };
 
@@ -112,13 +115,31 @@ void show_types(const struct ctl *ctl, const cJSON *answer, size_t most, struct 
 	fields_columns(type_fields, columns);
 	for (i = 0; i < n && (!most || i < most); i++)
 		fields_add(&table, rows[i], type_fields);
-	table_write(&table, ctl->colour, 0, true, out);
+	table_write(&table, ctl->colour, ctl->width, true, out);
 	table_clear(&table);
 	free(rows);
 	if (!n)
 		buf_append_text(out, "no event types: put a handler into a handlers directory\n");
 	else if (most && n > most)
 		buf_printf(out, "and %zu more\n", n - most);
+}
+
+/* An error of an event is news for an hour; status TYPE keeps it. */
+static void show_last_error(const struct ctl *ctl, const cJSON *type, struct buf *out)
+{
+	const char *error = field_text(type, "last_error");
+	int64_t at_ms = 0, ago_ms;
+	char ago[UNITS_TEXT_MAX], said[600];
+
+	clock_parse_wall(field_text(type, "last_error_at"), &at_ms);
+	ago_ms = clock_wall_ms() - at_ms;
+	/* Often a reason repeats it. */
+	if (!*error || ago_ms > NEWS_MS || strstr(field_text(type, "reason"), error))
+		return;
+	snprintf(said, sizeof said, "last error %s ago: %s",
+		 units_human_duration(ago_ms > 0 ? ago_ms / 1000 * 1000 : 0, ago, sizeof ago),
+		 error);
+	line(ctl, TABLE_BAD, out, field_text(type, "type"), said);
 }
 
 /* What wants attention about a type: its reason, what was refused, overrides, the last error. */
@@ -131,7 +152,6 @@ static size_t type_problems(const struct ctl *ctl, const cJSON *type, struct buf
 		{"reason", "", TABLE_WARN},
 		{"refused", "refused ", TABLE_BAD},
 		{"last_death", "", TABLE_BAD},
-		{"last_error", "last error ", TABLE_BAD},
 	};
 	const char *name = field_text(type, "type");
 	char about[256], said[600];
@@ -146,6 +166,7 @@ static size_t type_problems(const struct ctl *ctl, const cJSON *type, struct buf
 		snprintf(said, sizeof said, "%s%s", *text ? sentences[i].label : "", text);
 		line(ctl, sentences[i].style, out, name, said);
 	}
+	show_last_error(ctl, type, out);
 	if (cJSON_IsObject(field_at(type, "override")) &&
 	    field_number(type, "override.min") + field_number(type, "override.max") > -2) {
 		int used = snprintf(about, sizeof about, "scaled by %s",
@@ -204,7 +225,7 @@ void show_status(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 
 void show_type(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 {
-	static const struct table_column columns[] = {{"WHAT", false}, {"VALUE", false}, {0}};
+	static const struct table_column columns[] = {{"WHAT", false, 0}, {"VALUE", false, 0}, {0}};
 	const cJSON *type = cJSON_GetArrayItem(field_at(answer, "types"), 0);
 	struct table table = {.columns = columns};
 
@@ -218,11 +239,11 @@ void show_type(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 void show_ps(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 {
 	static const struct field fields[] = {
-		{"PID", "pid", SHOW_COUNT},         {"TYPE", "type", SHOW_TEXT},
-		{"STATE", "state", SHOW_STATE},     {"ATTEMPT", "attempt", SHOW_COUNT},
-		{"ELAPSED", "elapsed_ms", SHOW_MS}, {"EVENTS", "events", SHOW_COUNT},
-		{"AGE", "age_ms", SHOW_MS},         {"MEMORY", "memory_bytes", SHOW_BYTES},
-		{"EVENT", "id", SHOW_TEXT},         {0},
+		{"PID", "pid", SHOW_COUNT, 0},         {"TYPE", "type", SHOW_TEXT, 0},
+		{"STATE", "state", SHOW_STATE, 0},     {"ATTEMPT", "attempt", SHOW_COUNT, 0},
+		{"ELAPSED", "elapsed_ms", SHOW_MS, 0}, {"EVENTS", "events", SHOW_COUNT, 2},
+		{"AGE", "age_ms", SHOW_MS, 3},         {"MEMORY", "memory_bytes", SHOW_BYTES, 1},
+		{"EVENT", "id", SHOW_TEXT, 0},         {0},
 	};
 	const cJSON *row;
 
@@ -236,22 +257,22 @@ void show_ps(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 void show_why(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 {
 	static const struct field fields[] = {
-		{"TIME", "time", SHOW_TEXT},
-		{"DECISION", "text", SHOW_TEXT},
+		{"TIME", "time", SHOW_TIME, 0},
+		{"DECISION", "text", SHOW_TEXT, 0},
 		{0},
 	};
 	static const struct field now[] = {
-		{"READY", "ready", SHOW_COUNT},
-		{"IN HAND", "in_flight", SHOW_COUNT},
-		{"IN/S", "rates.in", SHOW_RATE},
-		{"TAKES", "handling_ms", SHOW_MS},
-		{"OBJECTIVE", "objective_ms", SHOW_MS},
-		{"DEMAND", "demand", SHOW_COUNT},
-		{"MIN", "min", SHOW_COUNT},
-		{"MAX", "max", SHOW_COUNT},
-		{"TARGET", "workers.target", SHOW_COUNT},
-		{"WORKERS", "workers.running", SHOW_COUNT},
-		{"BUSY", "workers.busy", SHOW_COUNT},
+		{"READY", "ready", SHOW_COUNT, 0},
+		{"IN HAND", "in_flight", SHOW_COUNT, 0},
+		{"IN/S", "rates.in", SHOW_RATE, 0},
+		{"TAKES", "handling_ms", SHOW_MS, 0},
+		{"OBJECTIVE", "objective_ms", SHOW_MS, 0},
+		{"DEMAND", "demand", SHOW_COUNT, 0},
+		{"MIN", "min", SHOW_COUNT, 0},
+		{"MAX", "max", SHOW_COUNT, 0},
+		{"TARGET", "workers.target", SHOW_COUNT, 0},
+		{"WORKERS", "workers.running", SHOW_COUNT, 1},
+		{"BUSY", "workers.busy", SHOW_COUNT, 2},
 		{0},
 	};
 	const cJSON *row = field_at(answer, "now");
@@ -279,18 +300,18 @@ void show_why(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 void show_plugins(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 {
 	static const struct field handlers[] = {
-		{"TYPE", "type", SHOW_TEXT},
-		{"STATE", "state", SHOW_STATE},
-		{"HANDLER", "handler.file", SHOW_TEXT},
-		{"IN TRIAL", "trial.file", SHOW_TEXT},
-		{"REFUSED", "refused_file", SHOW_TEXT},
-		{"WHY", "refused", SHOW_TEXT},
+		{"TYPE", "type", SHOW_TEXT, 0},
+		{"STATE", "state", SHOW_STATE, 0},
+		{"HANDLER", "handler.file", SHOW_TEXT, 0},
+		{"IN TRIAL", "trial.file", SHOW_TEXT, 0},
+		{"REFUSED", "refused_file", SHOW_TEXT, 0},
+		{"WHY", "refused", SHOW_TEXT, 0},
 		{0},
 	};
 	static const struct field plugins[] = {
-		{"KIND", "kind", SHOW_TEXT},
-		{"NAME", "name", SHOW_TEXT},
-		{"FILE", "file", SHOW_TEXT},
+		{"KIND", "kind", SHOW_TEXT, 0},
+		{"NAME", "name", SHOW_TEXT, 0},
+		{"FILE", "file", SHOW_TEXT, 0},
 		{0},
 	};
 	const struct ctl whole = {.colour = ctl->colour}; /* reasons are not cut */

@@ -9,12 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/units.h"
 
 #include "base/banned.h"
 
 #define COLUMNS_MAX 24
+#define LAST_LEAST  40 /* characters of a last text that spare columns must not take */
 
 struct table_cell {
 	enum table_style style;
@@ -141,10 +143,47 @@ static void measure(const struct table *table, bool titles, struct layout *layou
 		size_t title = width_of(table->columns[i].title);
 
 		layout->shown[i] = layout->widths[i] > 0;
-		if (layout->shown[i])
-			layout->last = i;
 		if (titles && title > layout->widths[i])
 			layout->widths[i] = title;
+	}
+}
+
+static size_t find_last(const struct layout *layout)
+{
+	size_t last = 0;
+
+	for (size_t i = 0; i < layout->n; i++)
+		if (layout->shown[i])
+			last = i;
+	return last;
+}
+
+/* What a line takes at least: a last text can be cut, but not to nothing. */
+static size_t least_width(const struct table *table, const struct layout *layout)
+{
+	size_t last = find_last(layout), width = layout->widths[last];
+
+	if (!table->columns[last].right && width > LAST_LEAST)
+		width = LAST_LEAST;
+	for (size_t i = 0; i < last; i++)
+		if (layout->shown[i])
+			width += layout->widths[i] + 2;
+	return width;
+}
+
+static void squeeze(const struct table *table, struct layout *layout)
+{
+	while (layout->width && least_width(table, layout) > layout->width) {
+		size_t most = 0;
+
+		for (size_t i = 1; i < layout->n; i++)
+			if (layout->shown[i] &&
+			    (!layout->shown[most] ||
+			     table->columns[i].spare > table->columns[most].spare))
+				most = i;
+		if (!table->columns[most].spare)
+			return;
+		layout->shown[most] = false;
 	}
 }
 
@@ -175,6 +214,8 @@ void table_write(const struct table *table, bool colour, size_t width, bool titl
 	if (!layout.n || !table->n_cells)
 		return;
 	measure(table, titles, &layout);
+	squeeze(table, &layout);
+	layout.last = find_last(&layout);
 	for (size_t i = 0; titles && i < layout.n; i++)
 		if (layout.shown[i])
 			write_cell(&layout, i, table->columns[i].right, TABLE_BOLD,
@@ -208,6 +249,21 @@ const char *table_ms(double ms, char *text, size_t size)
 	return text;
 }
 
+const char *table_time(int64_t wall_ms, int64_t now_wall_ms, char *text, size_t size)
+{
+	time_t at = (time_t)(wall_ms / 1000), now = (time_t)(now_wall_ms / 1000);
+	struct tm then, today;
+
+	localtime_r(&at, &then);
+	localtime_r(&now, &today);
+	strftime(text, size,
+		 then.tm_yday == today.tm_yday && then.tm_year == today.tm_year
+			 ? "%H:%M:%S"
+			 : "%Y-%m-%d %H:%M:%S",
+		 &then);
+	return text;
+}
+
 const char *table_bytes(double bytes, char *text, size_t size)
 {
 	static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};
@@ -229,8 +285,10 @@ const char *table_rate(double per_s, char *text, size_t size)
 {
 	if (per_s < 0)
 		snprintf(text, size, "-");
-	else if (per_s < 10)
-		snprintf(text, size, "%.2g", per_s);
+	else if (per_s > 0 && per_s < 0.05)
+		snprintf(text, size, "<0.1");
+	else if (per_s > 0 && per_s < 9.95)
+		snprintf(text, size, "%.1f", per_s);
 	else
 		snprintf(text, size, "%.0f", per_s);
 	return text;

@@ -363,15 +363,24 @@ static void append_json(struct buf *out, const struct json *value)
 
 static void append_body(struct buf *out, const struct drover_event *event)
 {
-	bool json = is_json(event->datacontenttype);
+	const char *media_type = event->datacontenttype;
+	bool utf8 = json_is_utf8(event->body, event->body_size);
 	struct json value;
 
-	if (!event->body_size)
-		return;
-	if (json && json_read(event->body, event->body_size, &value, NULL) >= 0) {
+	if (event->body_size && is_json(media_type) &&
+	    json_read(event->body, event->body_size, &value, NULL) >= 0) {
+		cloudevent_append_text(out, "datacontenttype", media_type);
 		append_name(out, "data");
 		append_json(out, &value);
-	} else if (!json && json_is_utf8(event->body, event->body_size)) {
+		return;
+	}
+	/* In this format an event that does not name its type is JSON; text is not, and says so. */
+	if (event->body_size && !media_type && utf8)
+		media_type = "text/plain";
+	cloudevent_append_text(out, "datacontenttype", media_type);
+	if (!event->body_size)
+		return;
+	if (utf8 && !is_json(media_type)) {
 		append_name(out, "data");
 		json_append_quoted(out, event->body, event->body_size);
 	} else {
@@ -388,7 +397,6 @@ void cloudevent_append(struct buf *out, const struct drover_event *event)
 	cloudevent_append_text(out, "type", event->type);
 	cloudevent_append_text(out, "time", event->time);
 	cloudevent_append_text(out, "subject", event->subject);
-	cloudevent_append_text(out, "datacontenttype", event->datacontenttype);
 	cloudevent_append_text(out, "traceparent", event->traceparent);
 	for (size_t i = 0; i < event->n_extensions; i++)
 		cloudevent_append_text(out, event->extensions[i].name, event->extensions[i].value);

@@ -217,7 +217,7 @@ static int scan_bytes(const char *text, size_t size, const char *file, struct co
 		unsigned char c = (unsigned char)text[i];
 
 		place.line += c == '\n';
-		if ((c >= 0x20 && c != 0x7f) || memchr("\t\n\v\f\r", c, 5))
+		if ((c >= 0x20 && c != 0x7f) || (c >= '\t' && c <= '\r'))
 			continue;
 		config_error_add(errors, &place, "byte 0x%02x: this is not a text file", c);
 		return -EINVAL;

@@ -249,7 +249,7 @@ static void test_settlements(void)
 	client_open(&manage, &plugin, DROVER_USE_MANAGE);
 	fresh(&manage, queue);
 	for (int i = 0; i < 4; i++) {
-		char id[8];
+		char id[16];
 
 		snprintf(id, sizeof id, "%d", i);
 		client_publish_id(&manage, queue, id, 0);

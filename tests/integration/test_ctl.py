@@ -183,3 +183,16 @@ def test_publishing_many_at_full_speed(drover):
     answer = drover.publish_many("job", 20000)
     assert answer["published"] == 20000
     drover.wait_type("job", lambda t: t["ready"] == 20000, "holds them")
+
+
+def test_a_producer_that_pauses_hears_a_refusal(drover):
+    drover.configure('types = ( { type = "job"; } );')
+    drover.start()
+    publish = subprocess.Popen([DROVERCTL, "--socket", drover.socket, "publish", "job", "--ndjson", "-"],
+                               stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    publish.stdin.write('{"data": 1}\nnonsense\n')
+    publish.stdin.flush()
+    assert publish.wait(30) == 1  # with its stdin still open
+    assert "line 2" in publish.stderr.read()
+    publish.stdin.close()
+    drover.wait_type("job", lambda t: t["ready"] == 1, "has what went before")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 
 from drover import alive, wait
 from handlers import LEDGER, SCRIPTED, ledger_type, read_ledger
@@ -131,7 +132,7 @@ DROVER_EXPORT const struct drover_handler drover_plugin = {
 """)
     drover.start()
     drover.wait_log("the database is away", count=4)
-    assert drover.type("job")["last_error"]
+    drover.wait_type("job", lambda t: t["last_error"] and "before its first event" in t["last_error"], "says so")
     drover.handler("job.so", SCRIPTED)
     drover.wait_type("job", lambda t: t["workers"]["running"] == 1, "runs once the handler is good")
 
@@ -186,7 +187,7 @@ def test_recycling_by_events_leaves_no_gap(drover):
     drover.publish_many("job", 95)
     drover.wait_type("job", lambda t: t["totals"]["done"] == 95, "is through")
     rows = read_ledger(ledger)
-    assert len(rows) == 95 and len({pid for _, _, pid in rows}) >= 9
+    assert len(rows) == 95 and max(Counter(pid for _, _, pid in rows).values()) <= 10
 
 
 def test_a_corrupt_queue_file_is_named_and_others_go_on(drover):

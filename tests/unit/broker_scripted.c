@@ -165,6 +165,7 @@ static int scripted_declare(void *context, const struct drover_queue *queue, int
 
 	if (atomic_load(&broker->stage->again) > 0)
 		return -EAGAIN;
+	atomic_store(&broker->stage->bare, dry_run && atomic_load(&broker->stage->bare));
 	broker->callbacks.declared(broker->callbacks.context, queue->name, 0,
 				   dry_run ? "would be new" : NULL);
 	return 0;
@@ -195,6 +196,8 @@ static int scripted_publish(void *context, const struct drover_event *event, int
 	(void)delay_ms;
 	if (atomic_load(&broker->stage->again) > 0)
 		return -EAGAIN;
+	if (atomic_load(&broker->stage->bare))
+		return -ENOENT;
 	if (broker->n_waiting == WAITING_MAX)
 		abort();
 	broker->waiting[broker->n_waiting++] = cookie;

@@ -22,6 +22,7 @@ struct stage {
 	_Atomic int confirm; /* publishing is confirmed; else it waits for that */
 	_Atomic int again;   /* so many requests get -EAGAIN first */
 	_Atomic int fail_at; /* the publish of this number fails; 0: none */
+	_Atomic int bare;    /* no queue takes anything before one was declared */
 
 	/* by the broker */
 	_Atomic int opens, asked, published, open_requests;

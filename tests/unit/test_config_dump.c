@@ -5,7 +5,6 @@
  */
 #include "system/config.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -95,8 +94,7 @@ static char *read_source(const char *name)
 
 	snprintf(path, sizeof path, "%s/%s", TOP_SRCDIR, name);
 	file = fopen(path, "r");
-	if (!file)
-		fail_msg("%s: %s", path, strerror(errno));
+	assert_non_null(file);
 	while ((c = getc(file)) != EOF)
 		buf_append(&text, &(char){(char)c}, 1);
 	fclose(file);

@@ -370,7 +370,7 @@ static void test_brake(void **state)
 	/* No more than had been handed out by then; the others went back. */
 	rig_wait(&rig, rig_report(&rig, "held") <= 1 && rig_report(&rig, "in_flight") == 0);
 	assert_in_range(rig_report(&rig, "failed"), 10, 80);
-	assert_true(rig_logged(&rig, "events failed; from now on one is tried at a time"));
+	assert_true(rig_logged(&rig, "events failed; from now on one at a time is tried"));
 	for (int i = 0; i < 10; i++) {
 		snprintf(id, sizeof id, "s%d", i);
 		rig_deliver(&rig, id, "done", 0);
@@ -490,6 +490,17 @@ static void test_pause_and_drain(void **state)
 	assert_true(WIFEXITED(rig.status) && WEXITSTATUS(rig.status) == 0);
 	assert_int_equal(wait_settled("finishes")->number, DROVER_SETTLE_DONE);
 	assert_int_equal(wait_settled("late")->number, DROVER_SETTLE_GIVE_BACK);
+}
+
+/* An idle worker that does not even read is not waited for as busy ones are. */
+static void test_drain_with_a_stopped_worker(void **state)
+{
+	(void)state;
+	rig_start(&rig, FIELDS("stop_timeout_ms=600000"), 1);
+	rig_wait(&rig, rig_report(&rig, "ready") == 1);
+	assert_int_equal(kill(rig_worker(&rig, 0)->pid, SIGSTOP), 0);
+	rig_say(&rig, "drain");
+	rig_wait(&rig, rig.drained);
 }
 
 static void test_people(void **state)
@@ -753,19 +764,33 @@ int main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_teardown(test_##name, stop)
 	const struct CMUnitTest tests[] = {
-		TEST(outcomes),        TEST(crash_in_batch),
-		TEST(timeouts),        TEST(grace_in_batch),
-		TEST(stopped_worker),  TEST(emitted),
-		TEST(broker_errors),   TEST(inbox),
-		TEST(broken_inbox),    TEST(definition),
-		TEST(brake),           TEST(target),
-		TEST(recycling),       TEST(generations),
-		TEST(pause_and_drain), TEST(people),
-		TEST(respawn),         TEST(crash_loop),
-		TEST(broker_down),     TEST(template_lost),
-		TEST(throughput),      TEST(age),
-		TEST(large_bodies),    TEST(unforked),
-		TEST(inbox_key),       TEST(random_kills),
+		TEST(outcomes),
+		TEST(crash_in_batch),
+		TEST(timeouts),
+		TEST(grace_in_batch),
+		TEST(stopped_worker),
+		TEST(emitted),
+		TEST(broker_errors),
+		TEST(inbox),
+		TEST(broken_inbox),
+		TEST(definition),
+		TEST(brake),
+		TEST(target),
+		TEST(recycling),
+		TEST(generations),
+		TEST(pause_and_drain),
+		TEST(drain_with_a_stopped_worker),
+		TEST(people),
+		TEST(respawn),
+		TEST(crash_loop),
+		TEST(broker_down),
+		TEST(template_lost),
+		TEST(throughput),
+		TEST(age),
+		TEST(large_bodies),
+		TEST(unforked),
+		TEST(inbox_key),
+		TEST(random_kills),
 	};
 
 	if (argc > 1)

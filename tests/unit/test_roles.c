@@ -498,6 +498,17 @@ static void errand_publishes_lines(void **state)
 	expect_end(scene, 0, "", "{\"published\":2,\"ids\":[\"a\",\"b\"]}\n");
 }
 
+static void errand_declares_what_comes_early(void **state)
+{
+	static const char lines[] = "{\"id\":\"a\"}\n{\"id\":\"b\"}\n";
+	struct scene *scene = *state;
+
+	atomic_store(&scene->stage->bare, 1);
+	start_errand(scene, publish_lines, true);
+	send_body(scene, lines, sizeof lines - 1, true);
+	expect_end(scene, 0, "", "{\"published\":2,\"ids\":[\"a\",\"b\"]}\n");
+}
+
 static void errand_names_the_line(void **state)
 {
 	static const char lines[] =
@@ -693,6 +704,7 @@ int main(void)
 		TEST(errand_tells_of_a_broker_that_is_down),
 		TEST(errand_checks_settings),
 		TEST(errand_publishes_lines),
+		TEST(errand_declares_what_comes_early),
 		TEST(errand_names_the_line),
 		TEST(errand_counts_what_was_confirmed),
 		TEST(errand_bounds_what_is_under_way),

@@ -4,7 +4,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -12,10 +14,10 @@
 
 #include "base/banned.h"
 
-static const struct table_column columns[] = {{"NAME", false},
-					      {"N", true},
-					      {"EMPTY", false},
-					      {"TEXT", false},
+static const struct table_column columns[] = {{"NAME", false, 0},
+					      {"N", true, 0},
+					      {"EMPTY", false, 0},
+					      {"TEXT", false, 0},
 					      {0}};
 
 static void fill(struct table *table)
@@ -113,7 +115,9 @@ static void numbers_are_short(void **state)
 		{table_bytes, 5e15, "4547 TB"},
 		{table_rate, -1, "-"},
 		{table_rate, 0, "0"},
-		{table_rate, 0.333, "0.33"},
+		{table_rate, 0.04, "<0.1"},
+		{table_rate, 0.333, "0.3"},
+		{table_rate, 9.97, "10"},
 		{table_rate, 12345.6, "12346"},
 	};
 	char text[TABLE_TEXT_MAX];
@@ -124,6 +128,54 @@ static void numbers_are_short(void **state)
 				    cases[i].expected);
 }
 
+static void narrow_terminals_lose_spare_columns(void **state)
+{
+	static const struct table_column some[] = {{"TYPE", false, 0},
+						   {"N", true, 1},
+						   {"RATE", true, 2},
+						   {"TEXT", false, 0},
+						   {0}};
+	static const char *const cells[] = {"job", "1", "22",
+					    "a reason of more than forty characters, "
+					    "which can be cut"};
+	static const struct {
+		size_t width;
+		const char *expected;
+	} cases[] = {
+		{56,
+		 "TYPE  N  RATE  TEXT\njob   1    22  a reason of more than forty characters, w\n"},
+		{54, "TYPE  N  TEXT\njob   1  a reason of more than forty characters, which\n"},
+		{46, "TYPE  TEXT\njob   a reason of more than forty characters, \n"},
+		{20, "TYPE  TEXT\njob   a reason of mo\n"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct table table = {.columns = some};
+		struct buf out = {0};
+
+		for (size_t j = 0; j < sizeof cells / sizeof *cells; j++)
+			table_add(&table, TABLE_PLAIN, cells[j]);
+		table_write(&table, false, cases[i].width, true, &out);
+		assert_string_equal(buf_text(&out), cases[i].expected);
+		table_clear(&table);
+		buf_free(&out);
+	}
+}
+
+static void times_of_today_are_short(void **state)
+{
+	char text[TABLE_TEXT_MAX];
+	int64_t noon_ms = INT64_C(1795608000000); /* 2026-11-25 12:00 UTC */
+
+	(void)state;
+	setenv("TZ", "UTC", 1);
+	tzset();
+	assert_string_equal(table_time(noon_ms - 1000, noon_ms, text, sizeof text), "11:59:59");
+	assert_string_equal(table_time(noon_ms - 86400000, noon_ms, text, sizeof text),
+			    "2026-11-24 12:00:00");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -131,6 +183,8 @@ int main(void)
 		cmocka_unit_test(an_empty_table_is_nothing),
 		cmocka_unit_test(nothing_reaches_the_terminal_but_text),
 		cmocka_unit_test(numbers_are_short),
+		cmocka_unit_test(narrow_terminals_lose_spare_columns),
+		cmocka_unit_test(times_of_today_are_short),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -255,6 +255,7 @@ int program_start(const char *path, char *const argv[], char *const environment[
 	if (!error) {
 		pid = vfork();
 		if (!pid) {
+			/* NOLINTNEXTLINE(clang-analyzer-unix.Vfork): become() leaves our memory alone. */
 			error = become(path, argv, environment, fds, parent);
 			_exit(127);
 		}

@@ -14,7 +14,7 @@
 
 #include "base/banned.h"
 
-#define SELECTION " type action id reason before after limit "
+#define SELECTION " type action id key reason before after limit "
 
 static const struct route routes[] = {
 	{"GET", "/v1/status", "status", ROUTE_OBJECT, " type ", NULL, " brokers types ", false,
@@ -58,6 +58,7 @@ static const struct argument {
 	{"type", "arg.type", TEXT},
 	{"action", "arg.action", TEXT},
 	{"id", "arg.id", TEXT},
+	{"key", "arg.key", TEXT},
 	{"reason", "arg.reason", TEXT},
 	{"before", "arg.before", TEXT},
 	{"after", "arg.after", TEXT},

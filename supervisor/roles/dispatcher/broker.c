@@ -67,11 +67,8 @@ static void on_deliver(void *context, struct drover_delivery *delivery)
 	struct job *job = job_new(d, delivery);
 	struct why why;
 
-	if (!job) {
-		/* Without memory for some 200 bytes nothing goes on; the broker keeps its event. */
-		log_error("out of memory; this process ends and its events are given out again");
-		exit(1);
-	}
+	if (!job)
+		dispatcher_out_of_memory();
 	if (definition_check(&d->definition, &delivery->event, field, &job->field, &why) < 0)
 		outcome_dead(d, job, why.text);
 	else

@@ -87,6 +87,12 @@ double dispatcher_random(void)
 	return drand48();
 }
 
+_Noreturn void dispatcher_out_of_memory(void)
+{
+	log_error("out of memory; this process ends and its events are given out again");
+	exit(1);
+}
+
 static void run_duties(struct dispatcher *d, int64_t now_ms)
 {
 	for (size_t i = 0; i < DUTIES; i++) {

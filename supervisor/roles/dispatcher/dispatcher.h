@@ -35,6 +35,7 @@
 
 #define GRACE_MS       2000  /* from SIGTERM to SIGKILL */
 #define START_MS       30000 /* for a handler's `start` */
+#define STOP_MS        5000  /* for its `stop`; the programs of exec have the grace twice */
 #define UNREADY_MAX    8     /* workers that are being started at a time */
 #define BATCH_BYTES    (1u << 20)
 #define HELD_BYTES     (64u << 20) /* of bodies in our hands */
@@ -295,6 +296,8 @@ void dispatcher_error(struct dispatcher *d, const char *format, ...)
 void dispatcher_note(struct dispatcher *d, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 double dispatcher_random(void); /* [0,1) */
+/* Without memory for some 200 bytes nothing goes on; the broker keeps its events. */
+_Noreturn void dispatcher_out_of_memory(void);
 
 /* setup.c */
 /* 0 or -errno; fills what is above from the first message, opens inbox and broker. */
@@ -367,6 +370,7 @@ struct worker *worker_find(const struct dispatcher *d, int64_t slot); /* NULL: n
 void worker_forked(struct worker *worker, pid_t pid);
 void worker_unforked(struct worker *worker, const char *why);
 void worker_ready(struct worker *worker);
+int64_t worker_events_left(const struct worker *worker); /* before it is recycled */
 void worker_busy(struct worker *worker, int64_t now_ms);
 void worker_answered(struct worker *worker, int64_t now_ms); /* one verdict came */
 void worker_extend(struct worker *worker, int64_t ms, int64_t now_ms);

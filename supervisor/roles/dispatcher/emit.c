@@ -70,7 +70,7 @@ void emit_start(struct dispatcher *d, struct job *job)
 	}
 }
 
-/* Fills in what the handler left out. False when its frame is no event, which was checked. */
+/* Fills in what the handler left out. */
 static int publish(struct dispatcher *d, struct emitted *emitted)
 {
 	const struct drover_event *cause = &emitted->job->delivery->event;
@@ -174,6 +174,8 @@ void emit_published(struct dispatcher *d, struct emitted *emitted, int error, co
 			 : sentence && *sentence ? sentence
 						 : strerror(-error));
 		job->reason = strdup(text);
+		if (!job->reason)
+			dispatcher_out_of_memory();
 		withdraw(d, job);
 	}
 	conclude(d, job);

@@ -120,7 +120,7 @@ static void note_end(struct worker *worker, int status, const char *how)
 
 	if (!worker->doom && worker->stop_sent)
 		return;
-	if (worker->doom && worker->ready) {
+	if (worker->doom && (worker->ready || worker->stop_sent)) {
 		log_notice("worker %d %s; it %s", (int)worker->pid, dooms[worker->doom].words, how);
 		return;
 	}

@@ -94,15 +94,21 @@ static void give_back(struct dispatcher *d)
 	}
 }
 
-/* Of a version that stays and not worn, where there is one; and the one that was busy last. */
+/*
+ * Of a version that stays and not worn, where there is one; and the one that was busy last. NULL:
+ * all that are idle had their last event and wait for those that replace them.
+ */
 static struct worker *pick(const struct dispatcher *d)
 {
-	struct worker *worker;
+	struct worker *worker, *other = NULL;
 
-	TAILQ_FOREACH(worker, &d->idle, idle_link)
+	TAILQ_FOREACH(worker, &d->idle, idle_link) {
 		if (worker_is_current(worker))
 			return worker;
-	return TAILQ_FIRST(&d->idle);
+		if (!other && worker_events_left(worker))
+			other = worker;
+	}
+	return other;
 }
 
 enum fit {
@@ -221,12 +227,18 @@ void handout_turn(struct dispatcher *d, int64_t now_ms)
 			.ready = (int64_t)d->n_jobs[JOB_HELD],
 			.idle = d->n_workers[WORKER_IDLE],
 		};
+		struct worker *worker = pick(d);
 		int64_t wait_ms = -1;
-		int most = batch_size(&input), allowed = brake_allows(&d->brake, now_ms, &wait_ms);
+		int most = brake_allows(&d->brake, now_ms, &wait_ms), fits = batch_size(&input);
 
-		if (!allowed && wait_ms >= 0)
+		if (!most && wait_ms >= 0)
 			dispatcher_due(d, HOLD_PROBE, now_ms + wait_ms);
-		if (!allowed || !hand_out(d, pick(d), most < allowed ? most : allowed, now_ms))
+		if (!most || !worker)
+			break;
+		most = fits < most ? fits : most;
+		if (worker_events_left(worker) < most)
+			most = (int)worker_events_left(worker);
+		if (!hand_out(d, worker, most, now_ms))
 			break;
 	}
 	if (d->n_workers[WORKER_IDLE] < d->idle_low)

@@ -38,8 +38,8 @@ static void note_brake(struct dispatcher *d, const struct job *job, enum brake_o
 		return;
 	}
 	failed = brake_failed(&d->brake, now_ms, &of);
-	log_warning("%d of the last %d events failed; from now on one is tried at a time, the next "
-		    "in %d s and later up to %d s apart, until %d in a row succeed",
+	log_warning("%d of the last %d events failed; from now on one at a time is tried, as a "
+		    "probe, the next in %d s and later up to %d s apart, until %d in a row succeed",
 		    failed, of, BRAKE_STEP_FIRST_MS / 1000, BRAKE_STEP_CAP_MS / 1000,
 		    BRAKE_SUCCESSES);
 }
@@ -122,8 +122,10 @@ static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outco
 	}
 }
 
-static void record_or_settle(struct dispatcher *d, struct job *job)
+/* Done, and what it emitted is published: now it counts as a success. */
+static void succeed(struct dispatcher *d, struct job *job)
 {
+	note_brake(d, job, BRAKE_OK, clock_now_ms());
 	if (d->inbox_wanted && inbox_key(&d->key, &job->delivery->event, job->field)) {
 		job_move(d, job, JOB_RECORDING);
 		dispatcher_wake(d);
@@ -145,11 +147,10 @@ static void done(struct dispatcher *d, struct job *job, int64_t now_ms)
 		fail(d, job, RETRY_OUTCOME_REJECTED, text, -1);
 		return;
 	}
-	note_brake(d, job, BRAKE_OK, now_ms);
 	set_reason(job, "", "");
 	job->settlement = DROVER_SETTLE_DONE;
 	if (TAILQ_EMPTY(&job->emitted)) {
-		record_or_settle(d, job);
+		succeed(d, job);
 		return;
 	}
 	job_move(d, job, JOB_EMITTING);
@@ -246,7 +247,7 @@ void outcome_unemitted(struct dispatcher *d, struct job *job, const char *reason
 
 void outcome_published(struct dispatcher *d, struct job *job)
 {
-	record_or_settle(d, job);
+	succeed(d, job);
 }
 
 void outcome_settled(struct dispatcher *d, struct job *job, int error, const char *sentence)

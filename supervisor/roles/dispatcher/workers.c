@@ -140,12 +140,14 @@ void worker_free(struct worker *worker)
 	free(worker);
 }
 
+/* It has nothing in hand, so one that does not even read this is missed by nobody. */
 void worker_stop(struct worker *worker, int64_t now_ms)
 {
 	struct buf frame = {0};
 
 	worker_set_state(worker, WORKER_ENDING);
-	worker_set_deadline(worker, now_ms + worker->dispatcher->policy.stop_timeout_ms);
+	if (!worker->doom)
+		worker_set_deadline(worker, now_ms + STOP_MS);
 	worker->stop_sent = true;
 	frame_put(&frame, FRAME_STOP, worker->sequence++, NULL, 0);
 	talk_send(worker, &frame);
@@ -281,19 +283,19 @@ void worker_ready(struct worker *worker)
 	worker_set_state(worker, WORKER_IDLE);
 }
 
-void worker_busy(struct worker *worker, int64_t now_ms)
+int64_t worker_events_left(const struct worker *worker)
 {
-	worker_set_state(worker, WORKER_BUSY);
-	worker->handed_ms = worker->since_ms = now_ms;
-	worker->answered = 0;
-	worker_set_deadline(worker, now_ms + worker->dispatcher->policy.timeout_ms);
+	int64_t most = worker->dispatcher->policy.recycle_events,
+		had = (int64_t)worker->events + worker->n_jobs;
+
+	return most <= 0 ? INT64_MAX : had < most ? most - had : 0;
 }
 
 static bool is_worn(const struct worker *worker, int64_t now_ms)
 {
 	const struct policy *policy = &worker->dispatcher->policy;
 
-	return (policy->recycle_events > 0 && worker->events >= (uint64_t)policy->recycle_events) ||
+	return !worker_events_left(worker) ||
 	       (policy->recycle_age_ms > 0 && worker->ready &&
 		now_ms - worker->forked_ms >= policy->recycle_age_ms) ||
 	       (policy->recycle_bytes > 0 && worker->memory_bytes >= policy->recycle_bytes);
@@ -307,6 +309,16 @@ static void note_wear(struct worker *worker, int64_t now_ms)
 	worker->dispatcher->unbalanced = true;
 }
 
+void worker_busy(struct worker *worker, int64_t now_ms)
+{
+	worker_set_state(worker, WORKER_BUSY);
+	worker->handed_ms = worker->since_ms = now_ms;
+	worker->answered = 0;
+	worker_set_deadline(worker, now_ms + worker->dispatcher->policy.timeout_ms);
+	/* Should this be its last batch, its replacement starts while it works on it. */
+	note_wear(worker, now_ms);
+}
+
 void worker_answered(struct worker *worker, int64_t now_ms)
 {
 	struct dispatcher *d = worker->dispatcher;
@@ -316,15 +328,17 @@ void worker_answered(struct worker *worker, int64_t now_ms)
 	worker->since_ms = now_ms;
 	note_wear(worker, now_ms);
 	if (worker->n_jobs) {
-		/* The next of its batch begins now. */
-		worker->deadline_ms = now_ms + d->policy.timeout_ms;
+		/* The next of its batch begins now; but for a doomed one the time runs. */
+		if (!worker->doom)
+			worker->deadline_ms = now_ms + d->policy.timeout_ms;
 		return;
 	}
-	worker->deadline_ms = NEVER;
-	if (worker->state == WORKER_BUSY)
+	if (worker->state == WORKER_BUSY) {
+		worker->deadline_ms = NEVER;
 		worker_set_state(worker, WORKER_IDLE);
-	else if (!worker->stop_sent)
+	} else if (!worker->stop_sent) {
 		worker_stop(worker, now_ms);
+	}
 	dispatcher_wake(d);
 }
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/nearest.h"
 
 #include "base/banned.h"
 
@@ -31,7 +32,7 @@ struct command {
 	enum right right;
 	request_function *run;
 	const char *open_action; /* with this "arg.action" RIGHT_LOOK is enough */
-	bool frequent;           /* used by programs: logged for debugging only */
+	bool frequent;           /* used by programs */
 };
 
 static request_function ask_workers;
@@ -114,8 +115,7 @@ void request_end(struct request *request, int status, const char *why)
 {
 	struct message message = {0};
 
-	log_line(request->command && request->command->frequent ? LOG_LEVEL_DEBUG
-								: LOG_LEVEL_NOTICE,
+	log_line(request->quiet ? LOG_LEVEL_DEBUG : LOG_LEVEL_NOTICE,
 		 "\"%s\" by uid %d (pid %d)%s%s", request->title, request->uid, request->pid,
 		 status < 0 ? " is refused: " : "", status < 0 ? why : "");
 	start_message(&message, "end", request);
@@ -135,9 +135,27 @@ struct type *request_type(const struct request *request, const struct message_vi
 	if (!*name)
 		why_set(why, -EINVAL, "name the event type");
 	else if (!type)
-		why_set(why, -ENOENT, "there is no event type \"%.128s\" here; status lists them",
-			name);
+		request_unknown(request, "there is no event type", name, why);
 	return type;
+}
+
+int request_unknown(const struct request *request, const char *problem, const char *name,
+		    struct why *why)
+{
+	const struct supervisor *supervisor = request->supervisor;
+	struct nearest nearest = {0};
+
+	for (size_t i = 0; i < supervisor->n_types; i++) {
+		const struct type *type = supervisor->types[i];
+
+		nearest_consider(&nearest, name, type->name);
+		for (char **bind = type->config->bind; bind && *bind; bind++)
+			nearest_consider(&nearest, name, *bind);
+	}
+	if (nearest.name)
+		return why_set(why, -ENOENT, "%s \"%.128s\" here; did you mean %.128s?", problem,
+			       name, nearest.name);
+	return why_set(why, -ENOENT, "%s \"%.128s\" here; status lists them", problem, name);
 }
 
 /* The first type whose name is greater than `after`. */
@@ -319,12 +337,11 @@ void commands_dispatcher_row(struct type *type, const struct message_view *view)
 
 /* Requests. */
 
-static bool may(const struct command *command, int uid, const struct message_view *ask)
+static bool looks_only(const struct command *command, const struct message_view *ask)
 {
-	if (uid == 0 || uid == (int)geteuid() || command->right == RIGHT_LOOK)
-		return true;
-	return command->open_action &&
-	       !strcmp(command->open_action, message_text(ask, "arg.action", ""));
+	return command->right == RIGHT_LOOK ||
+	       (command->open_action &&
+		!strcmp(command->open_action, message_text(ask, "arg.action", "")));
 }
 
 static const struct command *find_command(const char *name)
@@ -343,7 +360,8 @@ static int run(struct request *request, const struct message_view *ask, struct w
 	if (!request->command)
 		return why_set(why, -EOPNOTSUPP, "droverd %s has no command \"%.64s\"",
 			       PACKAGE_VERSION, name);
-	if (!may(request->command, request->uid, ask))
+	request->quiet = request->command->frequent || looks_only(request->command, ask);
+	if (request->uid && request->uid != (int)geteuid() && !looks_only(request->command, ask))
 		return why_set(why, -EPERM,
 			       "uid %d may look, but \"%s\" is for root and the user droverd runs "
 			       "as (uid %d)",
@@ -399,6 +417,8 @@ void requests_message(struct supervisor *supervisor, const struct message_view *
 
 void requests_drop(struct supervisor *supervisor)
 {
-	while (supervisor->requests)
-		request_free(supervisor->requests);
+	for (struct request *request = supervisor->requests, *next; request; request = next) {
+		next = request->next;
+		request_free(request);
+	}
 }

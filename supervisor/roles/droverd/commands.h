@@ -19,6 +19,7 @@ struct request {
 	int64_t id;  /* ours, never used twice: what dispatchers answer to */
 	int uid, pid;
 	char title[160]; /* "scale order.paid", for the log */
+	bool quiet;      /* changes nothing, or comes from programs: logged for debugging only */
 
 	/* A walk over the types, a helping at a time. */
 	void (*row)(struct request *request, struct type *type);
@@ -51,6 +52,10 @@ int request_walk(struct request *request, const struct message_view *ask,
 /* The type that "arg.type" names; NULL with a reason. */
 struct type *request_type(const struct request *request, const struct message_view *ask,
 			  struct why *why);
+
+/* -ENOENT with a sentence that begins with `problem` and names the nearest type, if one is near. */
+int request_unknown(const struct request *request, const char *problem, const char *name,
+		    struct why *why);
 
 /* Answers with one sentence about what was done. */
 void request_done(const struct request *request, const char *format, ...)

@@ -301,9 +301,10 @@ static bool binds(const struct type *type, const char *event)
 }
 
 /* Where events of that type go: to the broker of the types that bind it. */
-static int broker_of_event(const struct supervisor *supervisor, const char *event,
+static int broker_of_event(const struct request *request, const char *event,
 			   const struct broker **ret_broker, struct why *why)
 {
+	const struct supervisor *supervisor = request->supervisor;
 	const struct type *found = NULL;
 
 	for (size_t i = 0; i < supervisor->n_types; i++) {
@@ -320,8 +321,7 @@ static int broker_of_event(const struct supervisor *supervisor, const char *even
 		found = type;
 	}
 	if (!found)
-		return why_set(why, -ENOENT,
-			       "no event type here takes \"%.128s\"; status lists them", event);
+		return request_unknown(request, "no event type takes", event, why);
 	*ret_broker = found->broker;
 	return 0;
 }
@@ -341,7 +341,7 @@ int operate_publish(struct request *request, const struct message_view *ask, str
 			r = why_set(why, -ENOENT, "there is no broker \"%.64s\"; status lists them",
 				    name);
 	} else {
-		r = broker_of_event(request->supervisor, event, &broker, why);
+		r = broker_of_event(request, event, &broker, why);
 	}
 	if (r < 0)
 		return r;

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 
@@ -51,6 +52,20 @@ static void notice(struct type *type, int64_t now_ms)
 	type->seen_handled = report->handled;
 }
 
+static uint64_t failures_of(const struct report *report)
+{
+	return report->failed + report->rejected + report->crashed + report->timed_out;
+}
+
+/* A report repeats the last error; it is news when its text is, or when more events failed. */
+static void note_error(struct type *type, const char *text, uint64_t failures)
+{
+	if (!*text || (!strcmp(text, type->last_error) && failures_of(&type->report) <= failures))
+		return;
+	text_set(&type->last_error, "%s", text);
+	type->last_error_wall_ms = clock_wall_ms();
+}
+
 void report_take(struct type *type, const struct message_view *view)
 {
 	static const struct {
@@ -64,6 +79,7 @@ void report_take(struct type *type, const struct message_view *view)
 #undef COUNTER
 	};
 	struct report *report = &type->report;
+	uint64_t failures = failures_of(report);
 	int idle_low = (int)message_int(view, "idle_low", 0);
 
 	for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
@@ -86,7 +102,7 @@ void report_take(struct type *type, const struct message_view *view)
 	report->generation_outcomes = (int)message_int(view, "generation_outcomes", 0);
 	report->generation_crashes = (int)message_int(view, "generation_crashes", 0);
 	report->generation_failed_starts = (int)message_int(view, "generation_failed_starts", 0);
-	read_text(view, "last_error", report->last_error, sizeof report->last_error);
+	note_error(type, message_text(view, "last_error", ""), failures);
 	read_histogram(view, "handle_histogram", &type->handling);
 	read_histogram(view, "wait_histogram", &type->waiting);
 	report->fresh = true;

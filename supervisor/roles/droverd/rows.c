@@ -277,6 +277,12 @@ static void add_state(struct message *row, const struct type *type)
 	add_text(row, "reason", reason);
 }
 
+static void add_error(struct message *row, const struct type *type)
+{
+	add_text(row, "last_error", type->last_error);
+	add_time(row, "last_error_at", type->last_error_wall_ms);
+}
+
 static void row_type(struct request *request, struct type *type)
 {
 	struct message row = {0};
@@ -288,7 +294,7 @@ static void row_type(struct request *request, struct type *type)
 	add_counts(&row, type);
 	add_times(&row, type);
 	add_totals(&row, type);
-	add_text(&row, "last_error", type->report.last_error);
+	add_error(&row, type);
 	add_text(&row, "last_death", type->death);
 	add_override(&row, &type->override);
 	add_handler(&row, type);
@@ -373,7 +379,7 @@ static void row_now(const struct request *request, const struct type *type)
 	message_add_int(&row, "min", type->config->min);
 	message_add_int(&row, "max", type->config->max);
 	add_override(&row, &type->override);
-	add_text(&row, "last_error", type->report.last_error);
+	add_error(&row, type);
 	request_row(request, &row);
 }
 

@@ -106,7 +106,7 @@ static void tell_death(const struct type *type, char *text, size_t size)
 static void tell_probe(const struct type *type, char *text, size_t size)
 {
 	snprintf(text, size, "most events fail, so they are handed out one by one: %s",
-		 type->report.last_error);
+		 type->last_error);
 }
 
 static void tell_broker(const struct type *type, char *text, size_t size)

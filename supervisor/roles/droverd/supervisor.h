@@ -65,7 +65,6 @@ struct report {
 	unsigned generation;
 	int generation_outcomes, generation_crashes, generation_failed_starts;
 	uint64_t log_dropped;
-	char last_error[REPORT_TEXT_MAX];
 };
 
 /* Counters of dispatchers that are gone, so that totals never go backwards. */
@@ -145,6 +144,8 @@ struct type {
 	double rate_done, rate_failed;        /* per second, smoothed */
 	int64_t rated_ms;
 	uint64_t rated_done, rated_failed;
+	char *last_error; /* of an event; outlives the pair; never NULL; text_set */
+	int64_t last_error_wall_ms;
 
 	/* decide.c */
 	struct demand demand;

@@ -48,6 +48,8 @@ struct publish {
 	struct cloudevent event;
 
 	struct takers takers; /* of the event last looked at */
+	bool declared;        /* their queues, since an event was last taken */
+	size_t declaring;     /* declarations that the broker has not answered */
 
 	struct flight pool[FLIGHTS_MAX], *unused;
 	uint64_t flights, flight_bytes, published;
@@ -147,6 +149,49 @@ static void give_flight(struct publish *publish, struct flight *flight)
 	publish->unused = flight;
 }
 
+static void declare_takers(struct errand *errand, uint64_t line)
+{
+	struct publish *publish = errand->work;
+
+	for (size_t i = 0; i < publish->takers.n && !publish->refused; i++) {
+		const struct drover_queue *queue = publish->takers.queues[i]->queue;
+		int r;
+
+		/* Before the request: its answer may come from within it. */
+		publish->declaring++;
+		r = errand->broker.calls->declare(errand->broker.broker, queue, 0);
+		if (r >= 0)
+			continue;
+		publish->declaring--;
+		if (r == -EAGAIN)
+			return;
+		refuse(publish, line, r, "queue %s cannot be declared: %s", queue->name,
+		       strerror(-r));
+	}
+	publish->declared = true;
+}
+
+/*
+ * Hands the event to the broker. One that no queue there takes, but a type here, comes early: before
+ * droverd's own declaring of that type. So its queues are declared here.
+ */
+static int put_event(struct errand *errand, const struct drover_event *event, struct flight *flight)
+{
+	const struct broker_client *client = &errand->broker;
+	struct publish *publish = errand->work;
+	int r = client->calls->publish(client->broker, event, publish->delay_ms, flight);
+
+	if (r == -ENOENT && !publish->declared) {
+		declare_takers(errand, flight->line);
+		if (!publish->declared || publish->declaring || publish->refused)
+			return -EAGAIN;
+		r = client->calls->publish(client->broker, event, publish->delay_ms, flight);
+	}
+	if (r >= 0)
+		publish->declared = false;
+	return r;
+}
+
 /*
  * Fills in what the event lacks, checks it and sends it. False: the broker takes nothing now, the
  * same again later.
@@ -159,6 +204,8 @@ static bool send_event(struct errand *errand, struct drover_event *event, uint64
 	struct why why;
 	int r;
 
+	if (publish->declaring)
+		return false;
 	if (!event->type)
 		event->type = errand_arg(errand, "type");
 	if (event->body_size > BODY_MAX) {
@@ -192,7 +239,7 @@ static bool send_event(struct errand *errand, struct drover_event *event, uint64
 	}
 	/* Before the request: its answer may come from within it. */
 	flight = take_flight(publish, event->id, line, event->body_size);
-	r = errand->broker.calls->publish(errand->broker.broker, event, publish->delay_ms, flight);
+	r = put_event(errand, event, flight);
 	if (r >= 0)
 		return true;
 	give_flight(publish, flight);
@@ -203,6 +250,17 @@ static bool send_event(struct errand *errand, struct drover_event *event, uint64
 	else
 		refuse(publish, line, r, "the broker refuses the event: %s", strerror(-r));
 	return true;
+}
+
+static void publish_declared(struct errand *errand, const char *queue, int error,
+			     const char *sentence)
+{
+	struct publish *publish = errand->work;
+
+	publish->declaring--;
+	if (error < 0)
+		refuse(publish, 0, error, "queue %s cannot be declared: %s", queue,
+		       *sentence ? sentence : strerror(-error));
 }
 
 static void publish_published(struct errand *errand, void *cookie, int error, const char *sentence)
@@ -423,5 +481,6 @@ const struct errand_kind errand_publish = {
 	.input = publish_input,
 	.input_end = publish_input_end,
 	.lost = publish_lost,
+	.declared = publish_declared,
 	.published = publish_published,
 };
