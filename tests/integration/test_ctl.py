@@ -139,6 +139,7 @@ def test_http_speaks_for_itself(drover):
     drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "is done")
     wrong = curl(drover, "/v1/nonsense", "-w", "%{http_code}")
     assert wrong.stdout.endswith("404") and "error" in wrong.stdout
+    assert curl(drover, "/v1/why", "-w", "%{http_code}").stdout.endswith("400")
     assert curl(drover, "/health").returncode == 0
 
 

@@ -332,8 +332,6 @@ int operate_publish(struct request *request, const struct message_view *ask, str
 	const struct broker *broker = NULL;
 	int r = 0;
 
-	if (!*event)
-		return why_set(why, -EINVAL, "name the event type");
 	if (*name) {
 		broker = broker_find(request->supervisor, name);
 		if (!broker)
