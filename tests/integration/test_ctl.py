@@ -223,6 +223,7 @@ def test_a_dead_letter_is_named_by_its_key(drover):
 def test_the_nearest_type_is_named(drover):
     drover.configure('types = ( { type = "order.paid"; bind = [ "order.settled" ]; } );')
     drover.start()
+    drover.wait_log("1 event type (no handler file for order.paid)")
     assert "did you mean order.paid?" in drover.ctl("why", "order.payd", check=False).stderr
     assert "did you mean order.settled?" in drover.ctl("publish", "order.setled", "--data", "1", check=False).stderr
     assert "did you mean" not in drover.ctl("publish", "user.registered", "--data", "1", check=False).stderr
