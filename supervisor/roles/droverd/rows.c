@@ -211,10 +211,13 @@ static void add_override(struct message *row, const struct override *override)
 	add_count(row, "override.min", override->scaled ? override->min : -1);
 	add_count(row, "override.max", override->scaled ? override->max : -1);
 	add_time(row, "override.until", override->scaled ? override->until_ms : 0);
+	add_text(row, "override.author", override->scaled ? override->scaled_by.author : NULL);
+	add_text(row, "override.note", override->scaled ? override->scaled_by.note : NULL);
 	message_add_flag(row, "override.paused", override->paused);
 	add_time(row, "override.paused_until", override->paused ? override->paused_until_ms : 0);
-	add_text(row, "override.author", override->author);
-	add_text(row, "override.note", override->note);
+	add_text(row, "override.paused_author",
+		 override->paused ? override->paused_by.author : NULL);
+	add_text(row, "override.paused_note", override->paused ? override->paused_by.note : NULL);
 }
 
 static void add_command(struct message *row, const char *key, const struct handler *handler)

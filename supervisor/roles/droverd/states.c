@@ -77,10 +77,10 @@ static void tell_draining(const struct type *type, char *text, size_t size)
 
 static void tell_paused(const struct type *type, char *text, size_t size)
 {
-	const struct override *override = &type->override;
+	const struct signature *by = &type->override.paused_by;
 
-	snprintf(text, size, "paused%s%s%s%s", *override->author ? " by " : "", override->author,
-		 *override->note ? ": " : "", override->note);
+	snprintf(text, size, "paused%s%s%s%s", *by->author ? " by " : "", by->author,
+		 *by->note ? ": " : "", by->note);
 }
 
 static void tell_no_handler(const struct type *type, char *text, size_t size)

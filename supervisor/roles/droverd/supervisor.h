@@ -73,15 +73,21 @@ struct totals {
 		emitted;
 };
 
+/* Who did something by hand, and why. */
+struct signature {
+	char author[64];
+	char note[128];
+};
+
 /* What an operator set over the configuration; kept over restarts. */
 struct override {
 	bool scaled;      /* min and max below hold */
 	int min, max;     /* -1: not overridden */
 	int64_t until_ms; /* wall clock; 0: until reset */
+	struct signature scaled_by;
 	bool paused;
 	int64_t paused_until_ms;
-	char author[64];
-	char note[128];
+	struct signature paused_by;
 };
 
 enum pair_state {
