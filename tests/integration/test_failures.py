@@ -272,3 +272,25 @@ def test_deaths_of_dispatcher_and_template_count_no_attempt(drover):
         wait(lambda: not alive(pid) and drover.processes(f"{role} job"), "there is another")
     row = drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "is done")
     assert row["dead"] == 0 and row["totals"]["crashed"] == row["totals"]["retried"] == 0
+
+
+def test_an_exclusive_type_has_one_worker_at_work(drover):
+    out = drover.directory / "out"
+    drover.configure(f'types = ( {{ type = "job"; exclusive = true; min = 3; objective = "100ms"; timeout = "5s"; brake = "off"; '
+                     f'recycle = {{ events = 3; }}; {FAST_RETRY} environment = [ "OUT={out}" ]; }} );')
+    # Whoever finds the directory of another one there was not alone.
+    drover.handler("job", """#!/bin/sh
+mkdir "$OUT.lock" || { echo "not alone" >>"$OUT"; exit 0; }
+sleep 0.05
+rmdir "$OUT.lock"
+echo done >>"$OUT"
+""")
+    drover.start()
+    drover.publish_many("job", 15)
+    drover.wait_log("bound by exclusive")
+    drover.ctl("scale", "job", "--min", 5, "--max", 8)
+    wait(lambda: out.exists() and out.read_text().count("\n") > 3, "it is at work")
+    drover.handler("job", drover.handlers.joinpath("job").read_text() + "# the same, anew\n")
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 15, "is through")
+    assert out.read_text() == "done\n" * 15
+    assert drover.type("job")["workers"]["target"] == 1

@@ -118,9 +118,10 @@ static struct limits_result limit(struct type *type, int64_t now_ms)
 		.override_max = type->override.scaled ? type->override.max : -1,
 		.node_max = config->node_max,
 		.nodes = 1,
+		.exclusive = config->exclusive,
 		.useful_max = type->depth_known ? (int)type->depth.useful_max : 0,
 		.braked = !strcmp(type->report.mode, "probe"),
-		.paused = !can_serve(type),
+		.unservable = !can_serve(type),
 	};
 
 	type->wanted = demand_next(&type->demand, &demand);
@@ -132,7 +133,7 @@ static struct limits_result limit(struct type *type, int64_t now_ms)
 /* Who asked for this change, or why the type cannot be served. */
 static void add_note(struct decision *decision, struct type *type)
 {
-	if (!type->note[0] && decision->rule == LIMITS_PAUSED)
+	if (!type->note[0] && decision->rule == LIMITS_UNSERVABLE)
 		type_state(type, decision->note, sizeof decision->note);
 	else
 		snprintf(decision->note, sizeof decision->note, "%s", type->note);
