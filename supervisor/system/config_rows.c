@@ -50,8 +50,7 @@ static const struct config_row node_rows[] = {
 	 .sentence = "The directory of what outlives droverd: queues, inboxes, overrides, the "
 		     "node's id. One droverd per directory"},
 	{"handlers", CONFIG_KIND_LIST, FIELD(handlers),
-	 .fallback = PKGLIBDIR "/handlers:/usr/local/lib/drover/handlers",
-	 .example = "/usr/lib/drover/handlers:/usr/local/lib/drover/handlers",
+	 .fallback = "/usr/lib/drover/handlers:/usr/local/lib/drover/handlers",
 	 .check = config_check_path, .touch = CONFIG_TOUCH_LIVE,
 	 .sentence = "The directories that are watched for handlers; a file order.paid.so, "
 		     "order.paid.php or an executable order.paid serves the type order.paid"},
@@ -71,7 +70,7 @@ static const struct config_row broker_rows[] = {
 	 .flags = CONFIG_ROW_REQUIRED, .check = config_check_plugin,
 	 .touch = CONFIG_TOUCH_DISPATCHER,
 	 .sentence =
-		 "Which plugin talks to it; `droverctl plugins` lists them with their settings"},
+		 "Which plugin talks to it; `droverctl plugins` lists them"},
 };
 
 static const struct config_row registry_rows[] = {

@@ -72,7 +72,8 @@
  *   ← ready {load_ms}       loaded and checked: one thread, no new socket. With `trial` it exits 0
  *   ← failed {why}
  * template, with the dispatcher on fd 4, the link
- *   → fork {slot} + 2 fds: the worker's socket, and the pipe for its stdout and stderr
+ *   → fork {slot} + 3 fds: the worker's socket (frames to it), the pipe for its frames, and the
+ *     pipe for its stdout and stderr
  *   ← forked {slot, pid}   ← unforked {slot, why}
  *   → signal {slot, signal}
  *   ← exited {slot, status (of waitpid), memory_bytes (ru_maxrss)}

@@ -91,20 +91,22 @@ static double forked_ms(int slot)
 	struct message message = {0};
 	struct buf in = {0};
 	struct frame frame;
-	int sockets[2], lines[2], fds[2];
+	int sockets[2], answers[2], lines[2], fds[3];
 	int64_t began = clock_now_ns();
 	double taken;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) < 0 || pipe(lines) < 0)
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) < 0 || pipe(answers) < 0 ||
+	    pipe(lines) < 0)
 		die("socketpair");
 	message_start(&message, "fork");
 	message_add_int(&message, "slot", slot);
 	fds[0] = sockets[1];
-	fds[1] = lines[1];
-	if (channel_send(&dispatcher, &message, fds, 2) < 0)
+	fds[1] = answers[1];
+	fds[2] = lines[1];
+	if (channel_send(&dispatcher, &message, fds, 3) < 0)
 		die("fork");
 	do {
-		ssize_t size = read(sockets[0], buf_reserve(&in, 4096), 4096);
+		ssize_t size = read(answers[0], buf_reserve(&in, 4096), 4096);
 
 		if (size <= 0)
 			die("the worker is gone");
@@ -112,6 +114,7 @@ static double forked_ms(int slot)
 	} while (frame_next(&in, FRAME_MAX, &frame) <= 0 || frame.kind != FRAME_READY);
 	taken = (double)(clock_now_ns() - began) / 1e6;
 	close(sockets[0]);
+	close(answers[0]);
 	close(lines[0]);
 	await(&dispatcher, "exited");
 	message_free(&message);

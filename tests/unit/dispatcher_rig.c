@@ -37,7 +37,7 @@ static int child_fd = -1; /* signalfd of SIGCHLD */
 /* The worker */
 
 struct desk {
-	int socket;
+	int socket, answers;
 	struct buf in, out;
 	struct rig_shared *shared;
 	uint32_t sequence;
@@ -47,7 +47,7 @@ struct desk {
 static void flush(struct desk *desk)
 {
 	while (buf_size(&desk->out)) {
-		ssize_t size = write(desk->socket, buf_front(&desk->out), buf_size(&desk->out));
+		ssize_t size = write(desk->answers, buf_front(&desk->out), buf_size(&desk->out));
 
 		if (size <= 0)
 			_exit(0);
@@ -248,6 +248,7 @@ static void do_vanish(struct desk *desk)
 {
 	flush(desk);
 	close(desk->socket);
+	close(desk->answers);
 	for (;;)
 		pause();
 }
@@ -329,15 +330,15 @@ static void work(struct desk *desk)
 	}
 }
 
-__attribute__((noreturn)) static void be_worker(struct rig *rig, int generation, int socket_fd,
-						int log_fd)
+__attribute__((noreturn)) static void be_worker(struct rig *rig, int generation, const int fds[3])
 {
 	struct desk desk = {.shared = rig->shared};
 
-	dup2(log_fd, STDOUT_FILENO);
-	dup2(log_fd, STDERR_FILENO);
-	desk.socket = dup2(socket_fd, 3);
-	process_close_from(4);
+	dup2(fds[2], STDOUT_FILENO);
+	dup2(fds[2], STDERR_FILENO);
+	desk.socket = dup2(fds[0], 3);
+	desk.answers = dup2(fds[1], 4);
+	process_close_from(5);
 	process_reset_signals();
 	if (rig->shared->failing_starts & (1u << generation))
 		_exit(4);
@@ -383,7 +384,7 @@ static void fork_worker(struct rig *rig, int generation, int64_t slot, const int
 	pid = fork();
 	assert_true(pid >= 0);
 	if (!pid)
-		be_worker(rig, generation, fds[0], fds[1]);
+		be_worker(rig, generation, fds);
 	rig->workers[rig->n_workers++] = (struct rig_worker){slot, pid, generation, true};
 	tell_forked(rig, generation, slot, pid);
 }
@@ -430,7 +431,7 @@ static void read_link(struct rig *rig, int generation)
 	while ((r = channel_receive(&rig->links[generation - 1], &view, fds, &n_fds)) > 0) {
 		int64_t slot = message_int(&view, "slot", -1);
 
-		if (message_is(&view, "fork") && n_fds == 2)
+		if (message_is(&view, "fork") && n_fds == 3)
 			fork_worker(rig, generation, slot, fds);
 		else if (message_is(&view, "signal"))
 			signal_worker(rig, slot, (int)message_int(&view, "signal", 0));

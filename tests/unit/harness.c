@@ -174,16 +174,22 @@ void harness_fork(struct harness *harness, int64_t slot, struct harness_worker *
 {
 	struct message message = {0};
 	struct message_view view;
-	int pair[2], log[2];
+	int pair[2], answers[2], log[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair),
 			 0);
+	assert_int_equal(pipe2(answers, O_CLOEXEC | O_NONBLOCK), 0);
 	assert_int_equal(pipe2(log, O_CLOEXEC | O_NONBLOCK), 0);
 	message_start(&message, "fork");
 	message_add_int(&message, "slot", slot);
-	assert_int_equal(channel_send(&harness->link, &message, (int[2]){pair[1], log[1]}, 2), 0);
+	assert_int_equal(channel_send(&harness->link, &message,
+				      (int[3]){pair[1], answers[1], log[1]}, 3),
+			 0);
 	message_free(&message);
-	*ret_worker = (struct harness_worker){.slot = slot, .socket = pair[0], .log = log[0]};
+	*ret_worker = (struct harness_worker){.slot = slot,
+					      .socket = pair[0],
+					      .answers = answers[0],
+					      .log = log[0]};
 	harness_expect(&harness->link, "forked", &view);
 	assert_int_equal(message_int(&view, "slot", -1), slot);
 	ret_worker->pid = (pid_t)message_int(&view, "pid", 0);
@@ -262,7 +268,7 @@ static bool read_log(struct harness_worker *worker)
 void harness_frame(struct harness_worker *worker, struct frame *ret_frame)
 {
 	int64_t until_ms = clock_now_ms() + HARNESS_WAIT_MS;
-	struct pollfd fds[] = {{worker->socket, POLLIN, 0}, {worker->log, POLLIN, 0}};
+	struct pollfd fds[] = {{worker->answers, POLLIN, 0}, {worker->log, POLLIN, 0}};
 
 	for (;;) {
 		int r = frame_next(&worker->in, FRAME_MAX, ret_frame);
@@ -283,7 +289,7 @@ void harness_frame(struct harness_worker *worker, struct frame *ret_frame)
 		if (!fds[0].revents)
 			continue;
 		room = buf_reserve(&worker->in, 65536);
-		n = recv(worker->socket, room, 65536, 0);
+		n = read(worker->answers, room, 65536);
 		if (n == 0 || (n < 0 && errno != EAGAIN))
 			fail_msg("the worker hung up, after: %s", buf_text(&worker->said));
 		worker->in.end += n > 0 ? (size_t)n : 0;
@@ -313,6 +319,7 @@ void harness_logged(struct harness_worker *worker, const char *text)
 void harness_forget(struct harness_worker *worker)
 {
 	close(worker->socket);
+	close(worker->answers);
 	close(worker->log);
 	buf_free(&worker->in);
 	buf_free(&worker->said);

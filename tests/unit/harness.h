@@ -35,7 +35,7 @@ struct harness_setup {
 struct harness_worker {
 	int64_t slot;
 	pid_t pid;
-	int socket, log;
+	int socket, answers, log;
 	struct buf in, said; /* `said`: all that it logged */
 };
 

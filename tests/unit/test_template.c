@@ -4,6 +4,7 @@
  */
 #include <drover/handler.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -327,13 +328,15 @@ static void test_pings_are_answered_while_forks_are_queued(void **state)
 	start(&harness, NULL);
 	for (int i = 0; i < FORKS; i++) {
 		struct message message = {0};
-		int pair[2], log = dup(STDERR_FILENO);
+		int pair[2], answers = open("/dev/null", O_WRONLY | O_CLOEXEC),
+			     log = dup(STDERR_FILENO);
 
 		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 		ends[i] = pair[0];
 		message_start(&message, "fork");
 		message_add_int(&message, "slot", i);
-		assert_int_equal(channel_send(&harness.link, &message, (int[2]){pair[1], log}, 2),
+		assert_int_equal(channel_send(&harness.link, &message,
+					      (int[3]){pair[1], answers, log}, 3),
 				 0);
 		message_free(&message);
 	}
@@ -366,7 +369,8 @@ static void test_a_slot_in_use_is_refused(void **state)
 	harness_fork(&harness, 3, &worker);
 	message_start(&message, "fork");
 	message_add_int(&message, "slot", 3);
-	assert_int_equal(channel_send(&harness.link, &message, (int[2]){dup(2), dup(2)}, 2), 0);
+	assert_int_equal(channel_send(&harness.link, &message, (int[3]){dup(2), dup(2), dup(2)}, 3),
+			 0);
 	harness_expect(&harness.link, "unforked", &view);
 	assert_string_equal(message_text(&view, "why", ""), "the slot still has a worker");
 	message_start(&message, "fork");

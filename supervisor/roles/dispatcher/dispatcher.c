@@ -311,7 +311,7 @@ static void on_message(void *context, const struct message_view *view, const int
 	dispatcher_wake(d);
 }
 
-/* Each worker costs two descriptors, and there may be more than the usual 1024 allow. */
+/* Each worker costs three descriptors, and there may be more than the usual 1024 allow. */
 static void raise_limit(void)
 {
 	struct rlimit limit;

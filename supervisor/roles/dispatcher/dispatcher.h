@@ -42,6 +42,7 @@
 #define EMIT_BYTES_MAX (16u << 20) /* of the events that one event emits, as in drover/handler.h */
 #define EMIT_MAX       10000       /* how many of them */
 #define ERROR_MAX      256
+#define TALK_FDS       3  /* socket, answers, log */
 #define CRASH_KEYS     16 /* distinct crashed events that are told apart, per generation */
 
 struct dispatcher;
@@ -128,10 +129,12 @@ struct worker {
 	int64_t slot; /* its name towards the template, never used again */
 	pid_t pid;    /* 0: not forked yet */
 
-	int fd; /* of the socket; -1: closed */
+	int fd; /* of the socket, for frames to it; -1: closed, as the others */
 	sd_event_source *socket;
+	int answers_fd; /* of the pipe, for frames from it */
+	sd_event_source *answers;
 	struct buf in, out; /* a frame not yet whole; what the socket did not take */
-	int log_fd;         /* of the pipe; -1: closed */
+	int log_fd;         /* of the pipe for what it prints */
 	sd_event_source *log;
 	struct lines lines;
 
@@ -387,10 +390,10 @@ void worker_gone(struct worker *worker);               /* its socket has ended *
 void worker_exited(struct worker *worker, int status); /* frees it */
 
 /* talk.c */
-int talk_open(struct worker *worker, int ret_theirs[2]);   /* their ends of socket and pipe */
-void talk_send(struct worker *worker, struct buf *frames); /* takes what it holds */
-bool talk_unread(const struct worker *worker);             /* it has not read all we wrote */
-void talk_finish(struct worker *worker);                   /* reads what is left after its end */
+int talk_open(struct worker *worker, int ret_theirs[TALK_FDS]); /* as `fork` has them */
+void talk_send(struct worker *worker, struct buf *frames);      /* takes what it holds */
+bool talk_unread(const struct worker *worker);                  /* it has not read all we wrote */
+void talk_finish(struct worker *worker); /* reads what is left after its end */
 void talk_close(struct worker *worker);
 
 /* report.c */

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The conversation with workers: frames over a socket, what they print over a pipe. Never blocks,
- * reads a bounded piece at a time, and trusts nothing: what is no frame, or not one that this
- * worker may send now, ends it. What frames mean for events is outcome.c's part, what they mean for
- * the worker is workers.c's.
+ * The conversation with workers: frames to them over a socket, their answers and what they print
+ * over a pipe each. A verdict is written at once, so that none is lost in a crash, and that is cheap
+ * in a pipe, where small writes share a page; in a socket each is a buffer of its own, and costs
+ * both ends three times as much. Never blocks, reads a bounded piece at a time, and trusts nothing:
+ * what is no frame, or not one that this worker may send now, ends it. What frames mean for events
+ * is outcome.c's part, what they mean for the worker is workers.c's.
  */
 #include "roles/dispatcher/dispatcher.h"
 
@@ -105,7 +107,7 @@ static void take_frames(struct worker *worker)
 			    "unread); it is killed",
 			    (int)worker->pid, buf_size(&worker->in));
 		buf_free(&worker->in);
-		worker->socket = sd_event_source_disable_unref(worker->socket);
+		worker->answers = sd_event_source_disable_unref(worker->answers);
 		worker_condemn(worker, DOOM_GARBAGE, now_ms);
 	} else if (!buf_size(&worker->in) && worker->in.capacity > READ_SMALL) {
 		buf_free(&worker->in);
@@ -123,7 +125,7 @@ static int read_some(struct worker *worker)
 	if (!to)
 		return -EPIPE;
 	do
-		size = recv(worker->fd, to, room, MSG_DONTWAIT);
+		size = read(worker->answers_fd, to, room);
 	while (size < 0 && errno == EINTR);
 	if (size <= 0)
 		return size < 0 && errno == EAGAIN ? 0 : -EPIPE;
@@ -132,12 +134,11 @@ static int read_some(struct worker *worker)
 	return 1;
 }
 
-static void wait_for(struct worker *worker)
+/* Of its end its answers tell: the socket is of interest only while it is full. */
+static void wait_for_room(struct worker *worker)
 {
-	uint32_t events = EPOLLIN | (buf_size(&worker->out) ? EPOLLOUT : 0);
-
-	if (worker->socket)
-		sd_event_source_set_io_events(worker->socket, events);
+	sd_event_source_set_enabled(worker->socket,
+				    buf_size(&worker->out) ? SD_EVENT_ON : SD_EVENT_OFF);
 }
 
 /* Sends from the buffer what the socket takes. */
@@ -167,7 +168,7 @@ void talk_send(struct worker *worker, struct buf *frames)
 	buf_clear(frames);
 	if (worker->out.failed)
 		worker_condemn(worker, DOOM_STOP, clock_now_ms());
-	wait_for(worker);
+	wait_for_room(worker);
 }
 
 bool talk_unread(const struct worker *worker)
@@ -224,67 +225,98 @@ static int on_log(sd_event_source *source, int fd, uint32_t revents, void *conte
 	return 0;
 }
 
-static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *context)
+static int on_room(sd_event_source *source, int fd, uint32_t revents, void *context)
+{
+	struct worker *worker = context;
+
+	(void)source;
+	(void)fd;
+	send_some(worker, &worker->out);
+	if (!buf_size(&worker->out) || revents & (EPOLLHUP | EPOLLERR))
+		buf_free(&worker->out);
+	wait_for_room(worker);
+	return 0;
+}
+
+static int on_answers(sd_event_source *source, int fd, uint32_t revents, void *context)
 {
 	struct worker *worker = context;
 	int r;
 
 	(void)source;
 	(void)fd;
-	if (revents & EPOLLOUT) {
-		send_some(worker, &worker->out);
-		if (!buf_size(&worker->out))
-			buf_free(&worker->out);
-		wait_for(worker);
-	}
 	/* What a single event printed is logged under its id, before its verdict takes that away. */
 	if (worker->n_jobs == 1)
 		read_log(worker);
 	do
 		r = read_some(worker);
-	while (r > 0 && worker->socket && (revents & (EPOLLHUP | EPOLLERR)));
-	if (r < 0 && worker->socket)
+	while (r > 0 && worker->answers && (revents & (EPOLLHUP | EPOLLERR)));
+	if (r < 0 && worker->answers)
 		worker_gone(worker);
 	return 0;
 }
 
-int talk_open(struct worker *worker, int ret_theirs[2])
+static void close_pair(const int fds[2])
 {
-	struct dispatcher *d = worker->dispatcher;
-	int sockets[2] = {-1, -1}, pipes[2] = {-1, -1}, r;
+	for (int i = 0; i < 2; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) < 0 ||
-	    pipe2(pipes, O_CLOEXEC) < 0 || fcntl(pipes[0], F_SETFL, O_NONBLOCK) < 0) {
-		r = -errno;
-		goto fail;
-	}
-	r = sd_event_add_io(d->role.event, &worker->socket, sockets[0], EPOLLIN, on_socket, worker);
+static int add_sources(struct worker *worker)
+{
+	sd_event *event = worker->dispatcher->role.event;
+	int r;
+
+	r = sd_event_add_io(event, &worker->socket, worker->fd, EPOLLOUT, on_room, worker);
 	if (r >= 0)
-		r = sd_event_add_io(d->role.event, &worker->log, pipes[0], EPOLLIN, on_log, worker);
-	if (r < 0)
-		goto fail;
-	worker->fd = sockets[0];
-	worker->log_fd = pipes[0];
-	ret_theirs[0] = sockets[1];
-	ret_theirs[1] = pipes[1];
-	return 0;
-fail:
-	worker->socket = sd_event_source_disable_unref(worker->socket);
-	for (int i = 0; i < 2; i++) {
-		if (sockets[i] >= 0)
-			close(sockets[i]);
-		if (pipes[i] >= 0)
-			close(pipes[i]);
+		r = sd_event_source_set_enabled(worker->socket, SD_EVENT_OFF);
+	if (r >= 0)
+		r = sd_event_add_io(event, &worker->answers, worker->answers_fd, EPOLLIN,
+				    on_answers, worker);
+	if (r >= 0)
+		r = sd_event_add_io(event, &worker->log, worker->log_fd, EPOLLIN, on_log, worker);
+	return r < 0 ? r : 0;
+}
+
+int talk_open(struct worker *worker, int ret_theirs[TALK_FDS])
+{
+	int socket[2] = {-1, -1}, answers[2] = {-1, -1}, log[2] = {-1, -1}, r = 0;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socket) < 0 ||
+	    pipe2(answers, O_CLOEXEC) < 0 || pipe2(log, O_CLOEXEC) < 0 ||
+	    fcntl(answers[0], F_SETFL, O_NONBLOCK) < 0 || fcntl(log[0], F_SETFL, O_NONBLOCK) < 0)
+		r = -errno;
+	if (r < 0) {
+		close_pair(socket);
+		close_pair(answers);
+		close_pair(log);
+		return r;
 	}
+	worker->fd = socket[0];
+	worker->answers_fd = answers[0];
+	worker->log_fd = log[0];
+	ret_theirs[0] = socket[1];
+	ret_theirs[1] = answers[1];
+	ret_theirs[2] = log[1];
+	r = add_sources(worker);
+	if (r == 0)
+		return 0;
+	talk_close(worker);
+	for (int i = 0; i < TALK_FDS; i++)
+		close(ret_theirs[i]);
 	return r;
 }
 
-static void close_socket(struct worker *worker)
+static void close_frames(struct worker *worker)
 {
 	worker->socket = sd_event_source_disable_unref(worker->socket);
+	worker->answers = sd_event_source_disable_unref(worker->answers);
 	if (worker->fd >= 0)
 		close(worker->fd);
-	worker->fd = -1;
+	if (worker->answers_fd >= 0)
+		close(worker->answers_fd);
+	worker->fd = worker->answers_fd = -1;
 	buf_free(&worker->in);
 	buf_free(&worker->out);
 }
@@ -294,9 +326,9 @@ void talk_finish(struct worker *worker)
 	size_t rest = 0;
 	ssize_t size;
 
-	while (worker->socket && read_some(worker) > 0)
+	while (worker->answers && read_some(worker) > 0)
 		;
-	close_socket(worker);
+	close_frames(worker);
 	while (rest < LOG_REST && (size = read_log(worker)) > 0)
 		rest += (size_t)size;
 	lines_end(&worker->lines, log_one, worker);
@@ -305,6 +337,6 @@ void talk_finish(struct worker *worker)
 
 void talk_close(struct worker *worker)
 {
-	close_socket(worker);
+	close_frames(worker);
 	close_log(worker);
 }

@@ -93,7 +93,7 @@ static int workers_live(const struct dispatcher *d)
 static bool spawn(struct dispatcher *d, struct generation *generation)
 {
 	struct worker *worker = calloc(1, sizeof *worker);
-	int theirs[2], r;
+	int theirs[TALK_FDS], r;
 
 	if (!worker)
 		return false;
@@ -102,6 +102,7 @@ static bool spawn(struct dispatcher *d, struct generation *generation)
 				  .state = WORKER_FORKING,
 				  .slot = d->next_slot,
 				  .fd = -1,
+				  .answers_fd = -1,
 				  .log_fd = -1,
 				  .since_ms = clock_now_ms(),
 				  .deadline_ms = NEVER};
@@ -118,7 +119,7 @@ static bool spawn(struct dispatcher *d, struct generation *generation)
 	TAILQ_INSERT_TAIL(&d->workers, worker, link);
 	message_start(&d->message, "fork");
 	message_add_int(&d->message, "slot", worker->slot);
-	endpoint_send_fds(&generation->template, &d->message, theirs, 2);
+	endpoint_send_fds(&generation->template, &d->message, theirs, TALK_FDS);
 	return true;
 }
 

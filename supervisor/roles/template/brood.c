@@ -79,7 +79,7 @@ static bool make_room(struct brood *brood)
 	return true;
 }
 
-int brood_fork(struct brood *brood, int64_t slot, int socket, int log, pid_t *ret_pid,
+int brood_fork(struct brood *brood, int64_t slot, const int fds[BROOD_FDS], pid_t *ret_pid,
 	       struct why *why)
 {
 	const struct worker_birth birth = {
@@ -87,8 +87,9 @@ int brood_fork(struct brood *brood, int64_t slot, int socket, int log, pid_t *re
 		.type = brood->type,
 		.oom_score_adj = brood->oom_score_adj,
 		.parent = getpid(),
-		.socket = socket,
-		.log = log,
+		.socket = fds[0],
+		.answers = fds[1],
+		.log = fds[2],
 		.foreign = brood->foreign,
 		.n_foreign = BROOD_FOREIGN,
 	};

@@ -14,6 +14,7 @@
 #include "system/host.h"
 
 #define BROOD_FOREIGN 3 /* descriptors of the template's own, which no worker keeps */
+#define BROOD_FDS     3 /* of a worker */
 
 struct brood_worker {
 	int64_t slot; /* the dispatcher's name for it */
@@ -36,10 +37,10 @@ void brood_open(struct brood *brood, struct host *host, const char *type,
 		const int foreign[BROOD_FOREIGN]);
 
 /*
- * A new worker with these two descriptors, which stay the caller's. 0 or -errno: -EEXIST when the
- * slot still has one.
+ * A new worker with these descriptors (socket, answers, log), which stay the caller's. 0 or -errno:
+ * -EEXIST when the slot still has one.
  */
-int brood_fork(struct brood *brood, int64_t slot, int socket, int log, pid_t *ret_pid,
+int brood_fork(struct brood *brood, int64_t slot, const int fds[BROOD_FDS], pid_t *ret_pid,
 	       struct why *why);
 void brood_signal(const struct brood *brood, int64_t slot, int64_t signal); /* if it has one */
 

@@ -243,7 +243,7 @@ static void tell_unforked(int64_t slot, const char *why)
 	message_free(&message);
 }
 
-/* fork {slot} + the worker's socket and log pipe */
+/* fork {slot} + the worker's socket and pipes */
 static void on_fork(const struct message_view *view, const int *fds, size_t n_fds)
 {
 	int64_t slot = message_int(view, "slot", -1);
@@ -252,8 +252,8 @@ static void on_fork(const struct message_view *view, const int *fds, size_t n_fd
 	pid_t pid;
 	int r = -EPROTO;
 
-	if (n_fds == 2)
-		r = brood_fork(&template.brood, slot, fds[0], fds[1], &pid, &why);
+	if (n_fds == BROOD_FDS)
+		r = brood_fork(&template.brood, slot, fds, &pid, &why);
 	else
 		why_set(&why, r, "the request came without its descriptors");
 	close_all(fds, n_fds);

@@ -30,7 +30,7 @@
 
 struct worker {
 	struct host *host;
-	int socket;
+	int socket, answers;
 	struct buf in, out;
 	uint32_t sequence; /* of the event in hand */
 	bool stopping;     /* a STOP was seen */
@@ -80,8 +80,7 @@ static void flush(struct worker *worker)
 		exit(1);
 	}
 	while (buf_size(&worker->out)) {
-		ssize_t n = send(worker->socket, buf_front(&worker->out), buf_size(&worker->out),
-				 MSG_NOSIGNAL);
+		ssize_t n = write(worker->answers, buf_front(&worker->out), buf_size(&worker->out));
 
 		if (n >= 0)
 			buf_consume(&worker->out, (size_t)n);
@@ -216,10 +215,9 @@ static void settle_in(const struct worker_birth *birth)
 	/* Only what is the template's: descriptors that the handler opened in `load` are its own. */
 	for (size_t i = 0; i < birth->n_foreign; i++)
 		close(birth->foreign[i]);
-	/*
-	 * Both are ends of their own and may wait: there is nothing else to do meanwhile.
-	 */
+	/* These are ends of their own and may wait: there is nothing else to do meanwhile. */
 	fcntl(birth->socket, F_SETFL, fcntl(birth->socket, F_GETFL) & ~O_NONBLOCK);
+	fcntl(birth->answers, F_SETFL, fcntl(birth->answers, F_GETFL) & ~O_NONBLOCK);
 	fcntl(STDERR_FILENO, F_SETFL, fcntl(STDERR_FILENO, F_GETFL) & ~O_NONBLOCK);
 	snprintf(title, sizeof title, "drover: worker %s", birth->type);
 	process_rename(title, "worker");
@@ -242,6 +240,7 @@ _Noreturn void worker_run(const struct worker_birth *birth)
 	settle_in(birth);
 	worker.host = birth->host;
 	worker.socket = birth->socket;
+	worker.answers = birth->answers;
 	worker.debugging = getenv("DROVER_DEBUG") != NULL;
 	host_connect(worker.host, &sink);
 	if (host_start(worker.host, &why) < 0) {

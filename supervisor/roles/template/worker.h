@@ -15,7 +15,8 @@ struct worker_birth {
 	const char *type;
 	const char *oom_score_adj; /* what to write there */
 	pid_t parent;              /* the template */
-	int socket;                /* to the dispatcher: frames */
+	int socket;                /* frames from the dispatcher */
+	int answers;               /* frames to it */
 	int log;                   /* becomes stdout and stderr */
 	const int *foreign;        /* the template's own descriptors, n_foreign of them */
 	size_t n_foreign;
