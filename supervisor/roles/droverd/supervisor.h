@@ -205,7 +205,6 @@ struct supervisor {
 	struct children children;
 	struct child *registrar, *api;
 	struct backoff registrar_backoff, api_backoff;
-	int64_t registrar_retry_ms, api_retry_ms;
 	sd_event_source *registrar_timer, *stop_timer;
 	unsigned api_restarts;
 	char registry_state[16], registry_sentence[REPORT_TEXT_MAX];
@@ -231,7 +230,6 @@ struct supervisor {
 	struct request *requests; /* commands.c: what the api waits for */
 	bool draining;            /* by command: nothing is taken until resumed */
 	bool stopping;            /* by signal: drain, then exit */
-	int64_t stop_by_ms;
 	bool ready;
 	bool dying; /* exit as soon as all children are gone */
 	int exit_code;
