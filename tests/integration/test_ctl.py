@@ -252,3 +252,32 @@ def test_the_last_error_says_when(drover):
     assert "ago: event first" in drover.ctl("status").stdout
     drover.ctl("publish", "job", "--data", "reject", "--id", "second")
     drover.wait_type("job", lambda t: "second" in t["last_error"] and t["last_error_at"] > first["last_error_at"], "is news")
+
+
+def test_what_is_set_for_a_while_runs_out(drover):
+    drover.configure('types = ( { type = "job"; max = 5; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.ctl("scale", "job", "--min", 3, "--for", "1s", "--note", "a sale")
+    row = drover.wait_type("job", lambda t: t["workers"]["running"] == 3, "is scaled")
+    assert row["override"]["note"] == "a sale" and row["override"]["until"]
+    drover.wait_type("job", lambda t: t["workers"]["target"] == 0 and not t.get("override"), "is back", 60)
+    drover.ctl("pause", "job", "--for", "1s")
+    drover.publish("job", "done")
+    assert drover.type("job")["state"] == "paused"
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 1 and t["state"] != "paused", "goes on by itself")
+    drover.ctl("pause", "job", "--for", "1s")
+    drover.kill()
+    drover.start()
+    drover.publish("job", "done")
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "goes on after a restart too")
+
+
+def test_node_max_bounds_this_node(drover):
+    drover.configure('types = ( { type = "job"; max = 8; node_max = 2; objective = "10ms"; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.publish_many("job", [{"data": "sleep 100", "datacontenttype": "text/plain"}] * 20)
+    drover.wait_log("bound by node_max")
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 20, "is through")
+    assert all(decision["to"] <= 2 for decision in drover.json("why", "job")["decisions"])

@@ -112,7 +112,8 @@ static void request_free(struct request *request)
 	free(request);
 }
 
-void request_end(struct request *request, int status, const char *why)
+/* Answers, and frees it. */
+static void request_end(struct request *request, int status, const char *why)
 {
 	struct message message = {0};
 

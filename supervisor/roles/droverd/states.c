@@ -107,7 +107,10 @@ static void tell_death(const struct type *type, char *text, size_t size)
 
 static void tell_probe(const struct type *type, char *text, size_t size)
 {
-	snprintf(text, size, "most events fail, so they are handed out one by one: %s",
+	char next[UNITS_TEXT_MAX];
+
+	snprintf(text, size, "most events fail, so one at a time is tried, the next in %s: %s",
+		 units_human_duration(type->report.mode_until_ms, next, sizeof next),
 		 type->last_error);
 }
 

@@ -4,7 +4,7 @@
  * and the width of its field, so that bounds, defaults, dump and comparison are the same code for
  * all. Reads no files; called by parser, dump, sample and reload.
  */
-#include "system/config_value.h"
+#include "system/config/value.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "base/units.h"
-#include "system/config_check.h"
+#include "system/config/check.h"
 
 #include "base/banned.h"
 
