@@ -80,7 +80,7 @@ configure_drover() {
 	rm -rf "$home"
 	mkdir -p "$home"/{handlers,run,outbox}
 	chmod -R go-w "$home"
-	make -s -C "$top/etc/examples" DROVER="$top" OUT="$home/handlers"
+	make -s -C "$top/etc/examples" OUT="$home/handlers"
 	cat >"$home/drover.conf" <<CONF
 # Made by quickstart.sh.
 node = "quickstart";
@@ -134,7 +134,7 @@ publish_burst() {
 
 publish_again_and_again() {
 	trap 'kill $!; exit' TERM
-	while sleep 20 & wait $!; do
+	while sleep 30 & wait $!; do
 		publish_burst $((RANDOM % 300 + 50)) >/dev/null 2>&1 || exit
 	done
 }

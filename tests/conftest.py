@@ -25,13 +25,25 @@ def pytest_runtest_makereport(item, call):
                 report.sections.append(("droverd's log", value.log()[-12000:]))
 
 
-@pytest.fixture
-def drover():
-    """A droverd that is configured but not started yet."""
+def make_node():
     # Not below pytest's own directories: handlers must not lie where others can write, and sockets have short names.
     base = Path(os.environ.get("DROVER_TEST_DIR", "/run" if os.geteuid() == 0 else tempfile.gettempdir()))
     directory = tempfile.mkdtemp(prefix="drover-test.", dir=base)
     os.chmod(directory, 0o755)
-    node = module.Drover(directory, uuid.uuid4().hex)
+    return module.Drover(directory, uuid.uuid4().hex)
+
+
+@pytest.fixture
+def drover():
+    """A droverd that is configured but not started yet."""
+    node = make_node()
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def another():
+    """A second one."""
+    node = make_node()
     yield node
     node.close()

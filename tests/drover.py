@@ -105,11 +105,12 @@ class Drover:
 
     # the daemon
 
-    def start(self, *arguments, ready=True, env=None):
+    def start(self, *arguments, ready=True, env=None, under=()):
+        """`under`: a command that sets something up and then executes droverd."""
         environment = dict(os.environ, DROVER_TEST_ID=self.test_id, **(env or {}))
         environment.pop("NOTIFY_SOCKET", None)
         with open(self.log_file, "ab") as log:
-            self.process = subprocess.Popen([DROVERD, "--config", self.config_file, *arguments], stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen([*under, DROVERD, "--config", self.config_file, *arguments], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=environment, start_new_session=True)
         if ready:
             self.wait_ready()

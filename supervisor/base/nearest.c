@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Levenshtein's distance of two short names. Decides only what is too far apart to be worth
- * mentioning; called where a name that a person wrote is not known.
+ * The distance of two short names (optimal string alignment). Decides only what is too far apart to
+ * be worth mentioning; called where a name that a person wrote is not known.
  */
 #include "base/nearest.h"
 
@@ -21,24 +21,29 @@ static size_t least(size_t a, size_t b, size_t c)
 
 size_t nearest_distance(const char *name, const char *candidate)
 {
-	size_t n = strlen(name), m = strlen(candidate), row[LENGTH_MAX + 1];
+	size_t n = strlen(name), m = strlen(candidate), rows[3][LENGTH_MAX + 1];
+	size_t *before = rows[0], *last = rows[1], *row = rows[2];
 
 	if (n > LENGTH_MAX || m > LENGTH_MAX)
 		return SIZE_MAX;
 	for (size_t j = 0; j <= m; j++)
-		row[j] = j;
+		last[j] = j;
 	for (size_t i = 1; i <= n; i++) {
-		size_t diagonal = row[0];
+		size_t *swap = before;
 
 		row[0] = i;
 		for (size_t j = 1; j <= m; j++) {
-			size_t cost = diagonal + (name[i - 1] != candidate[j - 1]);
-
-			diagonal = row[j];
-			row[j] = least(row[j] + 1, row[j - 1] + 1, cost);
+			row[j] = least(last[j] + 1, row[j - 1] + 1,
+				       last[j - 1] + (name[i - 1] != candidate[j - 1]));
+			if (i > 1 && j > 1 && name[i - 1] == candidate[j - 2] &&
+			    name[i - 2] == candidate[j - 1] && before[j - 2] + 1 < row[j])
+				row[j] = before[j - 2] + 1;
 		}
+		before = last;
+		last = row;
+		row = swap;
 	}
-	return row[m] <= 2 + n / 3 ? row[m] : SIZE_MAX;
+	return last[m] <= 2 + n / 3 ? last[m] : SIZE_MAX;
 }
 
 void nearest_consider(struct nearest *nearest, const char *name, const char *candidate)

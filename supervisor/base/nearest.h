@@ -8,8 +8,9 @@
 #include <stddef.h>
 
 /*
- * The fewest characters to insert, delete or exchange; SIZE_MAX when the names are too far apart to
- * be mistaken for each other (more than 2 and a third of the length), or longer than 128.
+ * The fewest characters to insert, delete, replace or swap with their neighbour; SIZE_MAX when the
+ * names are too far apart to be mistaken for each other (more than 2 and a third of the length), or
+ * longer than 128.
  */
 size_t nearest_distance(const char *name, const char *candidate);
 

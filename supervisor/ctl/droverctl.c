@@ -5,6 +5,7 @@
  */
 #include "ctl/ctl.h"
 
+#include <ctype.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -59,8 +60,9 @@ static void print_help(void)
 
 static void print_command_help(const struct ctl_command *command)
 {
-	printf("Usage: droverctl %s%s%s%s\n\n%s.\n", command->name, *command->operands ? " " : "",
-	       command->operands, command->options ? " [OPTIONS]" : "", command->summary);
+	printf("Usage: droverctl %s%s%s%s\n\n%c%s.\n", command->name, *command->operands ? " " : "",
+	       command->operands, command->options ? " [OPTIONS]" : "",
+	       toupper((unsigned char)*command->summary), command->summary + 1);
 	if (command->more)
 		printf("%s\n", command->more);
 	if (command->options)
@@ -256,14 +258,14 @@ int main(int argc, char **argv)
 		print_help();
 		return CTL_USAGE;
 	}
-	if (!strcmp(argv[i], "help")) {
-		const struct ctl_command *command = i + 1 < argc ? command_find(argv[i + 1]) : NULL;
-
-		if (command)
-			print_command_help(command);
-		else
-			print_help();
+	if (!strcmp(argv[i], "help") && i + 1 == argc) {
+		print_help();
 		return CTL_OK;
+	}
+	if (!strcmp(argv[i], "help")) {
+		char ask[] = "--help", *help[] = {argv[i + 1], ask, NULL};
+
+		return run(&ctl, argv[i + 1], 2, help);
 	}
 	return run(&ctl, argv[i], argc - i, argv + i);
 }

@@ -5,6 +5,7 @@
  */
 #include "ctl/fields.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -173,7 +174,9 @@ static void add_all(struct table *table, const cJSON *object, const char *prefix
 		else if (ms)
 			table_ms(item->valuedouble, text, sizeof text);
 		else if (cJSON_IsNumber(item))
-			snprintf(text, sizeof text, "%.10g", item->valuedouble);
+			snprintf(text, sizeof text,
+				 trunc(item->valuedouble) < item->valuedouble ? "%.2g" : "%.0f",
+				 item->valuedouble);
 		table_add(table, TABLE_PLAIN, cJSON_IsString(item) ? item->valuestring : text);
 	}
 }

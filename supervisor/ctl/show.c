@@ -322,7 +322,10 @@ void show_plugins(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 		buf_append_text(out, "no handlers\n");
 	buf_append_text(out, "\n");
 	cJSON_ArrayForEach(row, field_at(answer, "directories"))
-		line(ctl, TABLE_PLAIN, out, "handlers are looked for in",
+		line(ctl, TABLE_PLAIN, out,
+		     cJSON_IsFalse(field_at(row, "present"))
+			     ? "handlers are looked for in what is not there"
+			     : "handlers are looked for in",
 		     field_text(row, "directory"));
 	cJSON_ArrayForEach(row, field_at(answer, "problems"))
 		line(ctl, TABLE_BAD, out, field_text(row, "about"), field_text(row, "problem"));

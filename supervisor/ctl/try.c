@@ -22,6 +22,7 @@
 #include "base/buf.h"
 #include "base/units.h"
 #include "base/why.h"
+#include "ctl/table.h"
 #include "system/cloudevents.h"
 #include "system/dropin.h"
 #include "system/host.h"
@@ -333,7 +334,7 @@ static void print_json(struct trial *trial, FILE *out)
 static void print_text(struct trial *trial, FILE *out)
 {
 	const struct frame_verdict *verdict = &trial->verdict;
-	char text[UNITS_TEXT_MAX];
+	char text[TABLE_TEXT_MAX];
 
 	fprintf(out, "verdict  %s\n", verdict_name(trial));
 	if (*verdict->reason)
@@ -343,7 +344,7 @@ static void print_text(struct trial *trial, FILE *out)
 			verdict->delay_ms < 0
 				? "as the type's retry policy says"
 				: units_human_duration(verdict->delay_ms, text, sizeof text));
-	fprintf(out, "took     %.1f ms\n", (double)verdict->busy_us / 1000);
+	fprintf(out, "took     %s\n", table_ms((double)verdict->busy_us / 1000, text, sizeof text));
 	each_emitted(trial, out, verdict->verdict == DROVER_DONE ? "emitted  " : "dropped  ", "\n");
 	if (buf_size(&trial->emitted))
 		fputs("\n", out);

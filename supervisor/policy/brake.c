@@ -25,9 +25,8 @@ int brake_allows(const struct brake *brake, int64_t now_ms, int64_t *ret_wait_ms
 	return 0;
 }
 
-void brake_handed_out(struct brake *brake, int64_t now_ms, uint64_t key)
+void brake_handed_out(struct brake *brake, uint64_t key)
 {
-	(void)now_ms;
 	if (brake->off || brake->mode != BRAKE_PROBE || brake->probing)
 		return;
 	brake->probing = true;

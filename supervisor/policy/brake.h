@@ -60,7 +60,7 @@ struct brake {
 int brake_allows(const struct brake *brake, int64_t now_ms, int64_t *ret_wait_ms);
 
 /* An event was handed out; `key` is any hash of its identity, the same for each of its attempts. */
-void brake_handed_out(struct brake *brake, int64_t now_ms, uint64_t key);
+void brake_handed_out(struct brake *brake, uint64_t key);
 
 /*
  * Its outcome. True when the mode changed: the owner logs that line. Outcomes of events handed out

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What becomes of an event after an outcome. Decides action, count and delay; the dispatcher
+ * What becomes of an event that is not done. Decides action, count and delay; the dispatcher
  * carries it out with its broker and settles only when that is durable.
  */
 #include "policy/retry.h"
@@ -36,9 +36,7 @@ struct retry_result retry_next(const struct retry_policy *policy, const struct r
 				      .attempts = input->attempts < INT_MAX ? input->attempts + 1
 									    : INT_MAX};
 
-	if (input->outcome == RETRY_OUTCOME_DONE) {
-		result.action = RETRY_SETTLE;
-	} else if (input->outcome == RETRY_OUTCOME_REJECTED) {
+	if (input->outcome == RETRY_OUTCOME_REJECTED) {
 		result.action = RETRY_DEAD;
 		snprintf(result.suffix, sizeof result.suffix, " (rejected)");
 	} else if (result.attempts >= policy->max_attempts) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What happens to an event after an outcome: settled, tried again later, tried again at once and
- * alone, or dead-lettered. Attempts count outcomes, not deliveries: an event that went back because
+ * What happens to an event that is not done: tried again later, tried again at once and alone, or
+ * dead-lettered. Attempts count outcomes, not deliveries: an event that went back because
  * its dispatcher died or because a neighbour in its batch crashed was not attempted. The defaults
  * (15 attempts, 1 s x3 up to 10 min) outlast an outage of one hour.
  */
@@ -23,7 +23,6 @@ extern const struct retry_policy retry_default;
 #define RETRY_DELAY_MAX_MS (INT64_C(30) * 86400000) /* what a handler may ask for at most */
 
 enum retry_outcome {
-	RETRY_OUTCOME_DONE,
 	RETRY_OUTCOME_FAILED,   /* the handler asks for another attempt */
 	RETRY_OUTCOME_REJECTED, /* the handler says that another attempt would not help */
 	RETRY_OUTCOME_CRASHED,  /* its worker died while it had this event in hand */
@@ -31,8 +30,7 @@ enum retry_outcome {
 };
 
 enum retry_action {
-	RETRY_SETTLE, /* done for good */
-	RETRY_LATER,  /* store for another attempt after delay_ms */
+	RETRY_LATER, /* store for another attempt after delay_ms */
 	/* hand out again at once, in a batch of its own; nothing needs to be stored */
 	RETRY_AGAIN_ALONE,
 	RETRY_DEAD, /* dead letter, its reason followed by `suffix` */
@@ -41,7 +39,6 @@ enum retry_action {
 struct retry_input {
 	enum retry_outcome outcome;
 	int attempts;     /* outcomes counted before this one, >= 0 */
-	bool alone;       /* this try was itself a RETRY_AGAIN_ALONE */
 	int64_t asked_ms; /* the delay the handler asked for; < 0: as the policy says */
 	double random;    /* [0,1) */
 };

@@ -6,9 +6,12 @@
  */
 #include "system/config_rows.h"
 
+#include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 
+#include "base/nearest.h"
 #include "system/config_check.h"
 
 #include "base/banned.h"
@@ -20,6 +23,8 @@
 #define MANY   INT64_C(1000000000)
 
 #define WORKERS_MAX 10000 /* of a type, in the cluster */
+
+#define CONFIG_WORD_MAX 64 /* of a key: what stands between its dots */
 
 static const char *const modes[] = {"event", "stream", NULL};
 static const char *const brakes[] = {"auto", "off", NULL};
@@ -45,8 +50,7 @@ static const struct config_row node_rows[] = {
 	 .sentence = "The directory of what outlives droverd: queues, inboxes, overrides, the "
 		     "node's id. One droverd per directory"},
 	{"handlers", CONFIG_KIND_LIST, FIELD(handlers),
-	 .fallback = PKGLIBDIR "/handlers:/usr/local/lib/drover/handlers",
-	 .example = "/usr/lib/drover/handlers:/usr/local/lib/drover/handlers",
+	 .fallback = "/usr/lib/drover/handlers:/usr/local/lib/drover/handlers",
 	 .check = config_check_path, .touch = CONFIG_TOUCH_LIVE,
 	 .sentence = "The directories that are watched for handlers; a file order.paid.so, "
 		     "order.paid.php or an executable order.paid serves the type order.paid"},
@@ -66,7 +70,7 @@ static const struct config_row broker_rows[] = {
 	 .flags = CONFIG_ROW_REQUIRED, .check = config_check_plugin,
 	 .touch = CONFIG_TOUCH_DISPATCHER,
 	 .sentence =
-		 "Which plugin talks to it; `droverctl plugins` lists them with their settings"},
+		 "Which plugin talks to it; `droverctl plugins` lists them"},
 };
 
 static const struct config_row registry_rows[] = {
@@ -276,76 +280,37 @@ bool config_row_is_group(const struct config_table *table, const char *name)
 	return false;
 }
 
-#define NAME_MAX_COMPARED 40
-
-static size_t least(size_t a, size_t b, size_t c)
-{
-	a = a < b ? a : b;
-	return a < c ? a : c;
-}
-
-/* Insertions, deletions, replacements and swaps of neighbours that make one of the other. */
-static size_t distance(const char *a, size_t n_a, const char *b, size_t n_b)
-{
-	size_t rows[3][NAME_MAX_COMPARED + 1], *before = rows[0], *last = rows[1], *row = rows[2];
-
-	for (size_t j = 0; j <= n_b; j++)
-		last[j] = j;
-	for (size_t i = 1; i <= n_a; i++) {
-		size_t *swap = before;
-
-		row[0] = i;
-		for (size_t j = 1; j <= n_b; j++) {
-			row[j] = least(last[j] + 1, row[j - 1] + 1,
-				       last[j - 1] + (a[i - 1] != b[j - 1]));
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
-			    before[j - 2] + 1 < row[j])
-				row[j] = before[j - 2] + 1;
-		}
-		before = last;
-		last = row;
-		row = swap;
-	}
-	return last[n_b];
-}
-
-struct nearest {
-	const char *name, *best; /* best: NULL while nothing is near enough */
-	size_t length, best_length, distance;
+/* A part of a key, up to its next dot, or a whole word. */
+struct part {
+	const char *text; /* NULL while nothing is near enough */
+	size_t length, distance;
 };
 
-static void consider(struct nearest *nearest, const char *candidate, size_t length)
+static void consider(struct part *nearest, const char *name, const char *candidate, size_t length)
 {
-	size_t d;
+	char word[CONFIG_WORD_MAX];
+	size_t distance;
 
-	if (length > NAME_MAX_COMPARED)
-		return;
-	d = distance(nearest->name, nearest->length, candidate, length);
-	if (d >= nearest->distance)
-		return;
-	nearest->best = candidate;
-	nearest->best_length = length;
-	nearest->distance = d;
+	snprintf(word, sizeof word, "%.*s", (int)length, candidate);
+	distance = nearest_distance(name, word);
+	if (distance < nearest->distance)
+		*nearest = (struct part){candidate, length, distance};
 }
 
 const char *config_row_nearest(const struct config_table *table, const char *prefix, unsigned flags,
 			       const char *const *extra, const char *name, size_t *ret_length)
 {
-	struct nearest nearest = {.name = name, .length = strlen(name)};
+	struct part nearest = {.distance = SIZE_MAX};
 	size_t skip = strlen(prefix);
 
-	if (nearest.length > NAME_MAX_COMPARED)
-		return NULL;
-	nearest.distance = nearest.length / 3 + 2; /* further away is another word */
 	for (size_t i = 0; i < table->n_rows; i++) {
 		const struct config_row *row = &table->rows[i];
 
 		if (!strncmp(row->key, prefix, skip) && !(row->flags & flags))
-			consider(&nearest, row->key + skip, strcspn(row->key + skip, "."));
+			consider(&nearest, name, row->key + skip, strcspn(row->key + skip, "."));
 	}
 	for (size_t i = 0; extra && extra[i]; i++)
-		consider(&nearest, extra[i], strlen(extra[i]));
-	if (nearest.best)
-		*ret_length = nearest.best_length;
-	return nearest.best;
+		consider(&nearest, name, extra[i], strlen(extra[i]));
+	*ret_length = nearest.length;
+	return nearest.text;
 }

@@ -52,7 +52,7 @@ int plugin_open(const char *path, const char *shown, enum drover_plugin_kind kin
 	int r;
 
 	if (access(path, R_OK) < 0)
-		return why_set(why, -errno, "%s: %s", shown, strerror(errno));
+		return why_set(why, -errno, "%s: %s: %s", shown, path, strerror(errno));
 	handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	if (!handle) {
 		const char *words = dlerror();

@@ -51,42 +51,45 @@ bool process_tie(int signal, pid_t parent)
 	return getppid() == parent;
 }
 
-static int drop_capabilities(void)
+/* To the user, if there is one to change to, and to no more rights than any user has. */
+static int drop(const struct process_user *user, struct why *why)
 {
 	struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
 	struct __user_cap_data_struct data[2] = {0};
 
 	/*
-	 * The bounding set can only be emptied by who may do so; without privileges it gives
-	 * nothing away.
+	 * The bounding set can only be emptied by who may do so, and that is over with the change of
+	 * user; without privileges it gives nothing away.
 	 */
 	for (int cap = 0; cap <= 63; cap++)
 		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
-	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 && errno != EINVAL)
-		return -errno;
-	return syscall(SYS_capset, &head, data) < 0 ? -errno : 0;
-}
-
-int process_drop(const struct process_user *user, struct why *why)
-{
-	int r;
-
-	/* Only the bounding set needs privilege to shrink, so it goes before the user changes. */
-	for (int cap = 0; cap <= 63; cap++)
-		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
-	if (setgroups(user->n_groups, user->groups) < 0)
+	if (user && setgroups(user->n_groups, user->groups) < 0)
 		return why_set(why, -errno, "set supplementary groups: %s", strerror(errno));
-	if (setresgid(user->gid, user->gid, user->gid) < 0)
+	if (user && setresgid(user->gid, user->gid, user->gid) < 0)
 		return why_set(why, -errno, "change to group %d: %s", (int)user->gid,
 			       strerror(errno));
-	if (setresuid(user->uid, user->uid, user->uid) < 0)
+	if (user && setresuid(user->uid, user->uid, user->uid) < 0)
 		return why_set(why, -errno, "change to user %d: %s", (int)user->uid,
 			       strerror(errno));
-	r = drop_capabilities();
-	if (r < 0)
-		return why_set(why, r, "drop capabilities: %s", strerror(-r));
+	if ((prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 && errno != EINVAL) ||
+	    syscall(SYS_capset, &head, data) < 0)
+		return why_set(why, -errno, "drop capabilities: %s", strerror(errno));
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return why_set(why, -errno, "set no_new_privs: %s", strerror(errno));
+	return 0;
+}
+
+static int set_limits(const struct process_spec *spec, struct why *why)
+{
+	for (size_t i = 0; i < spec->n_limits; i++) {
+		struct rlimit limit = {spec->limits[i].value, spec->limits[i].value};
+
+		if (setrlimit((__rlimit_resource_t)spec->limits[i].resource, &limit) < 0)
+			return why_set(why, -errno, "set resource limit %d: %s",
+				       spec->limits[i].resource, strerror(errno));
+	}
+	if (spec->nice && nice(spec->nice) == -1)
+		errno = 0; /* a lower priority than asked for is no reason not to work */
 	return 0;
 }
 
@@ -147,24 +150,11 @@ static void child(const struct process_spec *spec, pid_t parent, int report)
 		goto out; /* where `report` is still what it was */
 	}
 	report = program + 1;
-	for (size_t i = 0; i < spec->n_limits; i++) {
-		struct rlimit limit = {spec->limits[i].value, spec->limits[i].value};
-
-		if (setrlimit((__rlimit_resource_t)spec->limits[i].resource, &limit) < 0) {
-			failure.error = why_set(&failure.why, -errno, "set resource limit %d: %s",
-						spec->limits[i].resource, strerror(errno));
-			goto out;
-		}
-	}
-	if (spec->nice && nice(spec->nice) == -1)
-		errno = 0; /* a lower priority than asked for is no reason not to work */
-	if (spec->user) {
-		failure.error = process_drop(spec->user, &failure.why);
-		if (failure.error < 0)
-			goto out;
-	} else {
-		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	}
+	failure.error = set_limits(spec, &failure.why);
+	if (failure.error >= 0)
+		failure.error = drop(spec->user, &failure.why);
+	if (failure.error < 0)
+		goto out;
 	if (chdir(spec->working_directory ? spec->working_directory : "/") < 0) {
 		failure.error = why_set(&failure.why, -errno, "change to directory %s: %s",
 					spec->working_directory, strerror(errno));

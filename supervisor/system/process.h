@@ -44,15 +44,10 @@ struct process_spec {
 /*
  * Forks and executes. 0 with the pid, once the exec succeeded; else -errno and what could not be
  * done ("change to user 33"). All signals have their default action in the child and none is
- * blocked; stdin is /dev/null; stdout is our stderr.
+ * blocked; stdin is /dev/null; stdout is our stderr. It has no capabilities, in no set where that is
+ * ours to say, and never gets any (no_new_privs).
  */
 int process_spawn(const struct process_spec *spec, pid_t *ret_pid, struct why *why);
-
-/*
- * In a child just forked: drops to the user, all capabilities (bounding set too, where permitted)
- * and sets no_new_privs. 0 or -errno with the step in `why`.
- */
-int process_drop(const struct process_user *user, struct why *why);
 
 /* Sets the parent-death signal; then false when `parent` is not (any more) our parent. */
 bool process_tie(int signal, pid_t parent);

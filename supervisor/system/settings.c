@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/nearest.h"
 #include "base/units.h"
 
 #include "base/banned.h"
@@ -181,6 +182,18 @@ static int assign(struct value *value, const struct drover_option *option, const
 	return value->text ? 0 : -ENOMEM;
 }
 
+static int refuse_name(const struct drover_option *options, const char *name, struct why *why)
+{
+	struct nearest nearest = {0};
+
+	for (const struct drover_option *option = options; option && option->name; option++)
+		nearest_consider(&nearest, name, option->name);
+	if (nearest.name)
+		return why_set(why, -EINVAL, "%s: no such setting; did you mean \"%s\"?", name,
+			       nearest.name);
+	return why_set(why, -EINVAL, "%s: no such setting", name);
+}
+
 static int assign_fields(struct settings *settings, const struct drover_option *options,
 			 const struct message_view *view, struct why *why)
 {
@@ -197,7 +210,7 @@ static int assign_fields(struct settings *settings, const struct drover_option *
 		name = field.key + 4;
 		value = (struct value *)(uintptr_t)find(settings, name);
 		if (!value)
-			return why_set(why, -EINVAL, "%s: no such setting", name);
+			return refuse_name(options, name, why);
 		if (!field.text)
 			return why_set(why, -EPROTO, "%s: not a text", name);
 		r = assign(value,

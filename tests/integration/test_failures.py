@@ -207,3 +207,68 @@ def test_a_corrupt_queue_file_is_named_and_others_go_on(drover):
     wait(lambda: read_ledger(ledger), "the good one works")
     refused = drover.ctl("publish", "bad", "--data", "done", check=False)
     assert refused.returncode == 1 and "bad" in refused.stderr
+
+
+def test_a_hung_program_times_out(drover):
+    drover.configure(f'types = ( {{ type = "job"; brake = "off"; timeout = "500ms"; max_attempts = 2; {FAST_RETRY} }} );')
+    drover.handler("job", "#!/bin/sh\nsleep 1000\n")
+    drover.start()
+    drover.publish("job", "{}")
+    row = drover.wait_type("job", lambda t: t["dead"] == 1 and t["totals"]["dead"] == 1, "has a dead letter")
+    assert row["totals"]["timed_out"] == 2 and row["totals"]["failed"] == 0, row
+    (letter,) = drover.dead("job")
+    assert letter["attempts"] == 2 and "timed out after 500 ms" in letter["reason"]
+
+
+def test_a_program_that_finishes_within_the_grace_is_done(drover):
+    drover.configure('types = ( { type = "job"; timeout = "500ms"; max_attempts = 1; } );')
+    drover.handler("job", "#!/bin/sh\ntrap 'exit 0' TERM\nsleep 1000 &\nwait\n")
+    drover.start()
+    drover.publish("job", "{}")
+    row = drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "is done")
+    assert row["dead"] == 0 and row["totals"]["timed_out"] == 0
+
+
+def test_a_paused_type_gives_back_what_it_holds(drover):
+    scripted(drover, "max = 1; max_attempts = 1;")
+    drover.publish_many("job", [{"data": "sleep 600", "datacontenttype": "text/plain"}] + [
+        {"data": "done", "datacontenttype": "text/plain"}] * 50)
+    drover.wait_type("job", lambda t: t["workers"]["busy"] == 1, "is at work")
+    drover.ctl("pause", "job")
+    row = drover.wait_type("job", lambda t: t["in_flight"] == 0 and t["ready"] + t["totals"]["done"] == 51, "let go of all")
+    handled = row["totals"]["done"]
+    assert row["state"] == "paused" and 1 <= handled < 51
+    assert drover.type("job")["totals"]["done"] == handled
+    drover.ctl("resume", "job")
+    row = drover.wait_type("job", lambda t: t["totals"]["done"] == 51, "is through")
+    assert row["dead"] == 0 and row["totals"]["failed"] == row["totals"]["crashed"] == 0
+
+
+def test_rejects_never_pull_the_brake(drover):
+    drover.configure('types = ( { type = "job"; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.publish_many("job", [{"data": "reject", "datacontenttype": "text/plain"}] * 60)
+    row = drover.wait_type("job", lambda t: t["dead"] == 60, "has rejected all")
+    assert row["state"] != "probe" and "probe" not in drover.log()
+
+
+def test_the_brake_can_be_off(drover):
+    drover.configure(f'types = ( {{ type = "job"; brake = "off"; max_attempts = 2; {FAST_RETRY} }} );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.publish_many("job", [{"data": "retry", "datacontenttype": "text/plain"}] * 60)
+    drover.wait_type("job", lambda t: t["dead"] == 60, "is through")
+    assert "probe" not in drover.log()
+
+
+def test_deaths_of_dispatcher_and_template_count_no_attempt(drover):
+    scripted(drover, "max_attempts = 1; max = 1;")
+    drover.publish("job", "sleep 1500", "--id", "long")
+    for role in ("dispatcher", "template", "dispatcher"):
+        drover.wait_type("job", lambda t: t["workers"]["busy"] == 1, "is at work")
+        (pid,) = drover.processes(f"{role} job")
+        os.kill(pid, signal.SIGKILL)
+        wait(lambda: not alive(pid) and drover.processes(f"{role} job"), "there is another")
+    row = drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "is done")
+    assert row["dead"] == 0 and row["totals"]["crashed"] == row["totals"]["retried"] == 0

@@ -152,6 +152,8 @@ static void emit(struct desk *desk, const char *type, const char *id)
 	const struct drover_event event = {.size = sizeof event,
 					   .type = type,
 					   .id = id,
+					   .source = "order.paid",
+					   .traceparent = "00-trace",
 					   .body = "mail",
 					   .body_size = 4};
 
@@ -160,27 +162,27 @@ static void emit(struct desk *desk, const char *type, const char *id)
 
 static void do_emit(struct desk *desk)
 {
-	emit(desk, "mail.queued", NULL);
+	emit(desk, "mail.queued", "cause.1");
 	emit(desk, "mail.sent", "own-id");
 	do_done(desk);
 }
 
 static void do_emit_retry(struct desk *desk)
 {
-	emit(desk, "mail.queued", NULL);
+	emit(desk, "mail.queued", "cause.1");
 	do_retry(desk);
 }
 
 static void do_emit_nobody(struct desk *desk)
 {
-	emit(desk, "nobody", NULL);
+	emit(desk, "nobody", "id");
 	do_done(desk);
 }
 
 static void do_emit_flood(struct desk *desk)
 {
 	for (int i = 0; i < 10001; i++)
-		emit(desk, "mail.queued", NULL);
+		emit(desk, "mail.queued", "cause.1");
 	do_done(desk);
 }
 

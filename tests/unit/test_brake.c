@@ -130,7 +130,7 @@ static bool probe(struct brake *brake, int64_t now_ms, uint64_t key, enum brake_
 	int64_t wait_ms = 0;
 
 	want_int("due", brake_allows(brake, now_ms, &wait_ms), 1);
-	brake_handed_out(brake, now_ms, key);
+	brake_handed_out(brake, key);
 	want_int("out", brake_allows(brake, now_ms, &wait_ms), 0);
 	want_int("out", wait_ms, -1);
 	return brake_note(brake, now_ms, key, outcome);
@@ -200,7 +200,7 @@ static void test_what_it_ignores(void **state)
 	assert_int_equal(brake_allows(&brake, 999, NULL), 0);
 	assert_int_equal(brake_allows(&brake, 1000, NULL), 1);
 	/* Of others while a probe is out. */
-	brake_handed_out(&brake, 1000, 100);
+	brake_handed_out(&brake, 100);
 	assert_false(note(&brake, 1000, 1, 10, BRAKE_OK));
 	assert_int_equal(brake_allows(&brake, 1000, NULL), 0);
 	/* A probe that came back without an outcome is due again, and counts for nothing. */
@@ -208,8 +208,8 @@ static void test_what_it_ignores(void **state)
 	assert_int_equal(brake_allows(&brake, 1001, NULL), 1);
 	assert_int_equal(brake.successes, 0);
 	/* What was forgotten to be asked for is not taken for a probe. */
-	brake_handed_out(&brake, 1001, 101);
-	brake_handed_out(&brake, 1001, 102);
+	brake_handed_out(&brake, 101);
+	brake_handed_out(&brake, 102);
 	assert_false(brake_note(&brake, 1001, 102, BRAKE_OK));
 	assert_int_equal(brake.successes, 0);
 }

@@ -26,7 +26,7 @@ static void test_nothing_is_a_configuration(void **state)
 	assert_string_equal(config->cluster, "drover");
 	assert_string_equal(config->runtime_dir, RUNSTATEDIR "/drover");
 	assert_string_equal(config->state_dir, LOCALSTATEDIR "/lib/drover");
-	assert_string_equal(config->handlers[0], PKGLIBDIR "/handlers");
+	assert_string_equal(config->handlers[0], "/usr/lib/drover/handlers");
 	for (size_t i = 0; config->handlers[i]; i++)
 		for (size_t j = 0; j < i; j++)
 			assert_string_not_equal(config->handlers[i], config->handlers[j]);

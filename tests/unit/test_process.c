@@ -196,6 +196,7 @@ static void test_born_in_order(void **state)
 	want_said(&child, "stdin is null\n");
 	want_said(&child, "own group=1\n");
 	want_said(&child, "NoNewPrivs:\t1\n");
+	want_said(&child, "CapEff:\t0000000000000000\n");
 	finish(&child);
 }
 

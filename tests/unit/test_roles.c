@@ -462,7 +462,7 @@ static void errand_says_what_it_would_declare(void **state)
 	struct scene *scene = *state;
 
 	start_errand(scene, fields, false);
-	expect_end(scene, 0, "would be new; 1 more differ", NULL);
+	expect_end(scene, 0, "would be new; and 1 more", NULL);
 }
 
 static void errand_tells_of_a_broker_that_is_down(void **state)

@@ -111,7 +111,9 @@ static const struct {
 	const char *sentence;
 } refusals[] = {
 	{{NULL}, -EINVAL, "path is missing: where it is"},
-	{{"set.path", "x", "set.pat", "y"}, -EINVAL, "pat: no such setting"},
+	{{"set.path", "x", "set.pat", "y"},
+	 -EINVAL,
+	 "pat: no such setting; did you mean \"path\"?"},
 	{{"set.path", "x", "set.", "y"}, -EINVAL, ": no such setting"},
 	{{"set.path", "x", "set.count", "many"}, -EINVAL, "count = \"many\" is not a whole number"},
 	{{"set.path", "x", "set.count", ""}, -EINVAL, "count = \"\" is not a whole number"},

@@ -54,7 +54,6 @@ struct emitted {
 	TAILQ_ENTRY(emitted) sibling; /* of its job */
 	TAILQ_ENTRY(emitted) waiting; /* in dispatcher.unpublished, while `queued` */
 	struct job *job;
-	unsigned index; /* from 1; the derived id ends with it */
 	bool queued;
 	size_t size;
 	uint8_t payload[];
@@ -383,6 +382,10 @@ void worker_signal(struct worker *worker, int signal_number);
 
 /* endings.c */
 void worker_condemn(struct worker *worker, enum doom doom, int64_t now_ms);
+/* It was condemned because of this event, which so had an attempt. */
+bool worker_is_doomed_for(const struct worker *worker, const struct job *job);
+/* The event in hand when it ended, or gave up, failed with it; says so. */
+void worker_judge(struct worker *worker, struct job *job, const char *how);
 void worker_gone(struct worker *worker);               /* its socket has ended */
 void worker_exited(struct worker *worker, int status); /* frees it */
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What handlers emit. It is kept in its frame until the verdict, published only when the event that
- * caused it is done, and confirmed before that one is settled; ids derive from the cause's, so that
- * a cause that is handled again emits the same ones. What the broker cannot take now is tried
- * again for ever; what it never will makes the cause fail (outcome.c).
+ * caused it is done, and confirmed before that one is settled; what a handler left out was filled in
+ * by its host (system/host.c). What the broker cannot take now is tried again for ever; what it
+ * never will makes the cause fail (outcome.c).
  */
 #include "roles/dispatcher/dispatcher.h"
 
@@ -11,8 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/clock.h"
 
 #include "base/banned.h"
 
@@ -22,7 +20,8 @@ int emit_take(struct job *job, const struct frame *frame)
 	struct drover_event event;
 	struct emitted *emitted;
 
-	if (frame_get_event(frame, &event, attributes, NULL) < 0 || !event.type || !*event.type)
+	if (frame_get_event(frame, &event, attributes, NULL) < 0 || !event.id || !event.source ||
+	    !event.type || !*event.type)
 		return -EPROTO;
 	if (job->n_emitted >= EMIT_MAX || job->emitted_bytes + frame->size > EMIT_BYTES_MAX)
 		job->too_much = true;
@@ -31,9 +30,8 @@ int emit_take(struct job *job, const struct frame *frame)
 	emitted = malloc(sizeof *emitted + frame->size);
 	if (!emitted)
 		return -ENOMEM;
-	*emitted = (struct emitted){.job = job,
-				    .index = (unsigned)++job->n_emitted,
-				    .size = frame->size};
+	*emitted = (struct emitted){.job = job, .size = frame->size};
+	job->n_emitted++;
 	memcpy(emitted->payload, frame->payload, frame->size);
 	job->emitted_bytes += frame->size;
 	TAILQ_INSERT_TAIL(&job->emitted, emitted, sibling);
@@ -70,38 +68,20 @@ void emit_start(struct dispatcher *d, struct job *job)
 	}
 }
 
-/* Fills in what the handler left out. */
 static int publish(struct dispatcher *d, struct emitted *emitted)
 {
-	const struct drover_event *cause = &emitted->job->delivery->event;
 	struct drover_attribute attributes[FRAME_ATTRIBUTES_MAX];
 	const struct frame frame = {.kind = FRAME_EMIT,
 				    .payload = emitted->payload,
 				    .size = emitted->size};
 	struct drover_event event;
-	size_t id_size = strlen(cause->id) + 16;
-	char *id;
 	int r = frame_get_event(&frame, &event, attributes, NULL);
 
 	if (r < 0)
 		return r;
-	id = malloc(id_size);
-	if (!id)
-		return -ENOMEM;
-	event.flags = 0;
+	event.flags &= DROVER_EVENT_ID_MADE_UP;
 	event.attempt = 0;
-	if (!event.id || !*event.id) {
-		snprintf(id, id_size, "%s.%u", cause->id, emitted->index);
-		event.id = id;
-		event.flags = cause->flags & DROVER_EVENT_ID_MADE_UP;
-	}
-	if (!event.source || !*event.source)
-		event.source = d->type;
-	if (!event.traceparent)
-		event.traceparent = cause->traceparent;
-	r = d->client.calls->publish(d->client.broker, &event, 0, emitted);
-	free(id);
-	return r;
+	return d->client.calls->publish(d->client.broker, &event, 0, emitted);
 }
 
 /* Errors that the same event will have for ever; all others may pass. */

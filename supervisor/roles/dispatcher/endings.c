@@ -78,8 +78,13 @@ static void next_step(const struct dispatcher *d, const struct job *job, char *t
 		 d->policy.retry.max_attempts, delay);
 }
 
-/* The event in hand when it ended failed with it; says so. */
-static void judge(struct worker *worker, struct job *job, const char *how)
+bool worker_is_doomed_for(const struct worker *worker, const struct job *job)
+{
+	return dooms[worker->doom].counts && !worker->doom_unread &&
+	       job->sequence == worker->doom_sequence;
+}
+
+void worker_judge(struct worker *worker, struct job *job, const char *how)
 {
 	struct dispatcher *d = worker->dispatcher;
 	enum doom doom = worker->doom;
@@ -154,16 +159,14 @@ void worker_exited(struct worker *worker, int status)
 		worker_set_state(worker, WORKER_GONE);
 	job = TAILQ_FIRST(&worker->jobs);
 	/* What we did to it counts against the event it was done for, and against no other. */
-	counts = job && (worker->doom == DOOM_NONE ||
-			 (dooms[worker->doom].counts && !worker->doom_unread &&
-			  job->sequence == worker->doom_sequence));
+	counts = job && (worker->doom == DOOM_NONE || worker_is_doomed_for(worker, job));
 	if (job && worker->doom_unread)
 		job->alone = true; /* so that next time there is no doubt whether it was read */
 	for (struct job *last;
 	     (last = TAILQ_LAST(&worker->jobs, job_list)) != (counts ? job : NULL);)
 		outcome_back(d, last);
 	if (counts) {
-		judge(worker, job, how);
+		worker_judge(worker, job, how);
 		if (!worker->events && !was_killed(status))
 			dispatcher_hold(d, DUTY_SPAWN, &d->spawn_backoff,
 					clock_now_ms() - worker->forked_ms);

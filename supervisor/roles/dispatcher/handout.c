@@ -197,7 +197,7 @@ static int hand_out(struct dispatcher *d, struct worker *worker, int most, int64
 		if (fit == FIT_PASS)
 			continue;
 		note_wait(d, job, now_ms, wall_ms);
-		brake_handed_out(&d->brake, now_ms, job->hash);
+		brake_handed_out(&d->brake, job->hash);
 		add(d, worker, job);
 		n++;
 		if (d->batch.failed) {

@@ -87,7 +87,6 @@ static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outco
 	const struct retry_input input = {
 		.outcome = outcome,
 		.attempts = job->attempts < ATTEMPTS_MAX ? (int)job->attempts : ATTEMPTS_MAX,
-		.alone = job->alone,
 		.asked_ms = asked_ms,
 		.random = dispatcher_random(),
 	};
@@ -112,7 +111,6 @@ static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outco
 	case RETRY_LATER:
 		settle_as(d, job, DROVER_SETTLE_RETRY, result.delay_ms);
 		return;
-	case RETRY_SETTLE: /* only of what is done */
 	case RETRY_DEAD:
 		/* Of a crash or timeout tells whoever tells of the worker. */
 		if (outcome == RETRY_OUTCOME_FAILED || outcome == RETRY_OUTCOME_REJECTED)
@@ -162,11 +160,19 @@ void outcome_verdict(struct dispatcher *d, struct worker *worker,
 		     const struct frame_verdict *verdict, int64_t now_ms)
 {
 	struct job *job = TAILQ_FIRST(&worker->jobs);
+	char how[ERROR_MAX + 16];
 	/* What a worker says about itself is believed within what can be true. */
 	int64_t most_us = 1000 * (now_ms - worker->handed_ms + 1),
 		us = verdict->busy_us < 0 || verdict->busy_us > most_us ? most_us
 									: verdict->busy_us;
 
+	/* That it was ended for this event stands, unless it says that it was done all the same. */
+	if (verdict->verdict != DROVER_DONE && worker_is_doomed_for(worker, job)) {
+		snprintf(how, sizeof how, "it answered: %s",
+			 *verdict->reason ? verdict->reason : "no reason given");
+		worker_judge(worker, job, how);
+		return;
+	}
 	handout_measured(d, us);
 	/* The handler works: what waits for a delay of its crash loop waits no more. */
 	if (d->spawn_backoff.failures) {

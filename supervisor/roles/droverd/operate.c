@@ -217,7 +217,7 @@ int operate_drain(struct request *request, const struct message_view *ask, struc
 	request->supervisor->draining = true;
 	decide_soon(request->supervisor);
 	request_done(request, "the node is draining: nothing more is taken, busy workers finish; "
-			      "resume without a type, or a restart of droverd, ends it");
+			      "droverctl resume --all, or a restart of droverd, ends it");
 	return 0;
 }
 

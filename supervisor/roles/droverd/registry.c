@@ -55,7 +55,9 @@ static void on_message(void *context, struct child *child, const struct message_
 		close(fds[i]);
 	if (!message_is(view, "registry"))
 		return;
-	if (strcmp(state, supervisor->registry_state))
+	/* That there is none is no news. */
+	if (strcmp(state, supervisor->registry_state) &&
+	    strcmp(supervisor->config->registry.plugin, "none"))
 		log_notice("registry: %s%s%s", state,
 			   *message_text(view, "sentence", "") ? ": " : "",
 			   message_text(view, "sentence", ""));

@@ -75,29 +75,22 @@ static int first_line(struct why *why, int error, struct buf *lines, size_t n)
 	return why_set(why, error, "%.*s%s", (int)strcspn(text, "\n"), text, more);
 }
 
-static size_t count_served(const struct supervisor *supervisor)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < supervisor->n_types; i++)
-		n += supervisor->types[i]->handler != NULL;
-	return n;
-}
-
 void reload_announce(struct supervisor *supervisor, const char *what)
 {
-	size_t served = count_served(supervisor), tried = 0;
-	char trials[64] = "";
+	const struct config *config = supervisor->config;
+	char sum[96];
+	size_t i = 0;
 
-	for (size_t i = 0; i < supervisor->n_types; i++)
-		tried += supervisor->types[i]->candidate != NULL;
-	if (tried)
-		snprintf(trials, sizeof trials, ", %zu handlers in their trial load", tried);
-	log_notice("%s: node %s, %zu event types, %zu of them with a handler%s, %zu broker%s", what,
-		   supervisor->config->node, supervisor->n_types, served, trials,
-		   supervisor->config->n_brokers, supervisor->config->n_brokers == 1 ? "" : "s");
-	sd_notifyf(0, "READY=1\nSTATUS=%zu event types, %zu with a handler", supervisor->n_types,
-		   served);
+	snprintf(sum, sizeof sum, "%zu event type%s, %zu broker%s", supervisor->n_types,
+		 supervisor->n_types == 1 ? "" : "s", config->n_brokers,
+		 config->n_brokers == 1 ? "" : "s");
+	log_notice("%s: node %s, %s", what, config->node, sum);
+	while (i < supervisor->n_watches && supervisor->watches[i].descriptor < 0)
+		i++;
+	if (i && i == supervisor->n_watches)
+		log_notice("no handlers directory is there: %s%s; watched for",
+			   supervisor->watches[0].directory, i > 1 ? " and others" : "");
+	sd_notifyf(0, "READY=1\nSTATUS=%s", sum);
 }
 
 static int read_again(struct supervisor *supervisor, struct config **ret_config, struct why *why)

@@ -465,9 +465,10 @@ int rows_plugins(struct request *request, const struct message_view *ask, struct
 	const struct supervisor *supervisor = request->supervisor;
 	struct message row = {0};
 
-	for (char **directory = supervisor->config->handlers; *directory; directory++) {
+	for (size_t i = 0; i < supervisor->n_watches; i++) {
 		request_row_start(&row, request, "directory");
-		message_add_text(&row, "directory", *directory);
+		message_add_text(&row, "directory", supervisor->watches[i].directory);
+		message_add_flag(&row, "present", supervisor->watches[i].descriptor >= 0);
 		request_row(request, &row);
 	}
 	if (*supervisor->handlers_problem) {

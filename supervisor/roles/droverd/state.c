@@ -334,10 +334,13 @@ void state_load_overrides(struct supervisor *supervisor)
 			continue;
 		}
 		type = type_find(supervisor, name);
-		if (type)
+		if (type && !type->override_read)
 			type->override = override;
 	}
 	free(text);
+	/* From here on what holds is in memory; the file may be behind it, on a full disk. */
+	for (size_t i = 0; i < supervisor->n_types; i++)
+		supervisor->types[i]->override_read = true;
 	decide_soon(supervisor);
 }
 

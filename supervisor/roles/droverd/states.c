@@ -70,7 +70,9 @@ static void tell_leaving(const struct type *type, char *text, size_t size)
 static void tell_draining(const struct type *type, char *text, size_t size)
 {
 	snprintf(text, size, "%s",
-		 type->supervisor->stopping ? "droverd is being stopped" : "by droverctl drain");
+		 type->supervisor->stopping
+			 ? "droverd is being stopped"
+			 : "the node is drained; droverctl resume --all ends it");
 }
 
 static void tell_paused(const struct type *type, char *text, size_t size)

@@ -157,7 +157,8 @@ struct type {
 	int64_t busy_since_ms; /* 0: nobody is busy */
 	uint64_t seen_handled;
 	struct override override;
-	char note[64]; /* for the next decision: who asked for it */
+	bool override_read; /* what the state directory says of it was taken */
+	char note[64];      /* for the next decision: who asked for it */
 };
 
 struct broker {
@@ -374,7 +375,7 @@ int errand_start(struct supervisor *supervisor, const char *title, const struct 
 /* state.c: what is kept in the state directory. */
 int state_open(struct supervisor *supervisor, struct why *why);
 void state_close(struct supervisor *supervisor);
-void state_load_overrides(struct supervisor *supervisor);
+void state_load_overrides(struct supervisor *supervisor); /* of types that are new */
 void state_save_overrides(struct supervisor *supervisor);
 void override_expire(struct type *type, int64_t wall_ms);
 

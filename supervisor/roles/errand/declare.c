@@ -45,8 +45,7 @@ static void declare_go_on(struct errand *errand)
 	if (declare->answered < errand->n_queues)
 		return;
 	if (declare->differ > 1)
-		errand_end(errand, 0, "%s; %zu more differ", declare->first.text,
-			   declare->differ - 1);
+		errand_end(errand, 0, "%s; and %zu more", declare->first.text, declare->differ - 1);
 	else
 		errand_end(errand, 0, "%s", declare->first.text);
 }
