@@ -101,7 +101,7 @@ static int parse_factor(const struct config_row *row, const char *text, int64_t 
 	(void)row;
 	if (end == text || *end || !(fabs(value) <= 1e6))
 		return why_set(why, -EINVAL, "not a number like 3 or 1.5");
-	*ret_value = llround(value * 100);
+	*ret_value = (int64_t)(value * 100 + (value < 0 ? -0.5 : 0.5));
 	return 0;
 }
 
