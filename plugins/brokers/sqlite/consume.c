@@ -77,6 +77,19 @@ void consume_lose(struct broker *broker, int error, const char *sentence)
 		   sentence);
 }
 
+void consume_leave(struct broker *broker)
+{
+	struct consumer *consumer = broker->consumer;
+
+	if (!consumer)
+		return;
+	consume_lose(broker, -ESTALE, "");
+	if (consumer->bell_fd >= 0)
+		close(consumer->bell_fd);
+	consumer->bell_fd = -1;
+	consumer->locked = false;
+}
+
 static int open_bell(struct broker *broker, struct fault *fault)
 {
 	struct consumer *consumer = broker->consumer;

@@ -412,6 +412,24 @@ void depths_refuse(struct broker *broker)
 	}
 }
 
+static void unwatch(struct gauge *gauge)
+{
+	if (gauge->watch_fd >= 0)
+		close(gauge->watch_fd);
+	gauge->watch_fd = -1;
+	gauge->watch_failed = false;
+	gauge->deaf_ms = 0;
+}
+
+void depths_leave(struct broker *broker)
+{
+	struct gauge *gauge = &broker->gauge;
+
+	unwatch(gauge);
+	for (size_t i = 0; i < gauge->n; i++)
+		gauge->samples[i]->stale = true;
+}
+
 int64_t depths_due_ms(const struct broker *broker)
 {
 	const struct gauge *gauge = &broker->gauge;
@@ -427,6 +445,5 @@ void depths_free(struct broker *broker)
 	for (size_t i = 0; i < gauge->n; i++)
 		free_sample(gauge->samples[i]);
 	free(gauge->samples);
-	if (gauge->watch_fd >= 0)
-		close(gauge->watch_fd);
+	unwatch(gauge);
 }

@@ -49,15 +49,36 @@ int directory_open(struct directory *directory, const struct drover_host *host, 
 	return 0;
 }
 
+void directory_leave(struct directory *directory)
+{
+	int *fds[] = {&directory->fd, &directory->bells_fd, &directory->owner_fd};
+
+	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
+		if (*fds[i] >= 0)
+			close(*fds[i]);
+		*fds[i] = -1;
+	}
+}
+
 void directory_close(struct directory *directory)
 {
-	if (directory->fd >= 0)
-		close(directory->fd);
-	if (directory->bells_fd >= 0)
-		close(directory->bells_fd);
-	if (directory->owner_fd >= 0)
-		close(directory->owner_fd);
+	directory_leave(directory);
 	free(directory->path);
+}
+
+static bool is_at(int at, const char *path, int fd)
+{
+	struct stat open, there;
+
+	return fd < 0 || (fstat(fd, &open) == 0 && fstatat(at, path, &there, 0) == 0 &&
+			  open.st_dev == there.st_dev && open.st_ino == there.st_ino);
+}
+
+bool directory_stands(const struct directory *directory)
+{
+	return is_at(AT_FDCWD, directory->path, directory->fd) &&
+	       is_at(directory->fd, "bells", directory->bells_fd) &&
+	       is_at(directory->fd, "owner", directory->owner_fd);
 }
 
 static int open_or_make(int at, const char *path, const char *shown, int *ret_fd,

@@ -20,6 +20,7 @@
 
 #define OWN_RETRY_MS     10
 #define REFUSED_RETRY_MS 1000
+#define LOOK_MS          1000 /* between looks whether the directory is still there */
 
 int fault_set(struct fault *fault, int error, const char *format, ...)
 {
@@ -122,6 +123,9 @@ static int broker_open(const struct drover_host *host, enum drover_broker_use us
 		};
 		r = broker->epoll_fd < 0 ? fault_set(&fault, -errno, "epoll: %s", strerror(errno))
 					 : directory_open(&broker->directory, host, &fault);
+		/* An errand does not live long enough to see it go. */
+		if (use == DROVER_USE_MANAGE)
+			broker->directory.look_ms = NEVER_MS;
 	}
 	if (r == 0 && asprintf(&broker->source, "/drover/%s", node ? node : "") < 0) {
 		broker->source = NULL;
@@ -158,12 +162,38 @@ static int64_t broker_timeout_ms(void *context)
 				 consume_due_ms(broker), depths_due_ms(broker),
 				 dead_due_ms(broker)};
 
-	if (due == NEVER_MS)
+	if (due == NEVER_MS) {
+		due = broker->directory.look_ms;
 		for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
 			due = parts[i] < due ? parts[i] : due;
+	}
 	if (due == NEVER_MS)
 		return -1;
 	return due > now ? due - now : 0;
+}
+
+/*
+ * Somebody removed the directory while it was in use, or put another in its place. What is
+ * published from now on lies elsewhere, so everything that is open is closed and found again.
+ */
+static void look(struct broker *broker)
+{
+	struct directory *directory = &broker->directory;
+	struct fault fault;
+
+	if (directory->look_ms > now_ms())
+		return;
+	directory->look_ms = now_ms() + LOOK_MS;
+	if (directory_stands(directory))
+		return;
+	consume_leave(broker);
+	depths_leave(broker);
+	while (broker->stores)
+		store_drop(broker, broker->stores);
+	directory_leave(directory);
+	directory->retry_ms = 0;
+	fault_set(&fault, 0, "%s was removed or replaced while it was used", directory->path);
+	broker_say(broker, DROVER_BROKER_CONNECTING, fault.sentence);
 }
 
 /* Whether the directory is there and ours; if not, when to see again. */
@@ -173,6 +203,8 @@ static bool own(struct broker *broker)
 	struct fault fault = {""};
 	int r;
 
+	if (directory->retry_ms == NEVER_MS)
+		look(broker);
 	if (directory->retry_ms == NEVER_MS)
 		return true;
 	if (directory->retry_ms > now_ms())

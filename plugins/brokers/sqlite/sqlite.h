@@ -59,6 +59,7 @@ struct directory {
 	int owner_fd;     /* holds a shared lock for as long as we live; -1: not yet */
 	int64_t retry_ms; /* when to try again to get it; NEVER_MS: we have it */
 	int64_t since_ms; /* of the first failed try */
+	int64_t look_ms;  /* when to see whether it is still the one at `path`; NEVER_MS */
 };
 
 int directory_open(struct directory *directory, const struct drover_host *host,
@@ -70,6 +71,9 @@ void directory_close(struct directory *directory);
  * any other error: a person must act, and it is tried again all the same.
  */
 int directory_own(struct directory *directory, struct fault *fault);
+/* Whether what we have open is what lies there; and forgets it, so that it is opened again. */
+bool directory_stands(const struct directory *directory);
+void directory_leave(struct directory *directory);
 
 /* A descriptor that holds the lock until it is closed; -EAGAIN. */
 int directory_lock(struct directory *directory, const char *name, struct fault *fault);
@@ -334,6 +338,7 @@ int consume_credit(struct broker *broker, uint32_t events, uint64_t bytes);
 int consume_settle(struct broker *broker, struct drover_delivery *delivery,
 		   const struct drover_settlement *settlement);
 void consume_process(struct broker *broker);
+void consume_leave(struct broker *broker); /* the directory is gone */
 int64_t consume_due_ms(const struct broker *broker);
 void consume_free(struct broker *broker);
 
@@ -352,6 +357,7 @@ struct gauge {
 int depths_ask(struct broker *broker, const char *const *queues, size_t n);
 void depths_process(struct broker *broker);
 void depths_refuse(struct broker *broker); /* all that were asked for are not known */
+void depths_leave(struct broker *broker);  /* the directory is gone */
 int64_t depths_due_ms(const struct broker *broker);
 void depths_free(struct broker *broker);
 

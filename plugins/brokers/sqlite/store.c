@@ -181,6 +181,9 @@ static int set_up(struct store *store, struct fault *fault)
 	int chunk = CHUNK, application = 0, layout = 0, rc, r;
 	char limit[64];
 
+	/* SQLite makes do with reading; then nothing could ever be settled that was read. */
+	if (sqlite3_db_readonly(store->db, "main"))
+		return fault_set(fault, -EACCES, "%s: cannot be written, only read", store->path);
 	sqlite3_extended_result_codes(store->db, 1);
 	sqlite3_busy_timeout(store->db, 0);
 	sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);

@@ -286,15 +286,13 @@ void outcome_inbox_failed(struct dispatcher *d, const char *sentence)
 }
 
 /* One transaction for all that were done since the last turn; only then are they settled. */
-static void record(struct dispatcher *d)
+static bool record(struct dispatcher *d)
 {
 	int64_t wall_ms = clock_wall_ms();
 	struct job *job;
 	struct why why;
 	int r = 0;
 
-	if (TAILQ_EMPTY(&d->jobs[JOB_RECORDING]) || d->inbox_blocked)
-		return;
 	TAILQ_FOREACH(job, &d->jobs[JOB_RECORDING], link) {
 		if (!d->inbox)
 			break; /* none is wanted any more */
@@ -307,10 +305,11 @@ static void record(struct dispatcher *d)
 		r = inbox_commit(d->inbox, &why);
 	if (r < 0) {
 		outcome_inbox_failed(d, why.text);
-		return;
+		return false;
 	}
 	while ((job = TAILQ_FIRST(&d->jobs[JOB_RECORDING])))
 		settle_as(d, job, DROVER_SETTLE_DONE, 0);
+	return true;
 }
 
 static void settle(struct dispatcher *d)
@@ -345,7 +344,8 @@ static void settle(struct dispatcher *d)
 void outcome_turn(struct dispatcher *d)
 {
 	emit_turn(d);
-	record(d);
+	if (!TAILQ_EMPTY(&d->jobs[JOB_RECORDING]) && !d->inbox_blocked)
+		record(d);
 	settle(d);
 }
 
@@ -372,9 +372,10 @@ int64_t outcome_inbox(struct dispatcher *d, int64_t now_ms)
 		r = inbox_open(d->state_dir, d->type, &d->inbox, &why);
 	if (r >= 0 && !TAILQ_EMPTY(&d->jobs[JOB_RECORDING])) {
 		/* The commit that failed shows whether it works again. */
+		if (!record(d))
+			return NEVER;
 		unblock(d);
-		record(d);
-		return d->inbox_blocked ? NEVER : now_ms + PRUNE_SOON_MS;
+		return now_ms + PRUNE_SOON_MS;
 	}
 	if (r >= 0)
 		r = inbox_prune(d->inbox, clock_wall_ms(), d->policy.inbox_keep_ms, PRUNE_ROWS,
