@@ -5,6 +5,7 @@
 set -eu
 sbin=$1 bin=$2 examples=$4
 export PKG_CONFIG_PATH="$3"
+unset MAKEFLAGS MAKELEVEL # of the make that runs this
 # A handlers directory must not lie where others can write.
 base=/run
 [ "$(id -u)" = 0 ] || base=${XDG_RUNTIME_DIR:-$HOME}
