@@ -12,7 +12,7 @@ logs=$root/log
 export PATH=$root/tools:$PATH:/usr/sbin
 
 steps=(packages build unit lint conformance simulation integration chaos build_clang build_asan unit_asan
-	integration_asan unit_valgrind build_fuzz fuzz distcheck quickstart bench)
+	integration_asan unit_valgrind build_fuzz fuzz distcheck in_tree quickstart bench)
 
 # A step that has not ended by then hangs.
 step_seconds=600
@@ -176,14 +176,26 @@ fuzz() {
 # Builds what `make dist` packs, tests it, installs it, runs what is installed (tests/installed.sh), removes it.
 distcheck() { make -C "$root/gcc" -j"$(nproc)" distcheck DISTCHECK_CONFIGURE_FLAGS=--enable-werror; }
 
-# A newcomer's first two commands, on a clean checkout.
-quickstart() {
+# on_checkout FUNCTION: what it does in a clean checkout leaves nothing there that git does not ignore.
+on_checkout() {
 	local d r
-	d=$(mktemp -d)
-	git clone -q "$top" "$d/drover" && (cd "$d/drover" && ./quickstart.sh --exit && git status --short && [ -z "$(git status --short)" ])
+	d=$(mktemp -d) && git clone -q "$top" "$d/drover" && cd "$d/drover" && "$1" "$d" && git status --short &&
+		[ -z "$(git status --short)" ]
 	r=$?
 	rm -rf "$d"
 	return $r
+}
+
+# A newcomer's first command.
+quickstart() { on_checkout try_quickstart; }
+try_quickstart() { ./quickstart.sh --exit; }
+
+# A build in the source tree; what it installs works, and goes without a trace.
+in_tree() { on_checkout try_in_tree; }
+try_in_tree() {
+	./autogen.sh && ./configure --enable-werror --prefix="$1/prefix" && make -j"$(nproc)" && make install installcheck &&
+		make uninstall && find "$1/prefix" ! -type d -o -name '*drover*' &&
+		[ -z "$(find "$1/prefix" ! -type d -o -name '*drover*')" ]
 }
 
 bench() { "$top/tests/bench/run.sh" --quick "$root/gcc"; }
