@@ -259,6 +259,8 @@ def test_a_directory_removed_while_running(drover, what):
     drover.handler("job.so", LEDGER)
     drover.start()
     drover.publish("job", "{}")
+    # not before it was handled: a queue seems settled until the gauge has looked
+    wait(lambda: len(read_ledger(ledger)) == 1, "the first was handled")
     drover.wait_settled("job")
     if what == "queue":
         shutil.rmtree(drover.state / "queue")
