@@ -4,10 +4,12 @@ Every wait is for a condition with a deadline. Everything started here is ended 
 fails when a process of it is still there afterwards.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -180,9 +182,18 @@ class Drover:
 
         return wait(holds, lambda: f"{name} {what}: {last.get('row')}\n{self.log()[-6000:]}", timeout, every=0.05)
 
+    def unsettled(self, name):
+        """How many events its queue has: status shows what was there when the gauge looked last."""
+        path = self.state / "queue" / f"{name}.queue"
+        if not path.exists():
+            return 0
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as queue:
+            return sum(queue.execute("SELECT ready, later FROM queue").fetchone())
+
     def wait_settled(self, *names, timeout=PATIENCE):
         """Until nothing is ready, delayed or in a worker's hands."""
         for name in names:
+            wait(lambda: not self.unsettled(name), lambda: f"{name} is settled\n{self.log()[-6000:]}", timeout)
             self.wait_type(name, lambda t: t["ready"] == 0 and t["delayed"] == 0 and t["in_flight"] == 0, "is settled", timeout)
 
     def dead(self, type_):
