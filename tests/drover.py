@@ -4,12 +4,10 @@ Every wait is for a condition with a deadline. Everything started here is ended 
 fails when a process of it is still there afterwards.
 """
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -158,14 +156,27 @@ class Drover:
         return [json.loads(line) for line in self.ctl("--json", *arguments).stdout.splitlines() if line.strip()]
 
     def publish(self, type_, data="{}", *arguments):
-        return self.ctl("publish", type_, "--data", data, *arguments)
+        return self.shown(type_, 1, lambda: self.ctl("publish", type_, "--data", data, *arguments))
 
     def publish_many(self, type_, events, timeout=300):
         """Events are dicts of CloudEvents attributes, or numbers: that many empty ones."""
         if isinstance(events, int):
             events = [{"data": {"n": n}} for n in range(events)]
         lines = "".join(json.dumps(event) + "\n" for event in events)
-        return self.json("publish", type_, "--ndjson", "--file", "-", data=lines, timeout=timeout)
+        return self.shown(type_, len(events), lambda: self.json("publish", type_, "--ndjson", "--file", "-", data=lines,
+                                                               timeout=timeout))
+
+    def shown(self, type_, n, publish):
+        """Publishes, and waits until status shows it: depths are some ms old, and "nothing waits" must not be old news."""
+        def known():
+            row = self.type(type_)
+            return row and sum(row[key] or 0 for key in ("ready", "delayed", "dead", "in_flight")) + row["totals"]["handled"]
+
+        before = known()
+        answer = publish()
+        if before is not None:
+            wait(lambda: known() >= before + n, lambda: f"status shows {n} more of {type_}: {self.type(type_)}")
+        return answer
 
     def type(self, name):
         for row in self.json("status")["types"]:
@@ -182,18 +193,9 @@ class Drover:
 
         return wait(holds, lambda: f"{name} {what}: {last.get('row')}\n{self.log()[-6000:]}", timeout, every=0.05)
 
-    def unsettled(self, name):
-        """How many events its queue has: status shows what was there when the gauge looked last."""
-        path = self.state / "queue" / f"{name}.queue"
-        if not path.exists():
-            return 0
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as queue:
-            return sum(queue.execute("SELECT ready, later FROM queue").fetchone())
-
     def wait_settled(self, *names, timeout=PATIENCE):
         """Until nothing is ready, delayed or in a worker's hands."""
         for name in names:
-            wait(lambda: not self.unsettled(name), lambda: f"{name} is settled\n{self.log()[-6000:]}", timeout)
             self.wait_type(name, lambda t: t["ready"] == 0 and t["delayed"] == 0 and t["in_flight"] == 0, "is settled", timeout)
 
     def dead(self, type_):
