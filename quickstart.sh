@@ -164,10 +164,10 @@ summary() {
 	show status
 	say "What the handlers did"
 	echo "   user.registered: $(find "$home/outbox" -name '*.eml' | wc -l) mails in .quickstart/outbox, one per event"
-	echo "   order.paid: $(sqlite3 "$home/ledger.db" 'SELECT count(*) FROM ledger') rows in .quickstart/ledger.db, each stored with its event's id; of the samples:"
+	echo "   order.paid: $(sqlite3 "$home/ledger.db" 'SELECT count(*) FROM ledger') rows in .quickstart/ledger.db, with their events' ids; samples:"
 	sqlite3 -box "$home/ledger.db" "SELECT event, order_number, cents, attempt FROM ledger WHERE event LIKE 'pay-%'"
-	echo "   pay-1002 was published twice and is booked once; pay-1003 failed twice on purpose."
-	say "What failed for good, on purpose: two were rejected, one crashed its handler at each of three attempts"
+	echo "   pay-1002 came twice and is booked once; pay-1003 failed twice on purpose."
+	say "What failed for good, on purpose: two were rejected, one crashed three times"
 	show dead list user.registered
 	show dead list order.paid
 	say "Why there were so many workers"
@@ -175,12 +175,13 @@ summary() {
 }
 
 farewell() {
-	say "All of it has ended; its files are in .quickstart. While it runs, look for yourself in another terminal:"
+	say "All of it has ended; its files are in .quickstart"
 	cat <<-END
-	   .quickstart/droverctl top                    status, ps, why TYPE, plugins
-	   .quickstart/droverctl dead show order.paid   replay TYPE --all gives them another chance
+	While ./quickstart.sh runs, look for yourself in another terminal:
+	   .quickstart/droverctl status                  or ps, why TYPE, plugins, top
 	   .quickstart/droverctl publish order.paid --data '{"order": 7, "amount": 100}'
-	   .quickstart/droverctl pause order.paid       resume, scale TYPE --min 2, drain; --help lists all
+	   .quickstart/droverctl dead show order.paid    or replay, to give it a chance
+	   .quickstart/droverctl pause order.paid        or resume, scale, drain; --help
 	END
 }
 

@@ -9,18 +9,27 @@ set -u -o pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 root=${DROVER_BUILD_ROOT:-$top/build}
 logs=$root/log
-mkdir -p "$logs"
-passed=0
-failed=0
-failures=()
+export PATH=$root/tools:$PATH:/usr/sbin
 
-packages=(autoconf automake pkg-config gcc clang make libc6-dev libsystemd-dev libconfig-dev
-	libcjson-dev libcurl4-openssl-dev libmicrohttpd-dev libsqlite3-dev libcmocka-dev
-	libclang-rt-14-dev llvm clang-format clang-tidy cppcheck valgrind python3 python3-pytest sqlite3 curl
-	prometheus procps man-db groff xz-utils gdb strace)
+steps=(packages build unit lint conformance simulation integration chaos build_clang build_asan unit_asan
+	integration_asan unit_valgrind build_fuzz fuzz distcheck in_tree quickstart bench)
+
+# A step that has not ended by then hangs.
+step_seconds=600
+
+packages=(autoconf automake pkg-config gcc clang make libc6-dev libsystemd-dev libconfig-dev libcjson-dev
+	libcurl4-openssl-dev libmicrohttpd-dev libsqlite3-dev libcmocka-dev libclang-rt-14-dev llvm clang-format
+	clang-tidy cppcheck valgrind python3 python3-pytest sqlite3 curl groff-base xz-utils git)
 
 as_root() {
-	if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null; then
+		sudo "$@"
+	else
+		echo "packages are missing and there is no sudo; run this as root: $*"
+		return 1
+	fi
 }
 
 packages() {
@@ -28,11 +37,18 @@ packages() {
 	for p in "${packages[@]}"; do
 		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
 	done
-	[ ${#missing[@]} = 0 ] && return 0
-	as_root apt-get update -q &&
-		# Debian's prometheus brings promtool; its server is not to be started.
-		as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q --no-install-recommends \
-			"${missing[@]}"
+	[ ${#missing[@]} = 0 ] && command -v promtool && return
+	as_root apt-get update -q || return
+	[ ${#missing[@]} = 0 ] || as_root env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -q --no-install-recommends "${missing[@]}" || return
+	command -v promtool || fetch_promtool
+}
+
+# promtool alone: the package that it comes in would start a server.
+fetch_promtool() {
+	mkdir -p "$root/tools" && cd "$root/tools" && apt-get download -q prometheus &&
+		dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x --strip-components=3 ./usr/bin/promtool &&
+		rm prometheus_*.deb && ./promtool --version
 }
 
 # configure_build NAME OPTIONS...: an out-of-tree build; configured once, rebuilt always.
@@ -40,7 +56,7 @@ configure_build() {
 	local name=$1
 	shift
 	mkdir -p "$root/$name"
-	[ -x "$top/configure" ] && [ "$top/configure" -nt "$top/configure.ac" ] || "$top/autogen.sh" || return
+	{ [ -x "$top/configure" ] && [ "$top/configure" -nt "$top/configure.ac" ]; } || "$top/autogen.sh" || return
 	[ -f "$root/$name/Makefile" ] || (cd "$root/$name" && "$top/configure" --enable-werror "$@") || return
 	make -C "$root/$name" -j"$(nproc)" all
 }
@@ -53,145 +69,200 @@ build_fuzz() {
 		make -C "$root/fuzz" -j"$(nproc)" fuzzers
 }
 
-# The counts of each test program, from what cmocka said.
-unit_counts() {
-	cat "$1"/tests/unit/*.log
-	make -s -C "$1" print-unit-tests | tr ' ' '\n' | sort >"$logs/unit.expected"
-	for t in $(cat "$logs/unit.expected"); do
-		[ -f "$1/$t.trs" ] || echo "$t: did not run: 0 passed, 1 failed"
-	done
-}
-unit() { make -C "$root/gcc" -j"$(nproc)" check; local r=$?; unit_counts "$root/gcc"; return $r; }
-unit_asan() { make -C "$root/asan" -j"$(nproc)" check; local r=$?; unit_counts "$root/asan"; return $r; }
-unit_valgrind() {
-	local r=0
-	for t in $(make -s -C "$root/gcc" print-unit-tests); do
-		if valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
-			--trace-children=no "$root/gcc/$t" >"$logs/valgrind.$(basename "$t")" 2>&1; then
-			echo "$t: 1 passed, 0 failed"
-		else
-			tail -40 "$logs/valgrind.$(basename "$t")"
-			echo "$t: 0 passed, 1 failed"
-			r=1
-		fi
+unit_tests() { make -s -C "$root/$1" print-unit-tests | tr ' ' '\n'; }
+
+# run_unit BUILD: what each test program said, and which did not come to its end.
+run_unit() {
+	local build=$root/$1 r t
+	make -s -C "$build" -j"$(nproc)" check
+	r=$?
+	for t in $(unit_tests "$1"); do
+		cat "$build/$t.log" && grep -q "^\[==========\] .* run\.$" "$build/$t.log" && continue
+		echo "$t: did not come to its end: 0 passed, 1 failed"
 	done
 	return $r
+}
+unit() { run_unit gcc; }
+unit_asan() { run_unit asan; }
+
+# Those that play the peers of a real program are left out: valgrind would look at the peers.
+unit_valgrind() {
+	unit_tests gcc | grep -vE '/test_(api|dispatcher|exec|roles|template)$' |
+		(cd "$root/gcc" && xargs -P"$(nproc)" -I{} sh -c '
+			valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
+				--trace-children=no {} >"$0/valgrind.$(basename {})" 2>&1
+			r=$?
+			[ $r -ge 99 ] && echo "{}: ended with $r: 0 passed, 1 failed" >>"$0/valgrind.$(basename {})"
+			cat "$0/valgrind.$(basename {})"
+			[ $r = 0 ]' "$logs")
 }
 
 lint() {
 	local r=0
 	for check in "includes" "format" "needed $root/gcc" "static $root/gcc" "manual $root/gcc"; do
 		# shellcheck disable=SC2086
-		if "$top"/tests/lint/$check; then echo "$check: 1 passed, 0 failed"; else echo "$check: 0 passed, 1 failed"; r=1; fi
-	done
-	return $r
-}
-
-conformance() {
-	local d
-	d=$(mktemp -d) && "$root/gcc/tests/conformance/broker" "$root/gcc/plugins/brokers/sqlite.so" set.path="$d/queue"
-	local r=$?
-	rm -rf "$d"
-	return $r
-}
-
-# run_pytest BUILD PATHS...
-run_pytest() {
-	local build=$1
-	shift
-	DROVER_BUILD=$root/$build /usr/bin/python3 -m pytest -q -p no:cacheprovider --color=no -rfE --durations=5 "$@"
-}
-integration() { run_pytest gcc "$top/tests/integration"; }
-integration_asan() {
-	ASAN_OPTIONS=detect_leaks=1:log_path=$logs/asan UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-		run_pytest asan "$top/tests/integration" -m "not slow"
-}
-chaos() { run_pytest gcc "$top/tests/chaos"; }
-simulation() { "$root/gcc/tests/sim/sim" "$top/tests/sim/traces"; }
-
-# Each target for 60 s on its kept corpus, two at a time.
-fuzz() {
-	local r=0 seconds=${DROVER_FUZZ_SECONDS:-60} targets t
-	targets=$(make -s -C "$root/fuzz" print-fuzzers)
-	for t in $targets; do
-		local name=${t##*/fuzz_}
-		while [ "$(jobs -rp | wc -l)" -ge 2 ]; do wait -n; done
-		(
-			work=$(mktemp -d)
-			"$root/fuzz/$t" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 \
-				-artifact_prefix="$logs/" "$work" "$top/tests/fuzz/corpus/$name" >"$logs/fuzz.$name" 2>&1
-			echo $? >"$logs/fuzz.$name.rc"
-			rm -rf "$work"
-		) &
-	done
-	wait
-	for t in $targets; do
-		local name=${t##*/fuzz_}
-		if [ "$(cat "$logs/fuzz.$name.rc")" = 0 ]; then
-			grep -h "stat::number_of_executed_units" "$logs/fuzz.$name"
-			echo "fuzz_$name: 1 passed, 0 failed"
-		else
-			tail -30 "$logs/fuzz.$name"
-			echo "fuzz_$name: 0 passed, 1 failed"
+		if "$top"/tests/lint/$check; then echo "$check: 1 passed, 0 failed"; else
+			echo "$check: 0 passed, 1 failed"
 			r=1
 		fi
 	done
 	return $r
 }
 
-distcheck() { make -C "$root/gcc" distcheck DISTCHECK_CONFIGURE_FLAGS=--enable-werror; }
-
-# A newcomer's first two commands, on a clean checkout.
-quickstart() {
+conformance() {
 	local d r
-	d=$(mktemp -d)
-	git clone -q "$top" "$d/drover" && (cd "$d/drover" && ./quickstart.sh --exit)
+	d=$(mktemp -d) && "$root/gcc/tests/conformance/broker" "$root/gcc/plugins/brokers/sqlite.so" set.path="$d/queue"
 	r=$?
 	rm -rf "$d"
 	return $r
 }
 
+# run_pytest BUILD FOLDER OPTIONS...: tests wait more than they work, so some files run at a time, each with its
+# own output; what pytest itself ends with (1: tests failed and are counted).
+run_pytest() {
+	local build=$1 folder=$2 out r
+	shift 2
+	out=$(mktemp -d) || return
+	trap : INT # what was said until then is worth reading
+	find "$top/tests/$folder" -name 'test_*.py' | sort |
+		DROVER_BUILD=$root/$build xargs -P3 -I{} sh -c '
+			file={} out=$0/$(basename {})
+			/usr/bin/python3 -m pytest -q -p no:cacheprovider --color=no -rfE --durations=3 "$@" {} >"$out" 2>&1
+			r=$?
+			[ $r -gt 1 ] && echo "$file: pytest ended with $r: 0 passed, 1 failed" >>"$out"
+			[ $r = 0 ]' "$out" "$@"
+	r=$?
+	cat "$out"/*
+	rm -rf "$out"
+	return $r
+}
+integration() { run_pytest gcc integration; }
+integration_asan() {
+	local r report
+	rm -f "$logs"/asan.*
+	ASAN_OPTIONS=detect_leaks=1:log_path=$logs/asan UBSAN_OPTIONS=print_stacktrace=1 run_pytest asan integration -m "not slow"
+	r=$?
+	for report in "$logs"/asan.*; do
+		[ -e "$report" ] || continue
+		cat "$report"
+		echo "sanitizers: 0 passed, 1 failed"
+		r=1
+	done
+	return $r
+}
+chaos() { run_pytest gcc chaos; }
+simulation() { "$root/gcc/tests/sim/sim" "$top/tests/sim/traces"; }
+
+# Two targets at a time, each on its kept corpus: a minute for what reads the most, less for the others.
+fuzz() {
+	make -s -C "$root/fuzz" print-fuzzers | tr ' ' '\n' | awk '{ print (/_(config|frame)$/ ? 60 : 20), $0 }' | sort -rn |
+		xargs -P2 -L1 sh -c '
+			name=${4##*/fuzz_}
+			work=$(mktemp -d)
+			"$1/fuzz/$4" -max_total_time="$3" -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 \
+				-artifact_prefix="$2/fuzz.$name." "$work" "$0/$name" >"$2/fuzz.$name" 2>&1
+			r=$?
+			rm -rf "$work"
+			if [ $r = 0 ]; then
+				sed -n "s/^stat::number_of_executed_units: */fuzz_$name: inputs tried: /p" "$2/fuzz.$name"
+				echo "fuzz_$name: 1 passed, 0 failed"
+			else
+				tail -n 40 "$2/fuzz.$name"
+				echo "fuzz_$name: 0 passed, 1 failed"
+			fi
+			[ $r = 0 ]' "$top/tests/fuzz/corpus" "$root" "$logs"
+}
+
+# Builds what `make dist` packs, tests it, installs it, runs what is installed (tests/installed.sh), removes it.
+distcheck() { make -C "$root/gcc" -j"$(nproc)" distcheck DISTCHECK_CONFIGURE_FLAGS=--enable-werror; }
+
+# on_checkout FUNCTION: what it does in a clean checkout leaves nothing there that git does not ignore.
+on_checkout() {
+	local d r
+	d=$(mktemp -d) && git clone -q "$top" "$d/drover" && cd "$d/drover" && "$1" "$d" && git status --short &&
+		[ -z "$(git status --short)" ]
+	r=$?
+	rm -rf "$d"
+	return $r
+}
+
+# A newcomer's first command.
+quickstart() { on_checkout try_quickstart; }
+try_quickstart() { ./quickstart.sh --exit; }
+
+# A build in the source tree; what it installs works, and goes without a trace.
+in_tree() { on_checkout try_in_tree; }
+try_in_tree() {
+	./autogen.sh && ./configure --enable-werror --prefix="$1/prefix" && make -j"$(nproc)" && make install installcheck &&
+		make uninstall && find "$1/prefix" ! -type d -o -name '*drover*' &&
+		[ -z "$(find "$1/prefix" ! -type d -o -name '*drover*')" ]
+}
+
 bench() { "$top/tests/bench/run.sh" --quick "$root/gcc"; }
 
-steps=(packages build unit lint conformance simulation integration chaos build_clang build_asan unit_asan
-	integration_asan unit_valgrind build_fuzz fuzz distcheck quickstart bench)
-
-# Adds up the counts a step printed; a step that printed none counts as one test itself.
+# count LOG: "PASSED FAILED" of what pytest, cmocka and our own tools say at the ends of their lines.
 count() {
-	local log=$1 rc=$2 p f
-	read -r p f < <(awk '
-		match($0, /[0-9]+ passed/) { split(substr($0, RSTART), a, " "); p += a[1] }
-		match($0, /[0-9]+ failed/) { split(substr($0, RSTART), a, " "); f += a[1] }
-		match($0, /[0-9]+ errors?( |$)/) && / in [0-9.]+s/ { split(substr($0, RSTART), a, " "); f += a[1] }
+	awk '
 		/^\[  PASSED  \] [0-9]+ test/ { p += $4 }
 		/^\[  FAILED  \] [0-9]+ test/ { f += $4 }
-		END { print p + 0, f + 0 }' "$log")
-	[ "$p" = 0 ] && [ "$f" = 0 ] && { [ "$rc" = 0 ] && p=1; }
-	[ "$rc" != 0 ] && [ "$f" = 0 ] && f=1
+		/^(.*: )?[0-9]+ passed, [0-9]+ failed$/ { p += $(NF - 3); f += $(NF - 1) }
+		/^(=+ )?[0-9]+ [a-z]+.* in [0-9.]+s( |$)/ {
+			for (i = 2; i <= NF; i++) {
+				if ($i ~ /^passed,?$/) p += $(i - 1)
+				if ($i ~ /^(failed|errors?),?$/) f += $(i - 1)
+			}
+		}
+		END { print p + 0, f + 0 }' "$1"
+}
+
+# run_step STEP: a step that counts nothing is one test itself, and one that fails without a failed test failed.
+run_step() {
+	local step=$1 rc p f start=$SECONDS
+	echo "== $step"
+	timeout --signal=INT --kill-after=30 "$step_seconds" "$0" --inside "$step" >"$logs/$step.log" 2>&1 </dev/null &
+	running=$!
+	wait "$running"
+	rc=$?
+	[ $rc != 124 ] || echo "$step: stopped after $step_seconds s" >>"$logs/$step.log"
+	read -r p f < <(count "$logs/$step.log")
+	[ $rc != 0 ] || [ $((p + f)) != 0 ] || p=1
+	[ $rc = 0 ] || [ "$f" != 0 ] || f=1
 	passed=$((passed + p))
 	failed=$((failed + f))
-	echo "   $p ok, $f not ok"
+	echo "   $p ok, $f not ok; $((SECONDS - start)) s"
+	[ "$f" = 0 ] && return
+	failures+=("$step")
+	echo "   the end of $logs/$step.log:"
+	tail -n "${DROVER_LOG_LINES:-100}" "$logs/$step.log" |
+		sed 's/^/   | /; s/passed, \([0-9]*\) failed$/passed and \1 failed/'
+	return 1
 }
 
-run_step() {
-	local step=$1 rc start=$SECONDS
-	echo "== $step"
-	"$step" >"$logs/$step.log" 2>&1 </dev/null
-	rc=$?
-	count "$logs/$step.log" $rc
-	echo "   $((SECONDS - start)) s"
-	if [ $rc != 0 ]; then
-		failures+=("$step")
-		tail -n "${DROVER_LOG_LINES:-60}" "$logs/$step.log" | sed 's/^/   | /; s/passed, \([0-9]*\) failed$/passed and \1 failed/'
-	fi
-	return $rc
+known() {
+	local s
+	for s in "${steps[@]}"; do [ "$s" = "$1" ] && return; done
+	echo "tests/run.sh: there is no step \"$1\"; the steps are ${steps[*]}" >&2
+	exit 2
 }
 
-if [ "${1:-}" = --list ]; then
+case ${1:-} in
+--list)
 	printf '%s\n' "${steps[@]}"
 	exit 0
-fi
+	;;
+--inside)
+	"$2"
+	exit
+	;;
+esac
+for step in "$@"; do known "$step"; done
 [ $# -gt 0 ] && steps=("$@")
+mkdir -p "$logs"
+passed=0
+failed=0
+failures=()
+set -m # a step is a process group, to be ended whole
+trap 'kill -INT -- "-$running"; wait; exit 130' INT TERM
 for step in "${steps[@]}"; do
 	run_step "$step" && continue
 	case $step in

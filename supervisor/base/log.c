@@ -7,6 +7,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,11 +27,12 @@ void log_open(const char *ident)
 	log_debugging = getenv("DROVER_DEBUG") != NULL;
 }
 
-void log_vline(enum log_level level, const char *format, va_list ap)
+void log_line(enum log_level level, const char *format, ...)
 {
 	char line[2048];
 	int saved = errno, head, body;
 	size_t size;
+	va_list ap;
 
 	if (level == LOG_LEVEL_DEBUG && !log_debugging)
 		return;
@@ -39,7 +41,9 @@ void log_vline(enum log_level level, const char *format, va_list ap)
 	else
 		head = snprintf(line, sizeof line, "<%d>%s: ", (int)level, log_ident);
 	errno = saved;
+	va_start(ap, format);
 	body = vsnprintf(line + head, sizeof line - (size_t)head - 1, format, ap);
+	va_end(ap);
 	size = (size_t)head + (body < 0 ? 0 : (size_t)body);
 	if (size > sizeof line - 2)
 		size = sizeof line - 2;
@@ -50,13 +54,4 @@ void log_vline(enum log_level level, const char *format, va_list ap)
 	if (write(STDERR_FILENO, line, size) < 0)
 		errno = saved;
 	errno = saved;
-}
-
-void log_line(enum log_level level, const char *format, ...)
-{
-	va_list ap;
-
-	va_start(ap, format);
-	log_vline(level, format, ap);
-	va_end(ap);
 }

@@ -7,8 +7,6 @@
 #ifndef DROVER_BASE_LOG_H
 #define DROVER_BASE_LOG_H
 
-#include <stdarg.h>
-
 enum log_level { /* the numbers of syslog(3) */
 		 LOG_LEVEL_ERROR = 3,
 		 LOG_LEVEL_WARNING = 4,
@@ -24,8 +22,6 @@ enum log_level { /* the numbers of syslog(3) */
 void log_open(const char *ident);
 
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void log_vline(enum log_level level, const char *format, va_list ap)
-	__attribute__((format(printf, 2, 0)));
 
 #define log_error(...)   log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_LEVEL_WARNING, __VA_ARGS__)

@@ -69,7 +69,7 @@ int units_parse_duration(const char *text, int64_t *ret_ms)
 		value *= (double)durations[i].factor;
 		if (value > (double)MAX_DURATION_MS)
 			return -ERANGE;
-		*ret_ms = (int64_t)llround(value);
+		*ret_ms = (int64_t)(value + 0.5);
 		return 0;
 	}
 	return -EINVAL;

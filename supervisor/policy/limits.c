@@ -24,10 +24,11 @@ static const struct rule rules[LIMITS_RULES] = {
 	[LIMITS_OVERRIDE_MIN] = {"override_min", "raised to %d by an operator's scale --min"},
 	[LIMITS_OVERRIDE_MAX] = {"override_max", "bound by an operator's scale --max %d"},
 	[LIMITS_NODE_MAX] = {"node_max", "bound by node_max, %d in all"},
+	[LIMITS_EXCLUSIVE] = {"exclusive", "bound by exclusive to one at a time"},
 	[LIMITS_USEFUL_MAX] = {"useful_max", "bound by the %d that the broker can make use of"},
 	[LIMITS_BRAKE] = {"brake", "held at %d by the failure brake"},
 	[LIMITS_BUDGET] = {"budget", "bound by budget %s to %d"},
-	[LIMITS_PAUSED] = {"paused", "paused"},
+	[LIMITS_UNSERVABLE] = {"unservable", "not served now"},
 };
 
 static void bind(struct limits_result *result, int total, enum limits_rule rule, int value)
@@ -68,14 +69,16 @@ struct limits_result limits_apply(const struct limits_input *input)
 	if (input->node_max > 0)
 		at_most(&result, input->current, LIMITS_NODE_MAX,
 			input->node_max > INT_MAX / nodes ? INT_MAX : input->node_max * nodes);
+	if (input->exclusive)
+		at_most(&result, input->current, LIMITS_EXCLUSIVE, 1);
 	if (input->useful_max > 0)
 		at_most(&result, input->current, LIMITS_USEFUL_MAX, input->useful_max);
 	if (input->braked) {
 		most = input->current > min ? input->current : min;
 		at_most(&result, input->current, LIMITS_BRAKE, most > 1 ? most : 1);
 	}
-	if (input->paused) {
-		bind(&result, 0, LIMITS_PAUSED, 0);
+	if (input->unservable) {
+		bind(&result, 0, LIMITS_UNSERVABLE, 0);
 		result.takes_away = input->current > 0;
 	}
 	if (result.total < 0)

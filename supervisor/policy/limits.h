@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * From demand to the total of a type: min, max (both replaced by an operator's override where one
- * stands), the nodes' own bounds, what the broker can make use of, the failure brake, pause. Later
+ * stands), the nodes' own bounds, what the broker can make use of, the failure brake, and whether it is served at all. Later
  * ones win over earlier ones; the result names the last that changed the number. Budgets
  * (policy/budget.h) come after this and use LIMITS_BUDGET for their name.
  */
@@ -19,33 +19,35 @@ enum limits_rule {
 	LIMITS_OVERRIDE_MIN, /* droverctl scale --min */
 	LIMITS_OVERRIDE_MAX, /* droverctl scale --max */
 	LIMITS_NODE_MAX,
+	LIMITS_EXCLUSIVE,
 	LIMITS_USEFUL_MAX,
 	LIMITS_BRAKE,
 	LIMITS_BUDGET,
-	LIMITS_PAUSED,
+	LIMITS_UNSERVABLE,
 	LIMITS_RULES, /* how many */
 };
 
 struct limits_input {
 	int demand;       /* >= 0 */
-	bool known;       /* false: hold `current`; min, max and pause still hold */
+	bool known;       /* false: hold `current`; all bounds still hold */
 	int current;      /* the total now, >= 0 */
 	int min, max;     /* 0 <= min; where min > max, max wins */
 	int override_min; /* < 0: none */
 	int override_max; /* < 0: none */
 	int node_max;     /* most workers on one node; <= 0: no bound */
 	int nodes;        /* that can serve the type, >= 1 */
+	bool exclusive;   /* one worker, anywhere */
 	int useful_max;   /* as the broker knows it, e.g. partitions; <= 0: unknown or no bound */
 	/* most events fail: no growth above current (but min, and one worker to probe with) */
 	bool braked;
-	bool paused;
+	bool unservable; /* paused, draining, without a handler */
 };
 
 struct limits_result {
 	int total;             /* >= 0 */
 	enum limits_rule rule; /* the one that bound it */
 	int value;             /* of that rule, for its sentence; 0 where it has none */
-	/* a maximum or pause lies below `current`: fewer at once, whatever the work asks for */
+	/* a maximum lies below `current`, or nothing is served: fewer at once, whatever the work asks for */
 	bool takes_away;
 };
 
@@ -55,7 +57,7 @@ struct limits_result limits_apply(const struct limits_input *input);
 const char *limits_rule_name(enum limits_rule rule);
 
 /*
- * A fragment of a sentence: "bound by max 12", "held at 4 by the failure brake", "paused"; "" for
+ * A fragment of a sentence: "bound by max 12", "held at 4 by the failure brake"; "" for
  * LIMITS_NONE. `name` is the budget's name with LIMITS_BUDGET, else NULL. Returns text.
  */
 const char *limits_rule_text(enum limits_rule rule, int value, const char *name, char *text,

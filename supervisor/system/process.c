@@ -10,13 +10,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <inttypes.h>
 #include <linux/capability.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -24,7 +24,8 @@
 
 #include "base/banned.h"
 
-#define FDS_MAX 8
+#define FDS_MAX   8
+#define BELOW_MAX 32 /* generations below a stranger; more come to us as strangers in turn */
 
 extern char *program_invocation_name;
 
@@ -223,10 +224,63 @@ void process_rename(const char *title, const char *name)
 	prctl(PR_SET_NAME, name);
 }
 
+/* Of a process that need not be ours; -1 when it is gone. */
+static pid_t parent_of(pid_t pid)
+{
+	char path[64], line[512], *end;
+	pid_t parent = -1;
+	FILE *stat;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	stat = fopen(path, "re");
+	if (!stat)
+		return -1;
+	if (fgets(line, sizeof line, stat)) {
+		end = strrchr(line, ')');
+		if (end)
+			sscanf(end + 1, " %*c %d", &parent);
+	}
+	fclose(stat);
+	return parent;
+}
+
+static FILE *open_children(pid_t pid)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	return fopen(path, "re");
+}
+
+/*
+ * What a stranger started ends before it: it may be about to end that itself, and if we die after
+ * its end and before the next round, nobody is left who would. A number that was given out anew
+ * since it was listed is not a child of `pid`.
+ */
+static void kill_below(pid_t pid, int depth)
+{
+	FILE *children = open_children(pid);
+	int child, pidfd;
+
+	while (children && depth && fscanf(children, "%d", &child) == 1) {
+		pidfd = pidfd_open(child, 0);
+		if (pidfd < 0)
+			continue;
+		if (parent_of(child) == pid) {
+			kill_below(child, depth - 1);
+			pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+		}
+		close(pidfd);
+	}
+	if (children)
+		fclose(children);
+}
+
 static int kill_if_stranger(pid_t pid, bool (*known)(void *context, pid_t pid), void *context)
 {
 	if (known(context, pid))
 		return 0;
+	kill_below(pid, BELOW_MAX);
 	kill(pid, SIGKILL);
 	return 1;
 }
@@ -242,25 +296,11 @@ static int kill_strangers_of_proc(bool (*known)(void *context, pid_t pid), void 
 	if (!proc)
 		return -errno;
 	while ((entry = readdir(proc))) {
-		char path[64], line[512], *end;
-		long pid = strtol(entry->d_name, &end, 10);
-		FILE *stat;
-		int ppid = -1;
+		char *end;
+		pid_t pid = (pid_t)strtol(entry->d_name, &end, 10);
 
-		if (*end || pid <= 0)
-			continue;
-		snprintf(path, sizeof path, "/proc/%ld/stat", pid);
-		stat = fopen(path, "re");
-		if (!stat)
-			continue;
-		if (fgets(line, sizeof line, stat)) {
-			end = strrchr(line, ')');
-			if (end)
-				sscanf(end + 1, " %*c %d", &ppid);
-		}
-		fclose(stat);
-		if (ppid == self)
-			count += kill_if_stranger((pid_t)pid, known, context);
+		if (!*end && pid > 0 && parent_of(pid) == self)
+			count += kill_if_stranger(pid, known, context);
 	}
 	closedir(proc);
 	return count;
@@ -268,17 +308,13 @@ static int kill_strangers_of_proc(bool (*known)(void *context, pid_t pid), void 
 
 int process_kill_strangers(bool (*known)(void *context, pid_t pid), void *context)
 {
-	char path[64];
-	FILE *children;
-	int count = 0;
-	int64_t pid;
+	FILE *children = open_children(getpid());
+	int count = 0, pid;
 
-	snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)gettid());
-	children = fopen(path, "re");
 	if (!children)
 		return errno == ENOENT ? kill_strangers_of_proc(known, context) : -errno;
-	while (fscanf(children, "%" SCNd64, &pid) == 1)
-		count += kill_if_stranger((pid_t)pid, known, context);
+	while (fscanf(children, "%d", &pid) == 1)
+		count += kill_if_stranger(pid, known, context);
 	fclose(children);
 	return count;
 }

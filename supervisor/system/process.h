@@ -68,9 +68,9 @@ void process_close_from(int first);
 void process_reset_signals(void);
 
 /*
- * Calls `known` for each child of this process; for which it says false gets SIGKILL: what an ended
- * child left behind and was handed to us as a subreaper. Returns how many got it; -errno when the
- * children cannot be listed.
+ * Calls `known` for each child of this process; for which it says false gets SIGKILL, after all that
+ * is below it: what an ended child left behind and was handed to us as a subreaper. Returns how many
+ * children got it; -errno when the children cannot be listed.
  */
 int process_kill_strangers(bool (*known)(void *context, pid_t pid), void *context);
 

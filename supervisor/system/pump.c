@@ -52,8 +52,9 @@ static int on_prepare(sd_event_source *source, void *context)
 	if (!pump->paused && sd_event_source_get_pending(source) > 0)
 		return 0;
 	timeout_ms = pump->paused ? -1 : pump->timeout_ms(pump->plugin);
+	/* In whole ms: as long as it means the same moment, the timer need not be set anew. */
 	if (timeout_ms >= 0)
-		due = (uint64_t)clock_now_ns() / 1000 + (uint64_t)timeout_ms * 1000;
+		due = (uint64_t)(clock_now_ms() + timeout_ms) * 1000;
 	return sd_event_source_set_time(source, due);
 }
 

@@ -3,7 +3,8 @@
 #
 #     tests/bench/run.sh [--quick] [BUILD] [NAME ...]      NAME: throughput burst fork respawn memory idle start
 #
-# Without --quick: five rounds or more, and the table for docs/benchmarks.md. With it: one short round that fails only on
-# gross regressions (CI). BUILD is a build without sanitizers, made with optimisation; default build/gcc.
+# Without --quick: five rounds or more, and the table for docs/benchmarks.md; exit 1 if a bound is missed. With it: one short
+# round, for CI, which fails only if something is ten times worse than its bound. BUILD is a build without sanitizers, made
+# with optimisation; default build/gcc.
 set -eu
 exec /usr/bin/python3 "$(dirname "$0")/bench.py" "$@"

@@ -139,6 +139,7 @@ def test_http_speaks_for_itself(drover):
     drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "is done")
     wrong = curl(drover, "/v1/nonsense", "-w", "%{http_code}")
     assert wrong.stdout.endswith("404") and "error" in wrong.stdout
+    assert curl(drover, "/v1/why", "-w", "%{http_code}").stdout.endswith("400")
     assert curl(drover, "/health").returncode == 0
 
 
@@ -196,3 +197,87 @@ def test_a_producer_that_pauses_hears_a_refusal(drover):
     assert "line 2" in publish.stderr.read()
     publish.stdin.close()
     drover.wait_type("job", lambda t: t["ready"] == 1, "has what went before")
+
+
+def test_where_there_are_no_dead_letters(drover):
+    drover.configure('types = ( { type = "job"; } );')
+    away = drover.ctl("dead", "list", "job", check=False)
+    assert away.returncode == 3 and "no droverd listens" in away.stderr
+    drover.start()
+    none = drover.ctl("dead", "list", "job")
+    assert none.stdout == "" and "no dead letters" in none.stderr
+
+
+def test_a_dead_letter_is_named_by_its_key(drover):
+    drover.configure('types = ( { type = "job"; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.publish_many("job", [{"id": "same", "data": "reject", "datacontenttype": "text/plain"}] * 2)
+    drover.wait_type("job", lambda t: t["dead"] == 2, "has two")
+    one, other = drover.json_lines("dead", "list", "job")
+    assert one["id"] == other["id"] and one["key"] != other["key"]
+    assert drover.json("dead", "purge", "job", "--key", one["key"])["purged"] == 1
+    assert [letter["key"] for letter in drover.json_lines("dead", "list", "job")] == [other["key"]]
+
+
+def test_the_nearest_type_is_named(drover):
+    drover.configure('types = ( { type = "order.paid"; bind = [ "order.settled" ]; } );')
+    drover.start()
+    drover.wait_log("1 event type (no handler file for order.paid)")
+    assert "did you mean order.paid?" in drover.ctl("why", "order.payd", check=False).stderr
+    assert "did you mean order.settled?" in drover.ctl("publish", "order.setled", "--data", "1", check=False).stderr
+    assert "did you mean" not in drover.ctl("publish", "user.registered", "--data", "1", check=False).stderr
+
+
+def test_a_new_type_takes_events_at_once(drover):
+    drover.configure('types = ( { type = "job0"; } );')
+    drover.start()
+    for n in range(1, 6):
+        drover.configure("types = ( " + ", ".join(f'{{ type = "job{i}"; }}' for i in range(n + 1)) + " );")
+        drover.ctl("reload")
+        drover.publish(f"job{n}")
+        drover.wait_type(f"job{n}", lambda t: t["ready"] == 1, "has it")
+
+
+def test_the_last_error_says_when(drover):
+    drover.configure('types = ( { type = "job"; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    assert drover.type("job")["last_error_at"] is None
+    drover.ctl("publish", "job", "--data", "reject", "--id", "first")
+    first = drover.wait_type("job", lambda t: "first" in (t["last_error"] or ""), "says so")
+    drover.ctl("publish", "job", "--data", "done")
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "goes on")
+    assert drover.type("job")["last_error_at"] == first["last_error_at"]
+    assert "ago: event first" in drover.ctl("status").stdout
+    drover.ctl("publish", "job", "--data", "reject", "--id", "second")
+    drover.wait_type("job", lambda t: "second" in t["last_error"] and t["last_error_at"] > first["last_error_at"], "is news")
+
+
+def test_what_is_set_for_a_while_runs_out(drover):
+    drover.configure('types = ( { type = "job"; max = 5; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.ctl("scale", "job", "--min", 3, "--for", "1s", "--note", "a sale")
+    row = drover.wait_type("job", lambda t: t["workers"]["running"] == 3, "is scaled")
+    assert row["override"]["note"] == "a sale" and row["override"]["until"]
+    drover.wait_type("job", lambda t: t["workers"]["target"] == 0 and not t.get("override"), "is back", 60)
+    drover.ctl("pause", "job", "--for", "1s")
+    drover.publish("job", "done")
+    assert drover.type("job")["state"] == "paused"
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 1 and t["state"] != "paused", "goes on by itself")
+    drover.ctl("pause", "job", "--for", "1s")
+    drover.kill()
+    drover.start()
+    drover.publish("job", "done")
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "goes on after a restart too")
+
+
+def test_node_max_bounds_this_node(drover):
+    drover.configure('types = ( { type = "job"; max = 8; node_max = 2; objective = "10ms"; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.publish_many("job", [{"data": "sleep 100", "datacontenttype": "text/plain"}] * 20)
+    drover.wait_log("bound by node_max")
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 20, "is through")
+    assert all(decision["to"] <= 2 for decision in drover.json("why", "job")["decisions"])

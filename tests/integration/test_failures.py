@@ -179,6 +179,32 @@ def test_the_definition_is_enforced_at_both_ends(drover):
     drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "took the good one")
 
 
+def test_what_breaks_a_later_definition_is_a_dead_letter(drover):
+    drover.configure('types = ( { type = "job"; } );')
+    drover.start()
+    drover.publish("job", '{"user": 1}', "--id", "early")
+    drover.publish("job", '{"user_id": 1}')
+    drover.configure('types = ( { type = "job"; required = [ "user_id" ]; } );')
+    drover.ctl("reload")
+    drover.handler("job.so", SCRIPTED)
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 1 and t["dead"] == 1, "knows them apart")
+    (letter,) = drover.dead("job")
+    assert letter["id"] == "early" and "user_id" in letter["reason"] and letter["attempts"] == 0
+
+
+def test_workers_that_are_old_or_large_are_replaced(drover):
+    drover.configure('types = ( { type = "old"; min = 1; recycle = { age = "500ms"; }; }, '
+                     '{ type = "large"; min = 1; recycle = { memory = "64K"; }; } );')
+    drover.handler("old.so", SCRIPTED)
+    drover.handler("large.so", SCRIPTED)
+    drover.start()
+    first = {name: wait(lambda: drover.processes(f"worker {name}"), f"{name} has a worker") for name in ("old", "large")}
+    for name, pids in first.items():
+        wait(lambda: drover.processes(f"worker {name}") and not set(pids) & set(drover.processes(f"worker {name}")),
+             f"{name} has another")
+    assert drover.type("old")["totals"]["crashed"] == 0
+
+
 def test_recycling_by_events_leaves_no_gap(drover):
     entry, ledger = ledger_type("job", drover.directory, recycle="{ events = 10; }", min=1, max=1)
     drover.configure(f"types = ( {entry} );")
@@ -272,3 +298,25 @@ def test_deaths_of_dispatcher_and_template_count_no_attempt(drover):
         wait(lambda: not alive(pid) and drover.processes(f"{role} job"), "there is another")
     row = drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "is done")
     assert row["dead"] == 0 and row["totals"]["crashed"] == row["totals"]["retried"] == 0
+
+
+def test_an_exclusive_type_has_one_worker_at_work(drover):
+    out = drover.directory / "out"
+    drover.configure(f'types = ( {{ type = "job"; exclusive = true; min = 3; objective = "100ms"; timeout = "5s"; brake = "off"; '
+                     f'recycle = {{ events = 3; }}; {FAST_RETRY} environment = [ "OUT={out}" ]; }} );')
+    # Whoever finds the directory of another one there was not alone.
+    drover.handler("job", """#!/bin/sh
+mkdir "$OUT.lock" || { echo "not alone" >>"$OUT"; exit 0; }
+sleep 0.05
+rmdir "$OUT.lock"
+echo done >>"$OUT"
+""")
+    drover.start()
+    drover.publish_many("job", 15)
+    drover.wait_log("bound by exclusive")
+    drover.ctl("scale", "job", "--min", 5, "--max", 8)
+    wait(lambda: out.exists() and out.read_text().count("\n") > 3, "it is at work")
+    drover.handler("job", drover.handlers.joinpath("job").read_text() + "# the same, anew\n")
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 15, "is through")
+    assert out.read_text() == "done\n" * 15
+    assert drover.type("job")["workers"]["target"] == 1

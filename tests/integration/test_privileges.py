@@ -87,15 +87,6 @@ def test_roles_have_no_capabilities_and_cannot_be_looked_into(drover):
 
 
 @as_root
-def test_as_root_without_a_user_it_is_refused(drover):
-    drover.configure("", user=None)
-    refused = subprocess.run([DROVERD, "--config", drover.config_file], capture_output=True, text=True, timeout=20)
-    assert refused.returncode == 78 and "user = " in refused.stderr
-    refused = subprocess.run([DROVERD, "--config", drover.config_file, "--check"], capture_output=True, text=True, timeout=20)
-    assert refused.returncode == 78 and "user = " in refused.stderr
-
-
-@as_root
 def test_others_may_look_but_not_command(drover):
     drover.configure('types = ( { type = "job"; max_attempts = 1; } );')
     drover.handler("job.so", SCRIPTED)

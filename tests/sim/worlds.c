@@ -159,7 +159,7 @@ static void decide(struct world *world, uint64_t turn)
 							    .override_max = -1,
 							    .nodes = 1,
 							    .braked = type->braked,
-							    .paused = type->paused});
+							    .unservable = type->paused});
 
 		takes_away[i] = limits.takes_away;
 		/* What is to be replaced keeps its place: the dispatcher will not ask. */

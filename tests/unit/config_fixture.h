@@ -18,8 +18,8 @@
 
 #include "base/buf.h"
 #include "system/config.h"
-#include "system/config_rows.h"
-#include "system/config_value.h"
+#include "system/config/rows.h"
+#include "system/config/value.h"
 
 static char directory[] = "/tmp/drover-config-XXXXXX";
 static char main_file[64];

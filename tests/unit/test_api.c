@@ -373,7 +373,7 @@ static void a_body_reaches_the_errand(void **state)
 	assert_int_equal(data.size, 5);
 	assert_memory_equal(data.blob, "hello", 5);
 	expect(f, &errand, "eof");
-	errand_data(&errand, "{\"published\":1}");
+	errand_data(&errand, "{\"published\":1}\n");
 	errand_end(&errand, 0, NULL);
 	hear(fd, &text);
 	assert_has(buf_text(&text), "HTTP/1.1 200 OK");
@@ -467,7 +467,7 @@ static void a_slow_errand_holds_the_body_back(void **state)
 	}
 	assert_int_equal(received, total);
 	expect(f, &errand, "eof");
-	errand_data(&errand, "{\"published\":1}");
+	errand_data(&errand, "{\"published\":1}\n");
 	errand_end(&errand, 0, NULL);
 	assert_has(hear(fd, &text), "{\"published\":1}\n");
 	say_about(f, "end", second, 0, NULL);

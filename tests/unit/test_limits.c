@@ -157,17 +157,31 @@ static const struct {
 	 0,
 	 LIMITS_MAX,
 	 0},
-	{"paused",
-	 {USUAL, .known = true, .demand = 9, .current = 3, .paused = true},
+	{"exclusive",
+	 {USUAL, .known = true, .demand = 9, .exclusive = true},
+	 1,
+	 LIMITS_EXCLUSIVE,
+	 1},
+	{"exclusive over a scale",
+	 {.known = true, .max = 8, .override_min = 4, .override_max = 6, .exclusive = true},
+	 1,
+	 LIMITS_EXCLUSIVE,
+	 1},
+	{"unservable",
+	 {USUAL, .known = true, .demand = 9, .current = 3, .unservable = true},
 	 0,
-	 LIMITS_PAUSED,
+	 LIMITS_UNSERVABLE,
 	 0},
-	{"paused over min",
-	 {USUAL, .known = true, .demand = 0, .paused = true},
+	{"unservable over min",
+	 {USUAL, .known = true, .demand = 0, .unservable = true},
 	 0,
-	 LIMITS_PAUSED,
+	 LIMITS_UNSERVABLE,
 	 0},
-	{"paused over unknown", {USUAL, .current = 4, .paused = true}, 0, LIMITS_PAUSED, 0},
+	{"unservable over unknown",
+	 {USUAL, .current = 4, .unservable = true},
+	 0,
+	 LIMITS_UNSERVABLE,
+	 0},
 	{"the last that changed it is named",
 	 {USUAL, .known = true, .demand = 99, .node_max = 7, .nodes = 1, .useful_max = 8},
 	 7,
@@ -196,11 +210,14 @@ static void test_takes_away(void **state)
 		 true,
 		 LIMITS_NODE_MAX},
 		{"also while nothing is known", {USUAL, .current = 40}, true, LIMITS_MAX},
-		{"pause",
-		 {USUAL, .known = true, .current = 3, .paused = true},
+		{"no longer served",
+		 {USUAL, .known = true, .current = 3, .unservable = true},
 		 true,
-		 LIMITS_PAUSED},
-		{"pause of nobody", {USUAL, .known = true, .paused = true}, false, LIMITS_PAUSED},
+		 LIMITS_UNSERVABLE},
+		{"not served, with nobody",
+		 {USUAL, .known = true, .unservable = true},
+		 false,
+		 LIMITS_UNSERVABLE},
 		{"the brake takes nobody",
 		 {USUAL, .known = true, .demand = 9, .current = 3, .braked = true},
 		 false,
@@ -245,14 +262,14 @@ static void test_bounds(void **state)
 					     .nodes = random_below(&random, 4),
 					     .useful_max = random_below(&random, 80) - 40,
 					     .braked = random_below(&random, 4) == 0,
-					     .paused = random_below(&random, 20) == 0};
+					     .unservable = random_below(&random, 20) == 0};
 		struct limits_result result = limits_apply(&input);
 		int max = input.override_max >= 0 ? input.override_max : input.max;
 		int wanted = input.known ? input.demand : input.current;
 
 		assert_true(result.total >= 0 && result.total <= max);
 		assert_true(result.rule < LIMITS_RULES && result.rule != LIMITS_BUDGET);
-		assert_true(!input.paused || result.total == 0);
+		assert_true(!input.unservable || result.total == 0);
 		assert_true(input.useful_max <= 0 || result.total <= input.useful_max);
 		assert_true(input.node_max <= 0 ||
 			    result.total <= input.node_max * (input.nodes ? input.nodes : 1));
@@ -282,7 +299,8 @@ static const struct {
 	{LIMITS_BRAKE, 4, NULL, "brake", "held at 4 by the failure brake"},
 	{LIMITS_BUDGET, 30, "node", "budget", "bound by budget node to 30"},
 	{LIMITS_BUDGET, 30, NULL, "budget", "bound by budget ? to 30"},
-	{LIMITS_PAUSED, 0, NULL, "paused", "paused"},
+	{LIMITS_EXCLUSIVE, 1, NULL, "exclusive", "bound by exclusive to one at a time"},
+	{LIMITS_UNSERVABLE, 0, NULL, "unservable", "not served now"},
 	{LIMITS_RULES, 1, NULL, "none", ""},
 	{(enum limits_rule) - 1, 1, NULL, "none", ""},
 };

@@ -366,6 +366,36 @@ static void test_kill_strangers(void **state)
 	assert_int_equal(WTERMSIG(status), SIGTERM);
 }
 
+/* What is below a stranger ends with it also where it would never come to us: we are no subreaper. */
+static void test_kill_below_strangers(void **state)
+{
+	int said[2], status;
+	char byte = 0;
+	pid_t known = 0, stranger;
+
+	(void)state;
+	assert_int_equal(pipe(said), 0);
+	stranger = fork();
+	assert_true(stranger >= 0);
+	if (!stranger) {
+		/* Three generations, each the leader of a session of its own. */
+		for (int depth = 0; depth < 2 && !fork(); depth++)
+			setsid();
+		if (write(said[1], "x", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(said[1]);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(read(said[0], &byte, 1), 1);
+	assert_int_equal(process_kill_strangers(knows, &known), 1);
+	assert_int_equal(read(said[0], &byte, 1), 0); /* nobody has the other end any more */
+	assert_int_equal(waitpid(stranger, &status, 0), stranger);
+	assert_int_equal(WTERMSIG(status), SIGKILL);
+	close(said[0]);
+}
+
 static void test_tie(void **state)
 {
 	int status;
@@ -413,6 +443,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_failures_say_what),
 		cmocka_unit_test(test_a_title_too_long_is_cut),
 		cmocka_unit_test(test_kill_strangers),
+		cmocka_unit_test(test_kill_below_strangers),
 		cmocka_unit_test(test_tie),
 		cmocka_unit_test(test_describe_status),
 	};

@@ -160,10 +160,11 @@ static void test_overrides_survive(void **unused)
 					      .min = 3,
 					      .max = -1,
 					      .until_ms = 1234567890123,
-					      .author = "root",
-					      .note = "sale day, 50 % more"};
-	types[1].override =
-		(struct override){.min = -1, .max = -1, .paused = true, .author = "ann (uid 1000)"};
+					      .scaled_by = {"root", "sale day, 50 % more"}};
+	types[1].override = (struct override){.min = -1,
+					      .max = -1,
+					      .paused = true,
+					      .paused_by = {"ann (uid 1000)", "deploy"}};
 	state_save_overrides(&supervisor);
 	end();
 
@@ -174,12 +175,14 @@ static void test_overrides_survive(void **unused)
 	assert_int_equal(types[0].override.min, 3);
 	assert_int_equal(types[0].override.max, -1);
 	assert_int_equal(types[0].override.until_ms, 1234567890123);
-	assert_string_equal(types[0].override.author, "root");
-	assert_string_equal(types[0].override.note, "sale day, 50 % more");
+	assert_string_equal(types[0].override.scaled_by.author, "root");
+	assert_string_equal(types[0].override.scaled_by.note, "sale day, 50 % more");
 	assert_true(types[1].override.paused);
 	assert_false(types[1].override.scaled);
 	assert_int_equal(types[1].override.paused_until_ms, 0);
-	assert_string_equal(types[1].override.author, "ann (uid 1000)");
+	assert_string_equal(types[1].override.paused_by.author, "ann (uid 1000)");
+	assert_string_equal(types[1].override.paused_by.note, "deploy");
+	assert_string_equal(types[1].override.scaled_by.note, "");
 	types[0].override.scaled = false;
 	types[1].override.paused = false;
 	state_save_overrides(&supervisor);

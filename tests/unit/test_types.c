@@ -272,7 +272,7 @@ static void test_states(void **unused)
 	assert_string_equal(type_state(type, reason, sizeof reason), "running");
 	snprintf(type->report.mode, sizeof type->report.mode, "probe");
 	assert_string_equal(type_state(type, reason, sizeof reason), "probe");
-	type->override = (struct override){.paused = true, .author = "ann", .note = "deploy"};
+	type->override = (struct override){.paused = true, .paused_by = {"ann", "deploy"}};
 	assert_string_equal(type_state(type, reason, sizeof reason), "paused");
 	assert_string_equal(reason, "paused by ann: deploy");
 	supervisor.draining = true;

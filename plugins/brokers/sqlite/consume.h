@@ -66,6 +66,5 @@ void claim_events(struct broker *broker);
 /* flush.c */
 /* Tells the queue what waits to be told, as far as it goes, and when to come again. */
 void flush_settlements(struct broker *broker);
-void flush_forget(struct consumer *consumer, struct held *held); /* no more in the host's hands */
 
 #endif

@@ -89,7 +89,8 @@ int consume_settle(struct broker *broker, struct drover_delivery *delivery,
 	return 0;
 }
 
-void flush_forget(struct consumer *consumer, struct held *held)
+/* It is no more in the host's hands. */
+static void forget(struct consumer *consumer, struct held *held)
 {
 	if (held->previous)
 		held->previous->next = held->next;
@@ -103,7 +104,7 @@ void flush_forget(struct consumer *consumer, struct held *held)
 
 static void finish(struct broker *broker, struct held *held, int error, const char *sentence)
 {
-	flush_forget(broker->consumer, held);
+	forget(broker->consumer, held);
 	broker->callbacks.settled(broker->callbacks.context, &held->delivery, error,
 				  error ? sentence : NULL);
 	free(held->texts);

@@ -117,9 +117,10 @@ void answer_end(struct exchange *exchange, int status, const char *why)
 		}
 		break;
 	case ROUTE_SUM:
-		if (error)
+		if (error) { /* a good one is the errand's own line */
 			add_error(exchange, error);
-		buf_append_text(&exchange->out, "\n");
+			buf_append_text(&exchange->out, "\n");
+		}
 		break;
 	}
 	take(exchange);

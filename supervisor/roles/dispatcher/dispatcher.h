@@ -373,7 +373,6 @@ int64_t worker_events_left(const struct worker *worker); /* before it is recycle
 void worker_busy(struct worker *worker, int64_t now_ms);
 void worker_answered(struct worker *worker, int64_t now_ms); /* one verdict came */
 void worker_extend(struct worker *worker, int64_t ms, int64_t now_ms);
-void worker_stop(struct worker *worker, int64_t now_ms);
 void worker_free(struct worker *worker);
 bool worker_is_current(const struct worker *worker); /* not to be replaced */
 void worker_set_state(struct worker *worker, enum worker_state state);
@@ -397,7 +396,6 @@ void talk_finish(struct worker *worker); /* reads what is left after its end */
 void talk_close(struct worker *worker);
 
 /* report.c */
-const char *report_mode(const struct dispatcher *d);
 void report_turn(struct dispatcher *d, int64_t now_ms);
 int64_t report_send(struct dispatcher *d, int64_t now_ms); /* the duty */
 void report_processes(struct dispatcher *d, int64_t ask);  /* the answer to `ps` */

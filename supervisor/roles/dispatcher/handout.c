@@ -94,6 +94,12 @@ static void give_back(struct dispatcher *d)
 	}
 }
 
+/* An exclusive type has one worker at work, also while one replaces another or is being killed. */
+static bool is_taken(const struct dispatcher *d)
+{
+	return d->queue->exclusive && d->n_jobs[JOB_OUT];
+}
+
 /*
  * Of a version that stays and not worn, where there is one; and the one that was busy last. NULL:
  * all that are idle had their last event and wait for those that replace them.
@@ -220,7 +226,8 @@ void handout_turn(struct dispatcher *d, int64_t now_ms)
 {
 	estimate(d, now_ms);
 	give_back(d);
-	while (handout_open(d) && d->n_workers[WORKER_IDLE] && d->n_jobs[JOB_HELD]) {
+	while (handout_open(d) && d->n_workers[WORKER_IDLE] && d->n_jobs[JOB_HELD] &&
+	       !is_taken(d)) {
 		struct batch_input input = {
 			.mean_ms = d->mean_ms,
 			.p99_ms = d->p99_ms,

@@ -19,7 +19,7 @@
 #define ALIVE_MS  2000
 #define UNREAD    32 /* messages that a stopped supervisor may leave to us */
 
-const char *report_mode(const struct dispatcher *d)
+static const char *report_mode(const struct dispatcher *d)
 {
 	if (d->draining)
 		return "draining";

@@ -141,7 +141,7 @@ void worker_free(struct worker *worker)
 }
 
 /* It has nothing in hand, so one that does not even read this is missed by nobody. */
-void worker_stop(struct worker *worker, int64_t now_ms)
+static void worker_stop(struct worker *worker, int64_t now_ms)
 {
 	struct buf frame = {0};
 

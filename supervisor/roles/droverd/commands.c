@@ -33,28 +33,29 @@ struct command {
 	request_function *run;
 	const char *open_action; /* with this "arg.action" RIGHT_LOOK is enough */
 	bool frequent;           /* used by programs */
+	bool needs_type;
 };
 
 static request_function ask_workers;
 
 static const struct command commands[] = {
-	{"status", RIGHT_LOOK, rows_status, NULL, true},
-	{"ps", RIGHT_LOOK, ask_workers, NULL, true},
-	{"why", RIGHT_LOOK, rows_why, NULL, true},
-	{"plugins", RIGHT_LOOK, rows_plugins, NULL, true},
-	{"version", RIGHT_LOOK, rows_version, NULL, true},
-	{"health", RIGHT_LOOK, rows_health, NULL, true},
-	{"metrics", RIGHT_LOOK, rows_metrics, NULL, true},
-	{"kick", RIGHT_COMMAND, ask_workers, NULL, false},
-	{"scale", RIGHT_COMMAND, operate_scale, NULL, false},
-	{"pause", RIGHT_COMMAND, operate_pause, NULL, false},
-	{"resume", RIGHT_COMMAND, operate_resume, NULL, false},
-	{"drain", RIGHT_COMMAND, operate_drain, NULL, false},
-	{"restart", RIGHT_COMMAND, operate_restart, NULL, false},
-	{"reload", RIGHT_COMMAND, operate_reload, NULL, false},
-	{"publish", RIGHT_COMMAND, operate_publish, NULL, true},
+	{"status", RIGHT_LOOK, rows_status, NULL, true, false},
+	{"ps", RIGHT_LOOK, ask_workers, NULL, true, false},
+	{"why", RIGHT_LOOK, rows_why, NULL, true, true},
+	{"plugins", RIGHT_LOOK, rows_plugins, NULL, true, false},
+	{"version", RIGHT_LOOK, rows_version, NULL, true, false},
+	{"health", RIGHT_LOOK, rows_health, NULL, true, false},
+	{"metrics", RIGHT_LOOK, rows_metrics, NULL, true, false},
+	{"kick", RIGHT_COMMAND, ask_workers, NULL, false, false},
+	{"scale", RIGHT_COMMAND, operate_scale, NULL, false, true},
+	{"pause", RIGHT_COMMAND, operate_pause, NULL, false, true},
+	{"resume", RIGHT_COMMAND, operate_resume, NULL, false, false},
+	{"drain", RIGHT_COMMAND, operate_drain, NULL, false, false},
+	{"restart", RIGHT_COMMAND, operate_restart, NULL, false, true},
+	{"reload", RIGHT_COMMAND, operate_reload, NULL, false, false},
+	{"publish", RIGHT_COMMAND, operate_publish, NULL, true, true},
 	/* A list names reasons and ids; events themselves are shown to operators only. */
-	{"dead", RIGHT_COMMAND, operate_dead, "list", false},
+	{"dead", RIGHT_COMMAND, operate_dead, "list", false, true},
 };
 
 static void start_message(struct message *message, const char *verb, const struct request *request)
@@ -111,7 +112,8 @@ static void request_free(struct request *request)
 	free(request);
 }
 
-void request_end(struct request *request, int status, const char *why)
+/* Answers, and frees it. */
+static void request_end(struct request *request, int status, const char *why)
 {
 	struct message message = {0};
 
@@ -132,9 +134,7 @@ struct type *request_type(const struct request *request, const struct message_vi
 	const char *name = message_text(ask, "arg.type", "");
 	struct type *type = type_find(request->supervisor, name);
 
-	if (!*name)
-		why_set(why, -EINVAL, "name the event type");
-	else if (!type)
+	if (!type)
 		request_unknown(request, "there is no event type", name, why);
 	return type;
 }
@@ -366,6 +366,8 @@ static int run(struct request *request, const struct message_view *ask, struct w
 			       "uid %d may look, but \"%s\" is for root and the user droverd runs "
 			       "as (uid %d)",
 			       request->uid, request->title, (int)geteuid());
+	if (request->command->needs_type && !*message_text(ask, "arg.type", ""))
+		return why_set(why, -EINVAL, "name the event type");
 	return request->command->run(request, ask, why);
 }
 

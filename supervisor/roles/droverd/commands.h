@@ -35,7 +35,7 @@ struct request {
 
 /*
  * Runs a command. 0: done, or -errno with why: the request is ended with that. 1: it goes on, and
- * ends with request_end.
+ * is ended when its answers are there.
  */
 typedef int request_function(struct request *request, const struct message_view *ask,
 			     struct why *why);
@@ -43,7 +43,6 @@ typedef int request_function(struct request *request, const struct message_view 
 /* A row is started, filled, and sent with request_row, which frees it. */
 void request_row_start(struct message *row, const struct request *request, const char *kind);
 void request_row(const struct request *request, struct message *row);
-void request_end(struct request *request, int status, const char *why); /* frees it */
 
 /* Shows the type that was asked for, or all, with `row`; a request_function's value. */
 int request_walk(struct request *request, const struct message_view *ask,

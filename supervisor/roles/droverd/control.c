@@ -58,7 +58,6 @@ static void restart_later(struct supervisor *supervisor, const char *what, int64
 	log_warning("%s; it is started again in %s", what,
 		    units_human_duration(delay_ms, text, sizeof text));
 	supervisor->api_restarts++;
-	supervisor->api_retry_ms = clock_now_ms() + delay_ms;
 	if (sd_event_add_time_relative(supervisor->event, NULL, CLOCK_MONOTONIC,
 				       (uint64_t)delay_ms * 1000, 0, on_restart, supervisor) < 0)
 		log_error("event loop: no timer; the control socket is deaf until droverd is "

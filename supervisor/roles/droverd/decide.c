@@ -46,23 +46,6 @@ static bool can_serve(const struct type *type)
 	       !supervisor->stopping;
 }
 
-/*
- * Ready events that no worker has: what the depth shows, less what is known to be in workers'
- * hands.
- */
-static int64_t waiting(const struct type *type)
-{
-	int64_t ready = type->depth.ready;
-
-	if (!type->depth_known || ready < 0)
-		return -1;
-	if (type->depth.flags & DROVER_DEPTH_INCLUDES_HELD)
-		ready -= type->report.in_flight;
-	else
-		ready += type->report.held;
-	return ready > 0 ? ready : 0;
-}
-
 static double handling_ms(const struct type *type, int64_t now_ms)
 {
 	if (type->report.handling_us >= 0)
@@ -79,12 +62,13 @@ static void measure_rates(struct type *type, int64_t now_ms)
 		return;
 	weight = elapsed * 1000 >= RATE_WINDOW_MS ? 1 : elapsed * 1000 / RATE_WINDOW_MS;
 	if (type->rated_ms) {
-		uint64_t failed =
-			type->report.failed + type->report.crashed + type->report.timed_out;
+		uint64_t failed = type->report.counters.failed + type->report.counters.crashed +
+				  type->report.counters.timed_out;
 
 		type->rate_done +=
-			weight * ((double)(type->report.done - type->rated_done) / elapsed -
-				  type->rate_done);
+			weight *
+			((double)(type->report.counters.done - type->rated_done) / elapsed -
+			 type->rate_done);
 		type->rate_failed += weight * ((double)(failed - type->rated_failed) / elapsed -
 					       type->rate_failed);
 		type->rated_failed = failed;
@@ -93,7 +77,7 @@ static void measure_rates(struct type *type, int64_t now_ms)
 		if (type->rate_failed < 0.001)
 			type->rate_failed = 0;
 	}
-	type->rated_done = type->report.done;
+	type->rated_done = type->report.counters.done;
 	type->rated_ms = now_ms;
 }
 
@@ -102,9 +86,9 @@ static struct limits_result limit(struct type *type, int64_t now_ms)
 	const struct config_type *config = type->config;
 	struct demand_input demand = {
 		.now_ms = now_ms,
-		.ready = waiting(type),
+		.ready = report_waiting(type),
 		.in_flight = type->report.in_flight,
-		.handled = type->report.handled,
+		.handled = type->report.counters.handled,
 		.handling_ms = handling_ms(type, now_ms),
 		.objective_ms = config->objective_ms,
 		.utilisation_percent = DEMAND_UTILISATION,
@@ -118,9 +102,10 @@ static struct limits_result limit(struct type *type, int64_t now_ms)
 		.override_max = type->override.scaled ? type->override.max : -1,
 		.node_max = config->node_max,
 		.nodes = 1,
+		.exclusive = config->exclusive,
 		.useful_max = type->depth_known ? (int)type->depth.useful_max : 0,
 		.braked = !strcmp(type->report.mode, "probe"),
-		.paused = !can_serve(type),
+		.unservable = !can_serve(type),
 	};
 
 	type->wanted = demand_next(&type->demand, &demand);
@@ -132,7 +117,7 @@ static struct limits_result limit(struct type *type, int64_t now_ms)
 /* Who asked for this change, or why the type cannot be served. */
 static void add_note(struct decision *decision, struct type *type)
 {
-	if (!type->note[0] && decision->rule == LIMITS_PAUSED)
+	if (!type->note[0] && decision->rule == LIMITS_UNSERVABLE)
 		type_state(type, decision->note, sizeof decision->note);
 	else
 		snprintf(decision->note, sizeof decision->note, "%s", type->note);

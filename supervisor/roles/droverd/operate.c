@@ -29,10 +29,11 @@ static void copy_line(char *to, size_t size, const char *from)
 }
 
 /* Marks who did it: the name is what the client says, the uid what the kernel says. */
-static void sign(struct type *type, const struct request *request, const struct message_view *ask)
+static void sign(struct signature *signature, const struct request *request,
+		 const struct message_view *ask)
 {
 	const char *person = message_text(ask, "arg.author", "");
-	char text[sizeof type->override.author], uid[16] = "root";
+	char text[sizeof signature->author], uid[16] = "root";
 
 	if (request->uid)
 		snprintf(uid, sizeof uid, "uid %d", request->uid);
@@ -40,19 +41,17 @@ static void sign(struct type *type, const struct request *request, const struct 
 		snprintf(text, sizeof text, "%.40s (%s)", person, uid);
 	else
 		snprintf(text, sizeof text, "%s", uid);
-	copy_line(type->override.author, sizeof type->override.author, text);
-	copy_line(type->override.note, sizeof type->override.note,
-		  message_text(ask, "arg.note", ""));
+	copy_line(signature->author, sizeof signature->author, text);
+	copy_line(signature->note, sizeof signature->note, message_text(ask, "arg.note", ""));
 }
 
 /* The next decision of the type names the person and the note. */
-static void note(struct type *type, const char *verb)
+static void note(struct type *type, const char *verb, const struct signature *signature)
 {
-	const struct override *override = &type->override;
 	char text[256];
 
-	snprintf(text, sizeof text, "%s by %s%s%s", verb, override->author,
-		 *override->note ? ": " : "", override->note);
+	snprintf(text, sizeof text, "%s by %s%s%s", verb, signature->author,
+		 *signature->note ? ": " : "", signature->note);
 	copy_line(type->note, sizeof type->note, text);
 }
 
@@ -96,8 +95,8 @@ static int reset_scale(struct request *request, struct type *type, const struct 
 	bool scaled = type->override.scaled;
 
 	if (scaled) {
-		sign(type, request, ask);
-		note(type, "scale reset");
+		sign(&type->override.scaled_by, request, ask);
+		note(type, "scale reset", &type->override.scaled_by);
 	}
 	type->override.scaled = false;
 	type->override.until_ms = 0;
@@ -139,12 +138,12 @@ int operate_scale(struct request *request, const struct message_view *ask, struc
 			       "min %d%s is above max %d%s; set both, or one that fits the other",
 			       low, min < 0 ? " (configured)" : "", high,
 			       max < 0 ? " (configured)" : "");
-	sign(type, request, ask);
+	sign(&type->override.scaled_by, request, ask);
 	type->override.scaled = true;
 	type->override.min = min;
 	type->override.max = max;
 	type->override.until_ms = until_ms;
-	note(type, "scaled");
+	note(type, "scaled", &type->override.scaled_by);
 	state_save_overrides(request->supervisor);
 	decide_soon(request->supervisor);
 	request_done(request, "%s is scaled to min %d, max %d %s", type->name, low, high,
@@ -162,10 +161,10 @@ int operate_pause(struct request *request, const struct message_view *ask, struc
 		return -ENOENT;
 	if (read_until(ask, &until_ms, why) < 0)
 		return -EINVAL;
-	sign(type, request, ask);
+	sign(&type->override.paused_by, request, ask);
 	type->override.paused = true;
 	type->override.paused_until_ms = until_ms;
-	note(type, "paused");
+	note(type, "paused", &type->override.paused_by);
 	pair_say(type, "pause");
 	state_save_overrides(request->supervisor);
 	decide_soon(request->supervisor);
@@ -199,10 +198,10 @@ int operate_resume(struct request *request, const struct message_view *ask, stru
 		request_done(request, "%s was not paused", type->name);
 		return 0;
 	}
-	sign(type, request, ask);
+	sign(&type->override.paused_by, request, ask);
 	type->override.paused = false;
 	type->override.paused_until_ms = 0;
-	note(type, "resumed");
+	note(type, "resumed", &type->override.paused_by);
 	pair_say(type, "resume");
 	state_save_overrides(request->supervisor);
 	decide_soon(request->supervisor);
@@ -333,8 +332,6 @@ int operate_publish(struct request *request, const struct message_view *ask, str
 	const struct broker *broker = NULL;
 	int r = 0;
 
-	if (!*event)
-		return why_set(why, -EINVAL, "name the event type");
 	if (*name) {
 		broker = broker_find(request->supervisor, name);
 		if (!broker)

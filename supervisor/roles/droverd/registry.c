@@ -39,7 +39,6 @@ static void retry_later(struct supervisor *supervisor, int64_t ran_ms, const cha
 	snprintf(supervisor->registry_state, sizeof supervisor->registry_state, "SUSPENDED");
 	snprintf(supervisor->registry_sentence, sizeof supervisor->registry_sentence,
 		 "the registrar %.200s", reason);
-	supervisor->registrar_retry_ms = clock_now_ms() + wait_ms;
 	sd_event_add_time_relative(supervisor->event, &supervisor->registrar_timer, CLOCK_MONOTONIC,
 				   (uint64_t)wait_ms * 1000, 10000, on_retry, supervisor);
 }

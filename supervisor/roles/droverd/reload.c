@@ -75,14 +75,36 @@ static int first_line(struct why *why, int error, struct buf *lines, size_t n)
 	return why_set(why, error, "%.*s%s", (int)strcspn(text, "\n"), text, more);
 }
 
+/* The types that no file serves, by the first of them: most likely a name is wrong. */
+static const char *tell_bare_types(const struct supervisor *supervisor, char *text, size_t size)
+{
+	const struct type *first = NULL;
+	size_t n = 0;
+
+	for (size_t i = 0; i < supervisor->n_types; i++) {
+		const struct type *type = supervisor->types[i];
+
+		if (type->gone || type->found || type->config->handler)
+			continue;
+		first = n++ ? first : type;
+	}
+	text[0] = '\0';
+	if (n == 1)
+		snprintf(text, size, " (no handler file for %s)", first->name);
+	else if (n)
+		snprintf(text, size, " (no handler file for %s and %zu more)", first->name, n - 1);
+	return text;
+}
+
 void reload_announce(struct supervisor *supervisor, const char *what)
 {
 	const struct config *config = supervisor->config;
-	char sum[96];
+	char sum[320], bare[192];
 	size_t i = 0;
 
-	snprintf(sum, sizeof sum, "%zu event type%s, %zu broker%s", supervisor->n_types,
-		 supervisor->n_types == 1 ? "" : "s", config->n_brokers,
+	snprintf(sum, sizeof sum, "%zu event type%s%s, %zu broker%s", supervisor->n_types,
+		 supervisor->n_types == 1 ? "" : "s",
+		 tell_bare_types(supervisor, bare, sizeof bare), config->n_brokers,
 		 config->n_brokers == 1 ? "" : "s");
 	log_notice("%s: node %s, %s", what, config->node, sum);
 	while (i < supervisor->n_watches && supervisor->watches[i].descriptor < 0)

@@ -15,6 +15,29 @@
 
 #include "base/banned.h"
 
+static const struct {
+	const char *name;
+	size_t offset;
+} counters[] = {
+	{"handled", offsetof(struct counters, handled)},
+	{"done", offsetof(struct counters, done)},
+	{"failed", offsetof(struct counters, failed)},
+	{"rejected", offsetof(struct counters, rejected)},
+	{"crashed", offsetof(struct counters, crashed)},
+	{"timed_out", offsetof(struct counters, timed_out)},
+	{"retried", offsetof(struct counters, retried)},
+	{"dead", offsetof(struct counters, dead)},
+	{"skipped", offsetof(struct counters, skipped)},
+	{"emitted", offsetof(struct counters, emitted)},
+};
+
+#define N_COUNTERS (sizeof counters / sizeof *counters)
+
+static uint64_t *counter(struct counters *of, size_t i)
+{
+	return (uint64_t *)((char *)of + counters[i].offset);
+}
+
 static void read_text(const struct message_view *view, const char *key, char *text, size_t size)
 {
 	snprintf(text, size, "%s", message_text(view, key, ""));
@@ -42,19 +65,20 @@ static void notice(struct type *type, int64_t now_ms)
 		type->busy_since_ms = 0;
 	else if (!type->busy_since_ms)
 		type->busy_since_ms = now_ms;
-	if (report->handled != type->seen_handled || report->in_flight || report->held)
+	if (report->counters.handled != type->seen_handled || report->in_flight || report->held)
 		type->last_event_ms = now_ms;
-	if (report->handled != type->seen_handled) {
+	if (report->counters.handled != type->seen_handled) {
 		/* It works: the next death is a first one, and the last one is history. */
 		backoff_reset(&type->backoff);
 		text_set(&type->death, "%s", "");
 	}
-	type->seen_handled = report->handled;
+	type->seen_handled = report->counters.handled;
 }
 
 static uint64_t failures_of(const struct report *report)
 {
-	return report->failed + report->rejected + report->crashed + report->timed_out;
+	return report->counters.failed + report->counters.rejected + report->counters.crashed +
+	       report->counters.timed_out;
 }
 
 /* A report repeats the last error; it is news when its text is, or when more events failed. */
@@ -68,23 +92,13 @@ static void note_error(struct type *type, const char *text, uint64_t failures)
 
 void report_take(struct type *type, const struct message_view *view)
 {
-	static const struct {
-		const char *key;
-		size_t offset;
-	} counters[] = {
-#define COUNTER(name) {#name, offsetof(struct report, name)}
-		COUNTER(handled), COUNTER(done),      COUNTER(failed),      COUNTER(rejected),
-		COUNTER(crashed), COUNTER(timed_out), COUNTER(retried),     COUNTER(dead),
-		COUNTER(skipped), COUNTER(emitted),   COUNTER(log_dropped),
-#undef COUNTER
-	};
 	struct report *report = &type->report;
 	uint64_t failures = failures_of(report);
 	int idle_low = (int)message_int(view, "idle_low", 0);
 
-	for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
-		*(uint64_t *)((char *)report + counters[i].offset) =
-			(uint64_t)message_int(view, counters[i].key, 0);
+	for (size_t i = 0; i < N_COUNTERS; i++)
+		*counter(&report->counters, i) = (uint64_t)message_int(view, counters[i].name, 0);
+	report->log_dropped = (uint64_t)message_int(view, "log_dropped", 0);
 	report->broker_state = (enum drover_broker_state)message_int(view, "broker_state", 0);
 	read_text(view, "broker_sentence", report->broker_sentence, sizeof report->broker_sentence);
 	read_text(view, "mode", report->mode, sizeof report->mode);
@@ -114,21 +128,36 @@ void report_take(struct type *type, const struct message_view *view)
 
 void report_end(struct type *type)
 {
-	struct totals *sum = &type->totals;
-	const struct report *report = &type->report;
+	struct report *report = &type->report;
 
-	sum->handled += report->handled;
-	sum->done += report->done;
-	sum->failed += report->failed;
-	sum->rejected += report->rejected;
-	sum->crashed += report->crashed;
-	sum->timed_out += report->timed_out;
-	sum->retried += report->retried;
-	sum->dead += report->dead;
-	sum->skipped += report->skipped;
-	sum->emitted += report->emitted;
+	for (size_t i = 0; i < N_COUNTERS; i++)
+		*counter(&type->totals, i) += *counter(&report->counters, i);
 	type->report = (struct report){.handling_us = report->handling_us, .idle_low = -1};
 	type->busy_since_ms = 0;
 	type->seen_handled = type->rated_done = type->rated_failed = 0;
 	type->seen_crashes = 0;
+}
+
+void report_add_totals(const struct type *type, struct message *row)
+{
+	struct counters gone = type->totals, now = type->report.counters;
+	char key[32];
+
+	for (size_t i = 0; i < N_COUNTERS; i++) {
+		snprintf(key, sizeof key, "totals.%s", counters[i].name);
+		message_add_int(row, key, (int64_t)(*counter(&gone, i) + *counter(&now, i)));
+	}
+}
+
+int64_t report_waiting(const struct type *type)
+{
+	int64_t ready = type->depth.ready;
+
+	if (!type->depth_known || ready < 0)
+		return -1;
+	if (type->depth.flags & DROVER_DEPTH_INCLUDES_HELD)
+		ready -= type->report.in_flight;
+	else
+		ready += type->report.held;
+	return ready > 0 ? ready : 0;
 }

@@ -55,20 +55,6 @@ static double quantile(const struct histogram *histogram, double q)
 	return histogram ? histogram_quantile_ms(histogram, q) : -1;
 }
 
-/* Events that no worker has in hand. */
-static int64_t waiting(const struct type *type)
-{
-	int64_t ready = type->depth.ready;
-
-	if (!type->depth_known || ready < 0)
-		return -1;
-	if (type->depth.flags & DROVER_DEPTH_INCLUDES_HELD)
-		ready -= type->report.in_flight;
-	else
-		ready += type->report.held;
-	return ready > 0 ? ready : 0;
-}
-
 static int64_t oldest_ms(const struct type *type)
 {
 	int64_t ms = type->depth_known ? type->depth.oldest_ms : -1;
@@ -154,7 +140,7 @@ static void add_counts(struct message *row, const struct type *type)
 {
 	const struct drover_depth *depth = &type->depth;
 
-	add_count(row, "ready", waiting(type));
+	add_count(row, "ready", report_waiting(type));
 	add_count(row, "delayed", type->depth_known ? depth->delayed : -1);
 	add_count(row, "dead", type->depth_known ? depth->dead : -1);
 	message_add_int(row, "in_flight", type->report.in_flight);
@@ -185,21 +171,9 @@ static void add_times(struct message *row, const struct type *type)
 
 static void add_totals(struct message *row, const struct type *type)
 {
-	const struct totals *gone = &type->totals;
-	const struct report *now = &type->report;
-
-	message_add_int(row, "totals.handled", (int64_t)(gone->handled + now->handled));
-	message_add_int(row, "totals.done", (int64_t)(gone->done + now->done));
-	message_add_int(row, "totals.failed", (int64_t)(gone->failed + now->failed));
-	message_add_int(row, "totals.rejected", (int64_t)(gone->rejected + now->rejected));
-	message_add_int(row, "totals.crashed", (int64_t)(gone->crashed + now->crashed));
-	message_add_int(row, "totals.timed_out", (int64_t)(gone->timed_out + now->timed_out));
-	message_add_int(row, "totals.retried", (int64_t)(gone->retried + now->retried));
-	message_add_int(row, "totals.dead", (int64_t)(gone->dead + now->dead));
-	message_add_int(row, "totals.skipped", (int64_t)(gone->skipped + now->skipped));
-	message_add_int(row, "totals.emitted", (int64_t)(gone->emitted + now->emitted));
+	report_add_totals(type, row);
 	message_add_int(row, "restarts", type->restarts);
-	message_add_int(row, "log_dropped", (int64_t)now->log_dropped);
+	message_add_int(row, "log_dropped", (int64_t)type->report.log_dropped);
 }
 
 static void add_override(struct message *row, const struct override *override)
@@ -211,10 +185,13 @@ static void add_override(struct message *row, const struct override *override)
 	add_count(row, "override.min", override->scaled ? override->min : -1);
 	add_count(row, "override.max", override->scaled ? override->max : -1);
 	add_time(row, "override.until", override->scaled ? override->until_ms : 0);
+	add_text(row, "override.author", override->scaled ? override->scaled_by.author : NULL);
+	add_text(row, "override.note", override->scaled ? override->scaled_by.note : NULL);
 	message_add_flag(row, "override.paused", override->paused);
 	add_time(row, "override.paused_until", override->paused ? override->paused_until_ms : 0);
-	add_text(row, "override.author", override->author);
-	add_text(row, "override.note", override->note);
+	add_text(row, "override.paused_author",
+		 override->paused ? override->paused_by.author : NULL);
+	add_text(row, "override.paused_note", override->paused ? override->paused_by.note : NULL);
 }
 
 static void add_command(struct message *row, const char *key, const struct handler *handler)

@@ -246,11 +246,14 @@ static void add_line(struct buf *out, const struct type *type)
 		return;
 	buf_printf(out, "%s", type->name);
 	if (override->scaled)
-		buf_printf(out, "\tmin=%d\tmax=%d\tuntil=%" PRId64, override->min, override->max,
-			   override->until_ms);
+		buf_printf(out, "\tmin=%d\tmax=%d\tuntil=%" PRId64 "\tauthor=%s\tnote=%s",
+			   override->min, override->max, override->until_ms,
+			   override->scaled_by.author, override->scaled_by.note);
 	if (override->paused)
-		buf_printf(out, "\tpaused=%" PRId64, override->paused_until_ms);
-	buf_printf(out, "\tauthor=%s\tnote=%s\n", override->author, override->note);
+		buf_printf(out, "\tpaused=%" PRId64 "\tpaused_author=%s\tpaused_note=%s",
+			   override->paused_until_ms, override->paused_by.author,
+			   override->paused_by.note);
+	buf_append_text(out, "\n");
 }
 
 static bool read_number(const char *text, int64_t *ret_number)
@@ -278,6 +281,18 @@ static bool read_bound(const char *value, int *ret_bound)
 
 static bool read_field(struct override *override, const char *key, const char *value)
 {
+	struct signature *scaled = &override->scaled_by, *paused = &override->paused_by;
+	const struct {
+		const char *key;
+		char *text;
+		size_t size;
+	} texts[] = {
+		{"author", scaled->author, sizeof scaled->author},
+		{"note", scaled->note, sizeof scaled->note},
+		{"paused_author", paused->author, sizeof paused->author},
+		{"paused_note", paused->note, sizeof paused->note},
+	};
+
 	if (!strcmp(key, "min"))
 		return (override->scaled = read_bound(value, &override->min));
 	if (!strcmp(key, "max"))
@@ -286,10 +301,9 @@ static bool read_field(struct override *override, const char *key, const char *v
 		return read_number(value, &override->until_ms);
 	if (!strcmp(key, "paused"))
 		return (override->paused = read_number(value, &override->paused_until_ms));
-	if (!strcmp(key, "author"))
-		snprintf(override->author, sizeof override->author, "%s", value);
-	else if (!strcmp(key, "note"))
-		snprintf(override->note, sizeof override->note, "%s", value);
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+		if (!strcmp(key, texts[i].key))
+			snprintf(texts[i].text, texts[i].size, "%s", value);
 	return true; /* a key of a later version is no harm */
 }
 
@@ -385,27 +399,27 @@ void state_save_overrides(struct supervisor *supervisor)
 void override_expire(struct type *type, int64_t wall_ms)
 {
 	struct override *override = &type->override;
-	bool changed = false;
+	const struct signature *by = NULL;
 
 	if (override->scaled && override->until_ms && wall_ms >= override->until_ms) {
 		override->scaled = false;
 		override->until_ms = 0;
 		log_notice(
 			"%s: the scale by %s has run out; its configuration holds (min %d, max %d)",
-			type->name, override->author, type->config->min, type->config->max);
-		changed = true;
+			type->name, override->scaled_by.author, type->config->min,
+			type->config->max);
+		by = &override->scaled_by;
 	}
 	if (override->paused && override->paused_until_ms && wall_ms >= override->paused_until_ms) {
 		override->paused = false;
 		override->paused_until_ms = 0;
 		log_notice("%s: the pause by %s has run out; it takes events again", type->name,
-			   override->author);
+			   override->paused_by.author);
 		pair_say(type, "resume");
-		changed = true;
+		by = &override->paused_by;
 	}
-	if (changed) {
-		snprintf(type->note, sizeof type->note, "an override by %.40s ran out",
-			 override->author);
+	if (by) {
+		snprintf(type->note, sizeof type->note, "an override by %.40s ran out", by->author);
 		state_save_overrides(type->supervisor);
 	}
 }

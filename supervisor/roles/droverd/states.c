@@ -77,10 +77,10 @@ static void tell_draining(const struct type *type, char *text, size_t size)
 
 static void tell_paused(const struct type *type, char *text, size_t size)
 {
-	const struct override *override = &type->override;
+	const struct signature *by = &type->override.paused_by;
 
-	snprintf(text, size, "paused%s%s%s%s", *override->author ? " by " : "", override->author,
-		 *override->note ? ": " : "", override->note);
+	snprintf(text, size, "paused%s%s%s%s", *by->author ? " by " : "", by->author,
+		 *by->note ? ": " : "", by->note);
 }
 
 static void tell_no_handler(const struct type *type, char *text, size_t size)
@@ -107,7 +107,10 @@ static void tell_death(const struct type *type, char *text, size_t size)
 
 static void tell_probe(const struct type *type, char *text, size_t size)
 {
-	snprintf(text, size, "most events fail, so they are handed out one by one: %s",
+	char next[UNITS_TEXT_MAX];
+
+	snprintf(text, size, "most events fail, so one at a time is tried, the next in %s: %s",
+		 units_human_duration(type->report.mode_until_ms, next, sizeof next),
 		 type->last_error);
 }
 

@@ -10,7 +10,6 @@
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/units.h"
 
@@ -24,7 +23,6 @@ static int on_stop_timer(sd_event_source *source, uint64_t usec, void *context);
 static void arm_stop_timer(struct supervisor *supervisor, int64_t wait_ms)
 {
 	supervisor->stop_timer = sd_event_source_disable_unref(supervisor->stop_timer);
-	supervisor->stop_by_ms = clock_now_ms() + wait_ms;
 	sd_event_add_time_relative(supervisor->event, &supervisor->stop_timer, CLOCK_MONOTONIC,
 				   (uint64_t)wait_ms * 1000, 10000, on_stop_timer, supervisor);
 }

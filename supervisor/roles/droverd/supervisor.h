@@ -47,6 +47,12 @@ struct handler_source {
 	struct dropin_stamp stamp;
 };
 
+/* What became of events, as a dispatcher counts from its start (system/protocol.h). */
+struct counters {
+	uint64_t handled, done, failed, rejected, crashed, timed_out, retried, dead, skipped,
+		emitted;
+};
+
 /* What the dispatcher last reported (system/protocol.h); zeroed while there is none. */
 struct report {
 	bool fresh; /* there was one since the pair started */
@@ -58,8 +64,7 @@ struct report {
 	int starting, ready, busy;
 	int idle_low; /* fewest idle since the last decision; < 0: unknown */
 	int64_t held, in_flight;
-	uint64_t handled, done, failed, rejected, crashed, timed_out, retried, dead, skipped,
-		emitted;
+	struct counters counters;
 	int64_t handling_us; /* -1: unknown */
 	int64_t oldest_wait_ms;
 	unsigned generation;
@@ -67,10 +72,10 @@ struct report {
 	uint64_t log_dropped;
 };
 
-/* Counters of dispatchers that are gone, so that totals never go backwards. */
-struct totals {
-	uint64_t handled, done, failed, rejected, crashed, timed_out, retried, dead, skipped,
-		emitted;
+/* Who did something by hand, and why. */
+struct signature {
+	char author[64];
+	char note[128];
 };
 
 /* What an operator set over the configuration; kept over restarts. */
@@ -78,10 +83,10 @@ struct override {
 	bool scaled;      /* min and max below hold */
 	int min, max;     /* -1: not overridden */
 	int64_t until_ms; /* wall clock; 0: until reset */
+	struct signature scaled_by;
 	bool paused;
 	int64_t paused_until_ms;
-	char author[64];
-	char note[128];
+	struct signature paused_by;
 };
 
 enum pair_state {
@@ -139,7 +144,7 @@ struct type {
 	struct drover_depth depth;
 	bool depth_known;
 	struct report report;
-	struct totals totals;
+	struct counters totals; /* of dispatchers that are gone, so that none goes backwards */
 	struct histogram *handling, *waiting; /* since the pair started; NULL while there is none */
 	double rate_done, rate_failed;        /* per second, smoothed */
 	int64_t rated_ms;
@@ -205,7 +210,6 @@ struct supervisor {
 	struct children children;
 	struct child *registrar, *api;
 	struct backoff registrar_backoff, api_backoff;
-	int64_t registrar_retry_ms, api_retry_ms;
 	sd_event_source *registrar_timer, *stop_timer;
 	unsigned api_restarts;
 	char registry_state[16], registry_sentence[REPORT_TEXT_MAX];
@@ -231,7 +235,6 @@ struct supervisor {
 	struct request *requests; /* commands.c: what the api waits for */
 	bool draining;            /* by command: nothing is taken until resumed */
 	bool stopping;            /* by signal: drain, then exit */
-	int64_t stop_by_ms;
 	bool ready;
 	bool dying; /* exit as soon as all children are gone */
 	int exit_code;
@@ -322,6 +325,9 @@ void pair_broker(struct type *type); /* sends the broker's state */
 /* report.c: what its dispatcher says of a type. */
 void report_take(struct type *type, const struct message_view *view);
 void report_end(struct type *type); /* it is gone: its counters go to the totals */
+void report_add_totals(const struct type *type, struct message *row); /* "totals.done", … */
+/* Events that could be handled and that no worker has in hand; -1: not known. */
+int64_t report_waiting(const struct type *type);
 
 /* brokers.c: gauges, and the errands that declare the queues. */
 /* Brokers of the configuration in force; the one before must still exist. */

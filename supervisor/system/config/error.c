@@ -4,7 +4,7 @@
  * per error. Decides their order, not what is an error; called by the other files of the
  * configuration.
  */
-#include "system/config_error.h"
+#include "system/config/error.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -5,7 +5,7 @@
  * has checked already. Called by config_load when all files could be parsed, also when some of
  * their settings were refused.
  */
-#include "system/config_settle.h"
+#include "system/config/settle.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "policy/budget.h"
-#include "system/config_check.h"
+#include "system/config/check.h"
 
 #include "base/banned.h"
 

@@ -4,7 +4,7 @@
  * sentence for the sample. Adding a key is adding a row and its field. Decides nothing; everything
  * else of the configuration reads it.
  */
-#include "system/config_rows.h"
+#include "system/config/rows.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@
 #include <sys/resource.h>
 
 #include "base/nearest.h"
-#include "system/config_check.h"
+#include "system/config/check.h"
 
 #include "base/banned.h"
 
@@ -69,8 +69,7 @@ static const struct config_row broker_rows[] = {
 	{"plugin", CONFIG_KIND_TEXT, FIELD(plugin), .example = "sqlite",
 	 .flags = CONFIG_ROW_REQUIRED, .check = config_check_plugin,
 	 .touch = CONFIG_TOUCH_DISPATCHER,
-	 .sentence =
-		 "Which plugin talks to it; `droverctl plugins` lists them"},
+	 .sentence = "Which plugin talks to it; `droverctl plugins` lists them"},
 };
 
 static const struct config_row registry_rows[] = {

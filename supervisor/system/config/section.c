@@ -2,10 +2,10 @@
 /*
  * The sections of a file: its own keys, the groups `registry` and `defaults`, the lists `brokers`,
  * `types` and `budgets`. Decides which struct a group fills and what one entry alone has to
- * fulfil; what entries have to do with each other is not its business (config_settle.c). Called by
+ * fulfil; what entries have to do with each other is not its business (settle.c). Called by
  * config_load.
  */
-#include "system/config_section.h"
+#include "system/config/section.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -13,9 +13,9 @@
 #include <string.h>
 
 #include "base/buf.h"
-#include "system/config_parse.h"
-#include "system/config_rows.h"
-#include "system/config_value.h"
+#include "system/config/parse.h"
+#include "system/config/rows.h"
+#include "system/config/value.h"
 
 #include "base/banned.h"
 

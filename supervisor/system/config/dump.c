@@ -9,8 +9,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "system/config_rows.h"
-#include "system/config_value.h"
+#include "system/config/rows.h"
+#include "system/config/value.h"
 
 #include "base/banned.h"
 

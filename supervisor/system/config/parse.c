@@ -4,16 +4,16 @@
  * setting is known, has the right form and a value that its row allows; what follows from several
  * settings together is not its business. Called for each section of a file.
  */
-#include "system/config_parse.h"
+#include "system/config/parse.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "system/config_check.h"
-#include "system/config_rows.h"
-#include "system/config_value.h"
+#include "system/config/check.h"
+#include "system/config/rows.h"
+#include "system/config/value.h"
 #include "system/dropin.h"
 
 #include "base/banned.h"

@@ -13,12 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "system/config_error.h"
-#include "system/config_file.h"
-#include "system/config_rows.h"
-#include "system/config_section.h"
-#include "system/config_settle.h"
-#include "system/config_value.h"
+#include "system/config/error.h"
+#include "system/config/file.h"
+#include "system/config/rows.h"
+#include "system/config/section.h"
+#include "system/config/settle.h"
+#include "system/config/value.h"
 
 #include "base/banned.h"
 

@@ -4,7 +4,7 @@
  * and the width of its field, so that bounds, defaults, dump and comparison are the same code for
  * all. Reads no files; called by parser, dump, sample and reload.
  */
-#include "system/config_value.h"
+#include "system/config/value.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "base/units.h"
-#include "system/config_check.h"
+#include "system/config/check.h"
 
 #include "base/banned.h"
 
@@ -101,7 +101,7 @@ static int parse_factor(const struct config_row *row, const char *text, int64_t 
 	(void)row;
 	if (end == text || *end || !(fabs(value) <= 1e6))
 		return why_set(why, -EINVAL, "not a number like 3 or 1.5");
-	*ret_value = llround(value * 100);
+	*ret_value = (int64_t)(value * 100 + (value < 0 ? -0.5 : 0.5));
 	return 0;
 }
 

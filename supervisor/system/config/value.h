@@ -8,7 +8,7 @@
 
 #include "base/arena.h"
 #include "base/buf.h"
-#include "system/config_rows.h"
+#include "system/config/rows.h"
 
 #define CONFIG_REDACTED "***"
 

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "system/config_rows.h"
+#include "system/config/rows.h"
 
 #include "base/banned.h"
 

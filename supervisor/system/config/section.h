@@ -9,8 +9,8 @@
 #include <libconfig.h>
 
 #include "system/config.h"
-#include "system/config_error.h"
-#include "system/config_rows.h"
+#include "system/config/error.h"
+#include "system/config/rows.h"
 
 struct config_sections {
 	struct config *config;

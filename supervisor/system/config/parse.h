@@ -8,8 +8,8 @@
 #include <libconfig.h>
 
 #include "base/arena.h"
-#include "system/config_error.h"
-#include "system/config_rows.h"
+#include "system/config/error.h"
+#include "system/config/rows.h"
 
 struct config_scope {
 	const struct config_table *table;

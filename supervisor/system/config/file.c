@@ -5,7 +5,7 @@
  * the text is looked over first, by a scan that knows strings, comments, brackets and numbers.
  * What settings mean is not its business. Called by config_load.
  */
-#include "system/config_file.h"
+#include "system/config/file.h"
 
 #include <ctype.h>
 #include <errno.h>

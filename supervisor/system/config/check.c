@@ -3,7 +3,7 @@
  * What a single text of the configuration may be. Looks at nothing but the text, and at the
  * machine's users and groups where one is named. Called through the rows.
  */
-#include "system/config_check.h"
+#include "system/config/check.h"
 
 #include <errno.h>
 #include <grp.h>

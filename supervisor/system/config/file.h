@@ -9,7 +9,7 @@
 #include <libconfig.h>
 #include <stdbool.h>
 
-#include "system/config_error.h"
+#include "system/config/error.h"
 
 #define CONFIG_FILE_BYTES_MAX (4u << 20)
 #define CONFIG_FILE_DEPTH_MAX 16 /* of groups and lists in each other */

@@ -6,7 +6,7 @@
 #define DROVER_SYSTEM_CONFIG_SETTLE_H
 
 #include "system/config.h"
-#include "system/config_error.h"
+#include "system/config/error.h"
 
 /*
  * Fills in what is computed (the node's name, the default broker, stop_timeout, users), sorts the
