@@ -138,17 +138,17 @@ run_pytest() {
 }
 integration() { run_pytest gcc integration; }
 integration_asan() {
-	local r report
+	local r
 	rm -f "$logs"/asan.*
 	ASAN_OPTIONS=detect_leaks=1:log_path=$logs/asan UBSAN_OPTIONS=print_stacktrace=1 run_pytest asan integration -m "not slow"
 	r=$?
-	for report in "$logs"/asan.*; do
-		[ -e "$report" ] || continue
-		cat "$report"
-		echo "sanitizers: 0 passed, 1 failed"
-		r=1
-	done
-	return $r
+	set -- "$logs"/asan.*
+	[ -e "$1" ] || return $r
+	cat "$1"
+	echo "processes with reports of sanitizers: $#, of which this was the first; all are in $logs/asan.*"
+	grep -h "^SUMMARY" "$@" | sort | uniq -c
+	echo "sanitizers: 0 passed, 1 failed"
+	return 1
 }
 chaos() { run_pytest gcc chaos; }
 simulation() { "$root/gcc/tests/sim/sim" "$top/tests/sim/traces"; }
