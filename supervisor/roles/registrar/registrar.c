@@ -20,7 +20,7 @@
 struct registrar {
 	struct role role;
 	const struct drover_registry *calls;
-	void *registry; /* NULL: not opened yet */
+	void *registry;            /* NULL: not opened yet */
 	struct settings *settings; /* the plugin reads them as long as it is open */
 	struct drover_registry_callbacks callbacks;
 	struct pump pump;
