@@ -259,7 +259,7 @@ def test_a_directory_removed_while_running(drover, what):
     drover.handler("job.so", LEDGER)
     drover.start()
     drover.publish("job", "{}")
-    drover.wait_settled("job")
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "is done with the first")
     if what == "queue":
         shutil.rmtree(drover.state / "queue")
     else:
