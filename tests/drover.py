@@ -156,14 +156,27 @@ class Drover:
         return [json.loads(line) for line in self.ctl("--json", *arguments).stdout.splitlines() if line.strip()]
 
     def publish(self, type_, data="{}", *arguments):
-        return self.ctl("publish", type_, "--data", data, *arguments)
+        return self.shown(type_, 1, lambda: self.ctl("publish", type_, "--data", data, *arguments))
 
     def publish_many(self, type_, events, timeout=300):
         """Events are dicts of CloudEvents attributes, or numbers: that many empty ones."""
         if isinstance(events, int):
             events = [{"data": {"n": n}} for n in range(events)]
         lines = "".join(json.dumps(event) + "\n" for event in events)
-        return self.json("publish", type_, "--ndjson", "--file", "-", data=lines, timeout=timeout)
+        return self.shown(type_, len(events), lambda: self.json("publish", type_, "--ndjson", "--file", "-", data=lines,
+                                                               timeout=timeout))
+
+    def shown(self, type_, n, publish):
+        """Publishes, and waits until status shows it: depths are some ms old, and "nothing waits" must not be old news."""
+        def known():
+            row = self.type(type_)
+            return row and sum(row[key] or 0 for key in ("ready", "delayed", "dead", "in_flight")) + row["totals"]["handled"]
+
+        before = known()
+        answer = publish()
+        if before is not None:
+            wait(lambda: known() >= before + n, lambda: f"status shows {n} more of {type_}: {self.type(type_)}")
+        return answer
 
     def type(self, name):
         for row in self.json("status")["types"]:

@@ -16,6 +16,9 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/lsan_interface.h>
+#endif
 
 #include "base/log.h"
 #include "base/why.h"
@@ -143,6 +146,9 @@ static void on_supervisor_ended(void *context, int error)
 {
 	(void)context;
 	(void)error;
+#if defined(__SANITIZE_ADDRESS__)
+	__lsan_do_leak_check(); /* _exit leaves it out */
+#endif
 	_exit(0);
 }
 

@@ -20,7 +20,8 @@
 struct registrar {
 	struct role role;
 	const struct drover_registry *calls;
-	void *registry; /* NULL: not opened yet */
+	void *registry;            /* NULL: not opened yet */
+	struct settings *settings; /* the plugin reads them as long as it is open */
 	struct drover_registry_callbacks callbacks;
 	struct pump pump;
 };
@@ -67,7 +68,6 @@ static int open_registry(struct registrar *registrar, const struct message_view 
 		.weight = 1,
 	};
 	const struct drover_plugin *plugin;
-	struct settings *settings;
 	struct why said = {0};
 	void *handle;
 	int r;
@@ -76,12 +76,12 @@ static int open_registry(struct registrar *registrar, const struct message_view 
 			DROVER_KIND_REGISTRY, sizeof *registrar->calls, &plugin, &handle, why);
 	if (r < 0)
 		return r;
-	r = settings_new(plugin->options, extra, setup, &settings, why);
+	r = settings_new(plugin->options, extra, setup, &registrar->settings, why);
 	if (r < 0)
 		return r;
-	settings_connect(settings, on_log, NULL, registrar);
+	settings_connect(registrar->settings, on_log, NULL, registrar);
 	registrar->calls = (const struct drover_registry *)(const void *)plugin;
-	r = registrar->calls->open(settings_host(settings), &self, &registrar->callbacks,
+	r = registrar->calls->open(settings_host(registrar->settings), &self, &registrar->callbacks,
 				   &registrar->registry, said.text, sizeof said.text);
 	if (r < 0)
 		return why_set(why, r, "%s", *said.text ? said.text : strerror(-r));
