@@ -194,10 +194,7 @@ class Drover:
         return wait(holds, lambda: f"{name} {what}: {last.get('row')}\n{self.log()[-6000:]}", timeout, every=0.05)
 
     def wait_settled(self, *names, timeout=PATIENCE):
-        """Until nothing is ready, delayed or in a worker's hands.
-
-        Depths are samples: of what was published within the last 50 ms, wait for the effect first.
-        """
+        """Until nothing is ready, delayed or in a worker's hands."""
         for name in names:
             self.wait_type(name, lambda t: t["ready"] == 0 and t["delayed"] == 0 and t["in_flight"] == 0, "is settled", timeout)
 

@@ -22,6 +22,7 @@ CHUNK = 1000
 SEED = int(os.environ.get("DROVER_CHAOS_SEED", str(int(time.time()))))
 WORKERS = 3
 BATCH = 64  # policy/batch.h: the most that one worker has in hand
+ENDED_MS = 1000  # by then a killed process, and who ends with it, had processor time to die
 REPLACED_MS = 10000  # by then a stopped process was found to be, killed, and its work taken over
 
 # A line per handling, with the wall-clock time at which it began, and a millisecond of work.
@@ -106,6 +107,7 @@ class Monkey:
         self.random = random.Random(SEED)
         self.disturbances = {type_: [] for type_ in types}
         self.done = Counter()
+        self.diary = []
 
     def act(self):
         (role,) = self.random.choices(list(self.ROLES), self.ROLES.values())
@@ -126,10 +128,16 @@ class Monkey:
                 return
         # A worker's verdicts are sent one by one: only the event in its hands can be handled again.
         events = 1 if role == "worker" else BATCH * WORKERS
-        ended = wall_ms() + (REPLACED_MS if stop else 0)
+        ended = wall_ms() + (REPLACED_MS if stop else ENDED_MS)
         for type_ in types:
             self.disturbances[type_].append(Disturbance(began, ended, events))
-        self.done[("stop " if stop else "kill ") + role] += 1
+        what = ("stop " if stop else "kill ") + role
+        self.done[what] += 1
+        self.diary.append((began, what, types))
+
+    def around(self, since, until):
+        """What was done about then, for who has to find out."""
+        return "\n".join(f"{at} {what} {' '.join(types)}" for at, what, types in self.diary if since - 15000 < at < until + 1000)
 
     def hit_droverd(self, stop):
         if stop:
@@ -150,8 +158,9 @@ class Monkey:
         return [type_ for type_ in self.disturbances if type_ in words]
 
 
-def check_duplicates(rows, disturbances):
+def check_duplicates(rows, monkey, type_):
     """Each was handled again because of something that was done to its type meanwhile, and not more than that explains."""
+    disturbances = monkey.disturbances[type_]
     seen, n = {}, 0
     for id_, at in rows:
         before = seen.get(id_)
@@ -160,7 +169,7 @@ def check_duplicates(rows, disturbances):
             continue
         n += 1
         assert any(d.began <= at and before <= d.ended for d in disturbances), \
-            f"seed {SEED}: {id_} was handled at {before} and again at {at}, and nothing happened between"
+            f"seed {SEED}: {id_} was handled at {before} and again at {at}, and nothing happened between:\n{monkey.around(before, at)}"
     most = sum(d.events for d in disturbances)
     assert n <= most, f"seed {SEED}: {n} were handled again, {most} may have been in flight"
     return n
@@ -223,13 +232,16 @@ types = (
 
     for producer in producers[:2]:
         type_ = producer.type
+
+        def lost():
+            return sorted(producer.confirmed - {id_ for id_, _ in read(ledgers[type_])})
+
+        wait(lambda: not lost(), lambda: f"nothing is lost, seed {SEED}: {len(lost())} are, e.g. {lost()[:5]}", 10)
         rows = read(ledgers[type_])
         handled = {id_ for id_, _ in rows}
-        lost = producer.confirmed - handled
         unexpected = handled - producer.tried
-        assert not lost, f"seed {SEED}: {len(lost)} lost, e.g. {sorted(lost)[:5]}"
         assert not unexpected, f"seed {SEED}: {sorted(unexpected)[:5]}"
-        again = check_duplicates(rows, monkey.disturbances[type_])
+        again = check_duplicates(rows, monkey, type_)
         print(f"{type_}: {len(producer.confirmed)} confirmed of {len(producer.tried)}, {len(handled)} handled, {again} of them again")
         assert drover.type(type_)["dead"] == 0
 

@@ -67,7 +67,6 @@ def test_a_full_disk_refuses_events_and_drains(drover):
         drover.wait_settled("job")
         assert len(read_ledger(ledger)) == 3000 + more
     drover.publish("job", "x" * 3000)
-    wait(lambda: len(read_ledger(ledger)) == 3000 + more + 1, "it is handled")
     drover.wait_settled("job")
     ids = [id_ for id_, _, _ in read_ledger(ledger)]
     assert len(ids) == len(set(ids)) == 3000 + more + 1
@@ -97,7 +96,6 @@ def test_a_full_disk_stops_a_type_with_an_inbox(drover):
     drover.handler("job.so", LEDGER)
     start_on_small_disk(drover)
     drover.publish("job", "{}", "--id", "first")
-    wait(lambda: read_ledger(ledger), "it is handled")
     drover.wait_settled("job")
     drover.ctl("pause", "job")
     drover.publish_many("job", 3000)
@@ -173,8 +171,8 @@ def test_a_locked_queue_drains_and_the_others_do_not_notice(drover):
         (pid,) = drover.processes("dispatcher job")
         os.kill(pid, signal.SIGKILL)
         wait(lambda: drover.processes("dispatcher job") not in ([], [pid]), "there is another dispatcher")
-    drover.publish("job", "{}")
-    wait(lambda: len({id_ for id_, _, _ in read_ledger(ledger)}) == 2001, "it is handled")
+    drover.ctl("publish", "job", "--data", "{}")
+    wait(lambda: len({id_ for id_, _, _ in read_ledger(ledger)}) == 2001, "the new one is handled")
     drover.wait_settled("job")
     ids = [id_ for id_, _, _ in read_ledger(ledger)]
     assert len(set(ids)) == 2001 and len(ids) <= 2001 + 2 * 64
@@ -193,7 +191,6 @@ def test_a_read_only_queue_is_named_and_used_when_it_can_be_written(drover):
         drover.handler(f"{name}.so", LEDGER)
     without_override(drover)
     drover.publish("job", "{}")
-    wait(lambda: read_ledger(ledger), "it is handled")
     drover.wait_settled("job")
     drover.stop()
     files = list((drover.state / "queue").glob("job.queue*"))
@@ -207,7 +204,6 @@ def test_a_read_only_queue_is_named_and_used_when_it_can_be_written(drover):
     for path in files:
         path.chmod(0o600)
     drover.publish("job", "{}")
-    wait(lambda: len(read_ledger(ledger)) == 2, "it is handled")
     drover.wait_settled("job")
     assert len(read_ledger(ledger)) == 2
 
@@ -220,7 +216,6 @@ def test_a_queue_damaged_while_it_is_used_is_replaced_when_moved_away(drover):
         drover.handler(f"{name}.so", LEDGER)
     drover.start()
     drover.publish("job", "{}")
-    wait(lambda: read_ledger(ledger), "it is handled")
     drover.wait_settled("job")
     queue = drover.state / "queue" / "job.queue"
     with open(queue, "r+b") as file:
@@ -346,7 +341,7 @@ def test_few_descriptors_stop_only_those_who_need_more(drover):
     drover.configure(f"types = ( {', '.join(entries)} );")
     drover.start(under=["prlimit", "--nofile=48:48"])
     for n in range(14):
-        drover.publish(f"job{n}", "{}")
+        drover.ctl("publish", f"job{n}", "--data", "{}")
     drover.wait_log("cannot be started: arrange descriptors: Too many open files")
     wait(lambda: sum(bool(read_ledger(ledger)) for ledger in ledgers) >= 5, "those that got descriptors work")
     assert drover.json("status")["types"]

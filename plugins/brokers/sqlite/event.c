@@ -27,10 +27,8 @@ enum {
 
 static const char *text(sqlite3_stmt *statement, int column, const char *fallback)
 {
-	const char *found = NULL;
+	const char *found = (const char *)sqlite3_column_text(statement, column);
 
-	if (sqlite3_column_type(statement, column) != SQLITE_NULL)
-		found = (const char *)sqlite3_column_text(statement, column);
 	return found ? found : fallback;
 }
 
@@ -74,9 +72,9 @@ void row_read(sqlite3_stmt *statement, int column, struct defaults *defaults, st
 	event->traceparent = text(statement, column + TRACE, NULL);
 	event->body = sqlite3_column_blob(statement, column + BODY);
 	event->body_size = (size_t)sqlite3_column_bytes(statement, column + BODY);
-	if (sqlite3_column_type(statement, column + EXTENSIONS) == SQLITE_NULL)
-		return;
 	ret_row->extensions = sqlite3_column_blob(statement, column + EXTENSIONS);
+	if (!ret_row->extensions)
+		return;
 	ret_row->extensions_size = (size_t)sqlite3_column_bytes(statement, column + EXTENSIONS);
 	for (size_t i = 0; i < ret_row->extensions_size; i++)
 		ret_row->n_extensions += !ret_row->extensions[i];

@@ -77,7 +77,7 @@ struct job {
 	struct worker *worker;            /* with JOB_OUT */
 	uint32_t sequence;                /* with JOB_OUT: of its frames */
 	uint32_t attempts;                /* failed ones, those not stored at the broker included */
-	int64_t taken_ms;
+	int64_t taken_ms;                 /* where the broker does not say since when it waits */
 	uint64_t hash; /* of its identity: for the brake, and for what is in flight */
 	char *field;   /* the value of inbox_key in its body; NULL: none */
 	bool alone;    /* in a batch of its own */

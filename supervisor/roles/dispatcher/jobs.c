@@ -46,7 +46,7 @@ struct job *job_new(struct dispatcher *d, struct drover_delivery *delivery)
 		return NULL;
 	*job = (struct job){.delivery = delivery,
 			    .attempts = delivery->attempts,
-			    .taken_ms = clock_now_ms(),
+			    .taken_ms = delivery->enqueued_ms < 0 ? clock_now_ms() : 0,
 			    .stage = JOB_STAGES};
 	TAILQ_INIT(&job->emitted);
 	delivery->cookie = job;

@@ -299,6 +299,31 @@ static char **join_environment(char **ours, char *const *added)
 	return all;
 }
 
+static void prepare(struct child *child, struct children *children,
+		    const struct child_request *request)
+{
+	snprintf(child->title, sizeof child->title, "%s", request->title);
+	child->children = children;
+	child->program = request->program;
+	child->owner = request->owner;
+	child->context = request->context;
+	child->endpoint.message = on_message;
+	child->endpoint.ended = on_ended;
+	child->endpoint.context = child;
+}
+
+/* It was born: what is to be known of it from now on. */
+static void register_child(struct child *child, int64_t patience_ms)
+{
+	struct children *children = child->children;
+
+	child->started_ms = clock_now_ms();
+	child->mute = patience_ms > 0;
+	child->deadline_ms = child->mute ? child->started_ms + patience_ms : 0;
+	child->next = children->first;
+	children->first = child;
+}
+
 int child_start(struct children *children, const struct child_request *request,
 		struct child **ret_child, struct why *why)
 {
@@ -328,14 +353,7 @@ int child_start(struct children *children, const struct child_request *request,
 		why_set(why, r, "make a channel: %s", strerror(-r));
 		goto out;
 	}
-	snprintf(child->title, sizeof child->title, "%s", request->title);
-	child->children = children;
-	child->program = request->program;
-	child->owner = request->owner;
-	child->context = request->context;
-	child->endpoint.message = on_message;
-	child->endpoint.ended = on_ended;
-	child->endpoint.context = child;
+	prepare(child, children, request);
 	r = endpoint_open(&child->endpoint, children->event, pair[0]);
 	pair[0] = -1;
 	if (r < 0) {
@@ -351,11 +369,7 @@ int child_start(struct children *children, const struct child_request *request,
 		endpoint_close(&child->endpoint);
 		goto out;
 	}
-	child->started_ms = clock_now_ms();
-	child->mute = request->patience_ms > 0;
-	child->deadline_ms = child->mute ? child->started_ms + request->patience_ms : 0;
-	child->next = children->first;
-	children->first = child;
+	register_child(child, request->patience_ms);
 	*ret_child = child;
 	child = NULL;
 out:
