@@ -337,11 +337,14 @@ def test_few_descriptors_stop_only_those_who_need_more(drover):
         entry, ledger = ledger_type(f"job{n}", drover.directory)
         entries.append(entry)
         ledgers.append(ledger)
-        drover.handler(f"job{n}.sh", '#!/bin/sh\necho "$DROVER_ID $DROVER_ATTEMPT $$" >> "$LEDGER"\n')
     drover.configure(f"types = ( {', '.join(entries)} );")
-    drover.start(under=["prlimit", "--nofile=48:48"])
+    drover.start()
     for n in range(14):
-        drover.ctl("publish", f"job{n}", "--data", "{}")
+        drover.publish(f"job{n}", "{}")
+    drover.stop()
+    for n in range(14):
+        drover.handler(f"job{n}.sh", '#!/bin/sh\necho "$DROVER_ID $DROVER_ATTEMPT $$" >> "$LEDGER"\n')
+    drover.start(under=["prlimit", "--nofile=48:48"])
     drover.wait_log("cannot be started: arrange descriptors: Too many open files")
     wait(lambda: sum(bool(read_ledger(ledger)) for ledger in ledgers) >= 5, "those that got descriptors work")
     assert drover.json("status")["types"]
