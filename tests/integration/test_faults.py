@@ -171,11 +171,11 @@ def test_a_locked_queue_drains_and_the_others_do_not_notice(drover):
         (pid,) = drover.processes("dispatcher job")
         os.kill(pid, signal.SIGKILL)
         wait(lambda: drover.processes("dispatcher job") not in ([], [pid]), "there is another dispatcher")
+    # not drover.publish: while settlements are kept aside, status counts their events twice
     drover.ctl("publish", "job", "--data", "{}")
-    wait(lambda: len({id_ for id_, _, _ in read_ledger(ledger)}) == 2001, "the new one is handled")
+    wait(lambda: len({id_ for id_, _, _ in read_ledger(ledger)}) == 2001, "it is published and handled again")
     drover.wait_settled("job")
-    ids = [id_ for id_, _, _ in read_ledger(ledger)]
-    assert len(set(ids)) == 2001 and len(ids) <= 2001 + 2 * 64
+    assert len(read_ledger(ledger)) <= 2001 + 2 * 64
 
 
 def without_override(drover):
@@ -337,11 +337,14 @@ def test_few_descriptors_stop_only_those_who_need_more(drover):
         entry, ledger = ledger_type(f"job{n}", drover.directory)
         entries.append(entry)
         ledgers.append(ledger)
-        drover.handler(f"job{n}.sh", '#!/bin/sh\necho "$DROVER_ID $DROVER_ATTEMPT $$" >> "$LEDGER"\n')
     drover.configure(f"types = ( {', '.join(entries)} );")
-    drover.start(under=["prlimit", "--nofile=48:48"])
+    drover.start()
     for n in range(14):
-        drover.ctl("publish", f"job{n}", "--data", "{}")
+        drover.publish(f"job{n}", "{}")
+    drover.stop()
+    for n in range(14):
+        drover.handler(f"job{n}.sh", '#!/bin/sh\necho "$DROVER_ID $DROVER_ATTEMPT $$" >> "$LEDGER"\n')
+    drover.start(under=["prlimit", "--nofile=48:48"])
     drover.wait_log("cannot be started: arrange descriptors: Too many open files")
     wait(lambda: sum(bool(read_ledger(ledger)) for ledger in ledgers) >= 5, "those that got descriptors work")
     assert drover.json("status")["types"]
