@@ -111,7 +111,7 @@ static int setup_dispatcher(struct type *type, struct why *why)
 }
 
 /* Its end is wanted; what it had not handed over is closed. */
-static void leave_template(struct template *template)
+static void leave_template(struct template_child *template)
 {
 	if (template->link >= 0)
 		close(template->link);
@@ -147,7 +147,7 @@ static int add_template(struct type *type, struct why *why)
 	}
 	for (size_t i = TEMPLATES_MAX - 1; i > 0; i--)
 		type->templates[i] = type->templates[i - 1];
-	type->templates[0] = (struct template){child, ++type->generation, link[0]};
+	type->templates[0] = (struct template_child){child, ++type->generation, link[0]};
 	return 0;
 }
 
@@ -160,7 +160,7 @@ static bool has_older(const struct type *type)
 	return false;
 }
 
-static void hand_over(struct type *type, struct template *template)
+static void hand_over(struct type *type, struct template_child *template)
 {
 	struct message message = {0};
 
@@ -327,7 +327,7 @@ void pair_revert(struct type *type)
 static void retire(struct type *type, unsigned generation)
 {
 	for (size_t i = 0; i < TEMPLATES_MAX; i++) {
-		struct template *template = &type->templates[i];
+		struct template_child *template = &type->templates[i];
 
 		if (template->child && template->generation == generation &&
 		    !template->child->leaving)
@@ -393,7 +393,7 @@ static void on_template_message(void *context, struct child *child, const struct
 	struct type *type = context;
 
 	for (size_t i = 0; i < TEMPLATES_MAX; i++) {
-		struct template *template = &type->templates[i];
+		struct template_child *template = &type->templates[i];
 
 		if (template->child == child && template->link >= 0 && message_is(view, "ready"))
 			hand_over(type, template);
@@ -402,9 +402,9 @@ static void on_template_message(void *context, struct child *child, const struct
 		close(fds[i]);
 }
 
-static struct template remove_template(struct type *type, const struct child *child)
+static struct template_child remove_template(struct type *type, const struct child *child)
 {
-	struct template removed;
+	struct template_child removed;
 	size_t i = 0;
 
 	while (type->templates[i].child != child)
@@ -412,7 +412,7 @@ static struct template remove_template(struct type *type, const struct child *ch
 	removed = type->templates[i];
 	for (; i + 1 < TEMPLATES_MAX; i++)
 		type->templates[i] = type->templates[i + 1];
-	type->templates[TEMPLATES_MAX - 1] = (struct template){.link = -1};
+	type->templates[TEMPLATES_MAX - 1] = (struct template_child){.link = -1};
 	return removed;
 }
 
@@ -423,7 +423,7 @@ static struct template remove_template(struct type *type, const struct child *ch
 static void on_template_exited(void *context, struct child *child, int status, const char *said)
 {
 	struct type *type = context;
-	struct template lost = remove_template(type, child);
+	struct template_child lost = remove_template(type, child);
 	bool newest = lost.generation == type->generation;
 	char how[sizeof child->said];
 

@@ -160,8 +160,6 @@ int supervisor_reload(struct supervisor *supervisor, struct why *why)
 			config_free(config);
 	}
 	if (r < 0) {
-		log_error("the new configuration is refused, the running one stays in force: %s",
-			  reason.text);
 		sd_notify(0, "READY=1");
 		supervisor->reload_refused = reason;
 		return why_set(why, r, "%s", reason.text);
@@ -184,7 +182,10 @@ static int on_reload_signal(sd_event_source *source, const struct signalfd_sigin
 
 	(void)source;
 	(void)info;
-	supervisor_reload(context, &why);
+	/* A command's refusal is logged with who asked; nobody asked here. */
+	if (supervisor_reload(context, &why) < 0)
+		log_error("the new configuration is refused, the running one stays in force: %s",
+			  why.text);
 	return 0;
 }
 

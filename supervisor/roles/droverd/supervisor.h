@@ -98,8 +98,7 @@ enum pair_state {
 
 #define TEMPLATES_MAX 4 /* of one type at a time: the newest, and older ones whose workers finish */
 
-struct template
-{
+struct template_child {
 	struct child *child; /* NULL: an unused place */
 	unsigned generation;
 	/* the dispatcher's end, held back until the handler is loaded; -1: handed over */
@@ -130,8 +129,8 @@ struct type {
 	/* pair.c */
 	enum pair_state pair;
 	struct child *dispatcher;
-	struct template templates[TEMPLATES_MAX]; /* [0] is the newest */
-	unsigned generation;                      /* of the newest */
+	struct template_child templates[TEMPLATES_MAX]; /* [0] is the newest */
+	unsigned generation;                            /* of the newest */
 	struct backoff backoff, roll_backoff;
 	int64_t retry_ms; /* monotonic: failed, not started before this; 0: works */
 	bool rolling;     /* a new generation is wanted and was not started yet, */
