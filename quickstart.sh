@@ -140,15 +140,16 @@ publish_again_and_again() {
 }
 
 watch_until_settled() {
-	local status left workers peak=0
+	local status left workers handled peak=0
 	while :; do
 		status=$(ctl --json status)
-		read -r left workers < <(sqlite3 -separator ' ' :memory: "
-			SELECT sum(value->>'ready' + value->>'delayed' + value->>'in_flight'), sum(value->>'$.workers.running')
+		read -r left workers handled < <(sqlite3 -separator ' ' :memory: "
+			SELECT sum(value->>'ready' + value->>'delayed' + value->>'in_flight'), sum(value->>'$.workers.running'),
+				sum(value->>'$.totals.handled')
 			FROM json_each('${status//\'/\'\'}', '$.types')")
 		((workers > peak)) && peak=$workers
 		printf '   %4s events left, %2s workers\n' "$left" "$workers"
-		[ "$left" = 0 ] && break
+		[ "$left" = 0 ] && ((handled > 0)) && break
 		sleep 0.5
 	done
 	echo "   the most workers at a time: $peak"
