@@ -135,9 +135,8 @@ static void narrow_terminals_lose_spare_columns(void **state)
 						   {"RATE", true, 2},
 						   {"TEXT", false, 0},
 						   {0}};
-	static const char *const cells[] = {"job", "1", "22",
-					    "a reason of more than forty characters, "
-					    "which can be cut"};
+	static const char reason[] = "a reason of more than forty characters, which can be cut";
+	static const char *const cells[] = {"job", "1", "22", reason};
 	static const struct {
 		size_t width;
 		const char *expected;
