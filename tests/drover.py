@@ -167,15 +167,16 @@ class Drover:
                                                                timeout=timeout))
 
     def shown(self, type_, n, publish):
-        """Publishes, and waits until status shows it: depths are some ms old, and "nothing waits" must not be old news."""
-        def known():
-            row = self.type(type_)
-            return row and sum(row[key] or 0 for key in ("ready", "delayed", "dead", "in_flight")) + row["totals"]["handled"]
+        """Publishes, and waits until status shows it: depths are some ms old, and "nothing waits" must not be old news.
 
-        before = known()
+        Where something waits or is at work already there is no such news, and no sum to go by.
+        """
+        before = self.type(type_)
         answer = publish()
-        if before is not None:
-            wait(lambda: known() >= before + n, lambda: f"status shows {n} more of {type_}: {self.type(type_)}")
+        if before and not any(before[key] for key in ("ready", "delayed", "in_flight")):
+            def known(row):
+                return sum(row[key] or 0 for key in ("ready", "delayed", "dead", "in_flight")) + row["totals"]["handled"]
+            self.wait_type(type_, lambda row: known(row) >= known(before) + n, f"has {n} more")
         return answer
 
     def type(self, name):

@@ -129,6 +129,7 @@ run_pytest() {
 			file={} out=$0/$(basename {})
 			/usr/bin/python3 -m pytest -q -p no:cacheprovider --color=no -rfE --durations=3 "$@" {} >"$out" 2>&1
 			r=$?
+			[ $r = 5 ] && r=0 # this run leaves out all tests of the file
 			[ $r -gt 1 ] && echo "$file: pytest ended with $r: 0 passed, 1 failed" >>"$out"
 			[ $r = 0 ]' "$out" "$@"
 	r=$?
@@ -138,17 +139,18 @@ run_pytest() {
 }
 integration() { run_pytest gcc integration; }
 integration_asan() {
-	local r reports
+	local r reports found
 	# Handlers of other users write there too.
 	reports=$(mktemp -d) && chmod 1777 "$reports" || return
 	ASAN_OPTIONS=detect_leaks=1:log_path=$reports/asan UBSAN_OPTIONS=print_stacktrace=1 \
 		run_pytest asan integration -m "not slow"
 	r=$?
-	set -- "$reports"/asan.*
-	if [ -e "$1" ]; then
-		cat "$1"
-		echo "$# processes had something to report, of which this was the first:"
-		grep -h "^SUMMARY" "$@" | sort | uniq -c
+	# The leak checker's remarks about processes that are being killed are none.
+	mapfile -t found < <(grep -slE "ERROR: |runtime error: " "$reports"/*)
+	if [ ${#found[@]} != 0 ]; then
+		cat "${found[0]}"
+		echo "${#found[@]} processes had something to report, of which this was the first:"
+		grep -h "^SUMMARY" "${found[@]}" | sort | uniq -c
 		echo "sanitizers: 0 passed, 1 failed"
 		r=1
 	fi
