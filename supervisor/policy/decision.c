@@ -78,6 +78,10 @@ const char *decision_format(const struct decision *decision, char *text, size_t 
 				     fragment, sizeof fragment));
 	if (decision->ramp == RAMP_DOWN)
 		add(text, size, &used, "; %d were idle throughout the window", decision->idle);
+	/* Only a budget takes away where no limit binds the type itself. */
+	if (decision->ramp == RAMP_AT_ONCE &&
+	    (decision->rule == LIMITS_NONE || decision->rule == LIMITS_UNKNOWN))
+		add(text, size, &used, "; its places are needed by others of its budget");
 	if (decision->note[0])
 		add(text, size, &used, "; %s", decision->note);
 	return text;

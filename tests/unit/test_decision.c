@@ -46,6 +46,13 @@ static const struct {
 	  .to = 1},
 	 "5 → 1 worker: 0 waiting, 0.0321/s arriving, 50 ms each, objective 5.0 s asks for 1; 4 "
 	 "were idle throughout the window"},
+	{{.demand = {29.4, 23.3, 295, 5, true},
+	  .objective_ms = 2000,
+	  .ramp = RAMP_AT_ONCE,
+	  .from = 8,
+	  .to = 5},
+	 "8 → 5 workers: 295 waiting, 29.4/s arriving, 23.3 ms each, objective 2.0 s asks for 5; its "
+	 "places are needed by others of its budget"},
 	{{.demand = {0, 50, 0, 4, false},
 	  .rule = LIMITS_MIN,
 	  .rule_value = 5,
