@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -22,9 +23,10 @@
 
 #include "base/banned.h"
 
-#define SOCKET_NAME  "control.sock"
-#define SOCKET_GROUP "drover"
-#define BACKLOG      128
+#define PREDECESSOR_MS 3000 /* for what is left of a killed droverd to be gone */
+#define SOCKET_NAME    "control.sock"
+#define SOCKET_GROUP   "drover"
+#define BACKLOG        128
 
 static void on_api_message(void *context, struct child *child, const struct message_view *view,
 			   const int *fds, size_t n_fds)
@@ -128,8 +130,8 @@ static int socket_address(const struct supervisor *supervisor, struct sockaddr_u
 	return 0;
 }
 
-/* A socket that nobody listens on was left by a droverd that was killed. */
-static int refuse_live(const struct sockaddr_un *address, struct why *why)
+/* 1: somebody listens there. 0: nobody, or there is nothing. */
+static int is_live(const struct sockaddr_un *address, struct why *why)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r;
 
@@ -138,13 +140,29 @@ static int refuse_live(const struct sockaddr_un *address, struct why *why)
 	r = connect(fd, (const struct sockaddr *)address, sizeof *address) < 0 ? errno : 0;
 	close(fd);
 	if (r == 0 || r == EAGAIN)
+		return 1;
+	if (r != ENOENT && r != ECONNREFUSED)
+		return why_set(why, -r, "%s: %s", address->sun_path, strerror(r));
+	return 0;
+}
+
+/*
+ * A socket that nobody listens on was left by a droverd that was killed. Its api may still listen
+ * for the moment that it takes to notice; another droverd goes on listening.
+ */
+static int refuse_live(const struct sockaddr_un *address, struct why *why)
+{
+	int64_t until_ms = clock_now_ms() + PREDECESSOR_MS;
+	int r;
+
+	while ((r = is_live(address, why)) > 0 && clock_now_ms() < until_ms)
+		poll(NULL, 0, 20);
+	if (r > 0)
 		return why_set(why, -EADDRINUSE,
 			       "another droverd listens on %s; stop it, or give this one a "
 			       "runtime_dir of its own",
 			       address->sun_path);
-	if (r != ENOENT && r != ECONNREFUSED)
-		return why_set(why, -r, "%s: %s", address->sun_path, strerror(r));
-	return 0;
+	return r;
 }
 
 /*
