@@ -128,7 +128,7 @@ run_pytest() {
 	find "$top/tests/$folder" -name 'test_*.py' | sort |
 		DROVER_BUILD=$root/$build xargs -P3 -I{} sh -c '
 			file={} out=$0/$(basename {})
-			/usr/bin/python3 -m pytest -q -p no:cacheprovider --color=no -rfE --durations=3 "$@" {} >"$out" 2>&1
+			/usr/bin/python3 -m pytest -q -p no:cacheprovider --color=no -rfEs --durations=3 "$@" {} >"$out" 2>&1
 			r=$?
 			[ $r = 5 ] && r=0 # this run leaves out all tests of the file
 			[ $r -gt 1 ] && echo "$file: pytest ended with $r: 0 passed, 1 failed" >>"$out"

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Frames between a dispatcher and a worker, over a socket and a pipe back, in host byte order (both ends
- * are one machine and one version). The dispatcher writes EVENT and STOP; the worker writes READY
- * once, and for each event, in the order in which it got them, any number of EMIT and EXTEND and
- * then one VERDICT, all with the sequence of the event. Neither side trusts the other: every length
- * is checked before use, and this parser is a fuzz target.
+ * Frames between a dispatcher and a worker, over a socket and a pipe back, in host byte order (both
+ * ends are one machine and one version). The dispatcher writes EVENT and STOP; the worker writes
+ * READY once, and for each event, in the order in which it got them, any number of EMIT and EXTEND
+ * and then one VERDICT, all with the sequence of the event. Neither side trusts the other: every
+ * length is checked before use, and this parser is a fuzz target.
  */
 #ifndef DROVER_SYSTEM_FRAME_H
 #define DROVER_SYSTEM_FRAME_H
