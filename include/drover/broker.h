@@ -60,12 +60,22 @@ struct drover_depth {
 	int64_t oldest_ms; /* age of the oldest ready event, milliseconds */
 	/* more workers than this cannot be used (partitions); 0: no such bound */
 	int64_t useful_max;
+	int64_t consumers; /* subscribed to it, of all nodes and of others; DROVER_UNKNOWN */
 };
 /*
  * `ready` counts events that a dispatcher of this host holds too; the caller subtracts what it
  * knows to be held.
  */
 #define DROVER_DEPTH_INCLUDES_HELD 1u
+
+/* How a type's queue comes to be. */
+enum drover_declare {
+	DROVER_DECLARE_AUTO = 0, /* what is missing is made; what is there is used as it is */
+	DROVER_DECLARE_NONE = 1, /* nothing is made or changed */
+};
+
+/* dead_letter: rejected, and the broker's own rule for the queue says what becomes of it */
+#define DROVER_DEAD_LETTER_BROKER "broker"
 
 /* The topology of one event type at the broker. */
 struct drover_queue {
@@ -78,6 +88,13 @@ struct drover_queue {
 	int64_t retry_cap_ms;
 	int64_t retry_factor_percent; /* 300: each delay is three times the one before */
 	int exclusive;                /* one active consumer anywhere */
+	uint32_t declare;             /* enum drover_declare */
+	/*
+	 * Queues that others made, by name; NULL: the broker's own means. What is put into
+	 * retry_queue must come back by itself.
+	 */
+	const char *retry_queue;
+	const char *dead_letter; /* or DROVER_DEAD_LETTER_BROKER */
 };
 
 /*
@@ -89,6 +106,8 @@ struct drover_delivery {
 	uint32_t attempts;         /* failed attempts counted so far */
 	int64_t enqueued_ms;       /* wall clock: when it became ready; DROVER_UNKNOWN */
 	int64_t first_ms;          /* wall clock: when it was first published; DROVER_UNKNOWN */
+	/* how often the broker gave it out before, whatever came of it; DROVER_UNKNOWN */
+	int64_t deliveries;
 	void *cookie;              /* the caller's own: NULL in `deliver`, never touched after */
 	struct drover_event event; /* event.attempt is attempts + 1 */
 };
@@ -185,11 +204,12 @@ struct drover_broker {
 	int (*fd)(void *broker);
 	uint32_t (*events)(void *broker);    /* POLLIN, POLLOUT */
 	int64_t (*timeout_ms)(void *broker); /* until `process` must be called; -1: none */
+	/* Called before its time while the broker is DOWN: somebody saw it up, try again soon. */
 	void (*process)(void *broker);
 
 	int (*declare)(void *broker, const struct drover_queue *queue, int dry_run);
 	/* Calls `depth` once for each of them, also now; what fails is DROVER_UNKNOWN. Copied. */
-	int (*depths)(void *broker, const char *const *queues, size_t n);
+	int (*depths)(void *broker, const struct drover_queue *const *queues, size_t n);
 
 	/*
 	 * One subscription per open. `credit`: how many events, and how many bytes of bodies, may
@@ -212,9 +232,9 @@ struct drover_broker {
 	 * Calls `letter` for each dead letter of the queue, oldest first, and then with NULL. Never
 	 * destroys one.
 	 */
-	int (*dead_browse)(void *broker, const char *queue);
+	int (*dead_browse)(void *broker, const struct drover_queue *queue);
 	/* Of a letter that the browse of this handle has shown. */
-	int (*dead_settle)(void *broker, const char *queue, const char *key,
+	int (*dead_settle)(void *broker, const struct drover_queue *queue, const char *key,
 			   enum drover_letter_action action);
 };
 
