@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of the RabbitMQ plugin share. A process has one handle (struct rabbit) with one or
+ * two connections (struct link), each with a few channels; channels carry requests (struct rpc),
+ * messages that come (struct content) and messages that go (publish.c). All of it runs in the
+ * host's loop: the handle's descriptor is an epoll instance with both sockets in it. Nothing here
+ * blocks but the opening of a connection, whose time is bounded by `connect_timeout`.
+ */
+#ifndef DROVER_RABBITMQ_H
+#define DROVER_RABBITMQ_H
+
+#if __has_include(<rabbitmq-c/amqp.h>)
+#include <rabbitmq-c/amqp.h>
+#include <rabbitmq-c/framing.h>
+#else
+#include <amqp.h>
+#include <amqp_framing.h>
+#endif
+#include <drover/broker.h>
+#include <stdbool.h>
+#include <sys/queue.h>
+
+struct rabbit;
+struct link;
+struct channel;
+
+#define NEVER INT64_MAX
+
+/* One sentence, for people. */
+struct fault {
+	char sentence[256];
+};
+__attribute__((format(printf, 3, 4))) int fault_set(struct fault *fault, int error,
+						    const char *format, ...); /* returns error */
+
+int64_t now_ms(void);  /* monotonic */
+int64_t wall_ms(void); /* since 1970 */
+int64_t random_ms(int64_t most); /* 0 to most */
+
+/* settings.c: the plugin's rows, and what they said. */
+
+extern const struct drover_option settings_options[];
+
+struct endpoint {
+	char *host;
+	int port;
+	bool tls;
+	/* NULL: as in the settings */
+	char *user, *password, *vhost;
+};
+
+struct settings {
+	struct endpoint *hosts; /* n_hosts of them, in the order of the configuration */
+	size_t n_hosts;
+	char *vhost, *user;
+	char *password_file; /* read anew for each connection; NULL: `password` */
+	char *password;
+	const char *ca_file, *cert_file, *key_file; /* NULL: none */
+	bool verify;
+	int heartbeat_s;
+	int frame_max; /* bytes */
+	int64_t connect_ms;
+	const char *exchange;
+	bool quorum;            /* queues that are made are quorum queues */
+	const char *management; /* the URL of the management API; NULL: none */
+	bool depths_by_management;
+	const char *node;
+};
+
+int settings_read(const struct drover_host *host, struct settings *settings, struct fault *fault);
+void settings_free(struct settings *settings); /* passwords are overwritten */
+
+/* rpc.c: requests on a channel, answered in their order. */
+
+struct rpc_reply {
+	int error;         /* 0; -ENOENT, -EACCES, -EEXIST (it differs), -EBUSY, -ENOTCONN, -EIO … */
+	uint16_t code;     /* of AMQP: 404, 406, …; 0: the connection is lost */
+	const char *text;  /* the broker's, or ours */
+	const amqp_method_t *method; /* the reply; NULL when there is an error */
+};
+
+/*
+ * A request, part of its caller's memory, which stays until `done` was called; that happens exactly
+ * once, with -ENOTCONN when the connection is lost first. When the channel is closed under it by
+ * the failure of an earlier request it is sent again on the next one, hence `send`.
+ */
+struct rpc {
+	/* link_send_method with the request's method; 0 or -errno */
+	int (*send)(struct rpc *rpc, struct channel *channel);
+	void (*done)(struct rpc *rpc, const struct rpc_reply *reply);
+	void *cookie; /* the caller's */
+	STAILQ_ENTRY(rpc) next;
+	bool sent;
+};
+STAILQ_HEAD(rpc_list, rpc);
+
+void rpc_start(struct channel *channel, struct rpc *rpc);
+
+/* link.c: a connection and its channels. */
+
+/* A message as it came in. */
+struct content {
+	amqp_method_t method; /* basic.deliver, basic.return, basic.get-ok; decoded */
+	const amqp_basic_properties_t *properties;
+	amqp_bytes_t raw_properties; /* as on the wire */
+	void *body;                  /* malloc'ed; who takes it sets this to NULL */
+	size_t size;
+};
+
+struct channel_calls {
+	/* Ready, for the first time or again; may be NULL. */
+	void (*opened)(struct channel *channel);
+	/* Closed by the broker (it is opened again by itself), or lost with its connection: code 0. */
+	void (*closed)(struct channel *channel, uint16_t code, const char *text);
+	/* A method that no request waits for (ack, nack, cancel, …): true if it was one's own. */
+	bool (*method)(struct channel *channel, const amqp_method_t *method);
+	void (*content)(struct channel *channel, struct content *content);
+	void (*unblocked)(struct channel *channel); /* there is room again after -EAGAIN */
+};
+
+enum channel_state {
+	CHANNEL_UNUSED,
+	CHANNEL_OPENING,
+	CHANNEL_OPEN,
+	CHANNEL_CLOSING, /* the broker closed it: our close-ok and the next open are on their way */
+};
+
+struct channel {
+	struct link *link;
+	amqp_channel_t number;
+	enum channel_state state;
+	uint32_t epoch; /* counts openings: what belongs to another one is stale */
+	const struct channel_calls *calls;
+	struct rpc_list rpcs; /* waiting and sent */
+	int n_sent;
+
+	/* the message that is coming in */
+	struct content incoming;
+	size_t received; /* of its body */
+	bool in_content;
+};
+
+enum {
+	CHANNEL_CONTROL = 1, /* declare, bind, passive declare, qos, … */
+	CHANNEL_WORK = 2,    /* deliveries and acks; or publishing with confirms; or browsing */
+	CHANNELS,
+};
+
+/* What became of a try to connect, or of a connection. */
+enum link_loss {
+	LINK_AWAY,    /* refused, unreachable, reset, timed out, shut down: tried again soon */
+	LINK_REFUSED, /* credentials, vhost, TLS, protocol: a person must act */
+};
+
+struct link {
+	struct rabbit *rabbit;
+	const char *purpose; /* "consuming", "publishing", … as the broker's operator sees it */
+	void (*up)(struct link *link);
+	/* Called once for each `up`, and for a try that failed. */
+	void (*down)(struct link *link, enum link_loss loss, const char *sentence);
+
+	amqp_connection_state_t amqp; /* NULL: closed */
+	int fd;
+	bool open;
+	bool blocked; /* the broker takes no messages: connection.blocked */
+	char blocked_why[128];
+	size_t host; /* the index of the one in use, or to be tried next */
+	int frame_max;
+	int server_major, server_minor; /* of RabbitMQ; 0: unknown */
+	int64_t beat_ms; /* when something must be sent next */
+	struct channel channels[CHANNELS];
+};
+
+void link_init(struct link *link, struct rabbit *rabbit, const char *purpose);
+/* Tries the next host; blocks for at most connect_ms. Its outcome is `up` or `down`. */
+void link_connect(struct link *link);
+void link_close(struct link *link); /* at once; `down` is not called, requests get -ENOTCONN */
+/* Uses a channel; to be called from `up`. */
+void link_use(struct link *link, int number, const struct channel_calls *calls);
+/* Reads what has come, handles it, does what is due. */
+void link_process(struct link *link);
+/* Frames that have come already and wait for `link_process`. */
+bool link_has_input(const struct link *link);
+/* No frame is read until it is resumed: the broker then stops sending. Heartbeats go on. */
+void link_pause(struct link *link, bool pause);
+int64_t link_due_ms(const struct link *link); /* NEVER */
+uint32_t link_wants(const struct link *link); /* POLLIN | POLLOUT */
+
+/*
+ * Frames are written only where the socket has room for all of their bytes, so that no write
+ * blocks: -EAGAIN, and `unblocked` is called when there is room. -ENOTCONN.
+ */
+int link_send_method(struct channel *channel, amqp_method_number_t id, void *decoded);
+int link_send_properties(struct channel *channel, size_t body_size,
+			 amqp_basic_properties_t *properties);
+int link_send_body(struct channel *channel, const void *data, size_t size);
+
+/* event.c: messages and events. */
+
+/* Header names of ours. */
+#define HEADER_ATTEMPTS    "drover-attempts"
+#define HEADER_FIRST       "drover-first"
+#define HEADER_LAST        "drover-last"
+#define HEADER_REASON      "drover-reason"
+#define HEADER_NODE        "drover-node"
+#define HEADER_LETTER      "drover-letter"
+#define HEADER_ROUTING_KEY "drover-routing-key"
+#define HEADER_ID          "drover-made-up-id"
+
+/* What a message tells, its texts in one block of memory: free(3) it. */
+struct message_text {
+	struct drover_event event;
+	uint32_t attempts;
+	int64_t first_ms, last_ms, enqueued_ms, deliveries; /* DROVER_UNKNOWN */
+	const char *reason, *node, *letter;                 /* NULL: none */
+	const char *routing_key;                            /* it was first published with */
+};
+/* `type` is the subscribed one, the last fallback. NULL: no memory. */
+struct message_text *event_read(const amqp_basic_properties_t *properties, amqp_bytes_t routing_key,
+				const char *type, bool redelivered);
+
+/* The properties of an event that is published, made in the pool. -ENOMEM. */
+int event_write(const struct drover_event *event, amqp_pool_t *pool,
+		amqp_basic_properties_t *ret_properties);
+
+/* What a copy of a message says besides; NULL and 0: not said. */
+struct copy_notes {
+	uint32_t attempts;
+	int64_t first_ms, last_ms;
+	const char *reason, *node, *letter, *made_up_id, *routing_key;
+	int64_t expire_ms; /* its `expiration`; 0: none */
+	bool anew;         /* a replay: no attempts, no reason */
+};
+int event_copy(const amqp_basic_properties_t *properties, const struct copy_notes *notes,
+	       amqp_pool_t *pool, amqp_basic_properties_t *ret_properties);
+
+/* publish.c: messages on their way to the broker, each confirmed. */
+
+/* 0: durable in every queue that takes it; -ENOENT: no queue takes it. */
+typedef void publish_done(struct rabbit *rabbit, void *cookie, int error, const char *sentence);
+
+struct outgoing {
+	const char *exchange, *routing_key;        /* copied */
+	const amqp_basic_properties_t *properties; /* copied */
+	const void *body;
+	size_t size;
+	bool body_stays; /* the body is not copied: it stays until `done` */
+};
+/*
+ * Opens the publishing connection when it is first needed. -EAGAIN: too much waits. Otherwise done
+ * is called exactly once, never from within; -ENOTCONN: it may or may not have arrived.
+ */
+int publish_start(struct rabbit *rabbit, const struct outgoing *outgoing, publish_done *done,
+		  void *cookie);
+int publish_open(struct rabbit *rabbit);
+void publish_close(struct rabbit *rabbit);
+void publish_process(struct rabbit *rabbit);
+int64_t publish_due_ms(const struct rabbit *rabbit);
+size_t publish_waiting(const struct rabbit *rabbit); /* not confirmed */
+/* drover_broker.publish */
+int publish_event(struct rabbit *rabbit, const struct drover_event *event, int64_t delay_ms,
+		  void *cookie);
+
+/* topology.c: names, declarations. */
+
+#define NAME_SIZE 256 /* of AMQP: 255 bytes and the end */
+/* 0; -ENAMETOOLONG. */
+int topology_dead_name(const struct drover_queue *queue, char name[NAME_SIZE]);
+enum ladder {
+	LADDER_RETRY, /* back to the queue that the routing key names */
+	LADDER_DELAY, /* to the exchange of events, under its own routing key */
+};
+/*
+ * The rung for a delay, made at the broker first if this process has not seen to it: 0 and the
+ * exchange to publish to; -EAGAIN: it is being made, ask again from `done` (may be NULL);
+ * -errno: it could not be made.
+ */
+int topology_rung(struct link *link, enum ladder ladder, int64_t delay_ms, char name[NAME_SIZE]);
+int topology_declare(struct rabbit *rabbit, const struct drover_queue *queue, bool dry_run);
+void topology_lost(struct rabbit *rabbit); /* the connection of its requests is lost */
+void topology_close(struct rabbit *rabbit);
+
+/* consume.c: the subscription, credit, and deliveries in our hands. */
+
+enum held_state {
+	HELD_WAITING,   /* not delivered to the caller: beyond the credit */
+	HELD_DELIVERED, /* in the caller's hands */
+	HELD_COPYING,   /* settled: its copy is on its way */
+	HELD_ACKING,    /* settled: to be acknowledged */
+};
+
+struct held {
+	struct drover_delivery delivery; /* first: what the caller sees */
+	TAILQ_ENTRY(held) link;
+	struct rabbit *rabbit;
+	enum held_state state;
+	uint64_t tag;
+	uint32_t epoch; /* of the channel it came by; another one's: stale */
+	struct message_text *text;
+	amqp_bytes_t raw_properties; /* as on the wire; malloc'ed */
+	void *body;
+};
+
+int consume_open(struct rabbit *rabbit);
+void consume_close(struct rabbit *rabbit);
+int consume_subscribe(struct rabbit *rabbit, const struct drover_queue *queue);
+int consume_credit(struct rabbit *rabbit, uint32_t events, uint64_t bytes);
+int consume_settle(struct rabbit *rabbit, struct drover_delivery *delivery,
+		   const struct drover_settlement *settlement);
+void consume_up(struct rabbit *rabbit);   /* the connection is there: channel, subscription */
+void consume_lost(struct rabbit *rabbit); /* what is in our hands is stale */
+void consume_process(struct rabbit *rabbit);
+int64_t consume_due_ms(const struct rabbit *rabbit);
+
+/* depths.c: the gauge's questions. */
+
+int depths_ask(struct rabbit *rabbit, const struct drover_queue *const *queues, size_t n);
+void depths_lost(struct rabbit *rabbit);
+void depths_close(struct rabbit *rabbit);
+
+/* dead.c: dead letters. */
+
+int dead_browse(struct rabbit *rabbit, const struct drover_queue *queue);
+int dead_settle(struct rabbit *rabbit, const struct drover_queue *queue, const char *key,
+		enum drover_letter_action action);
+void dead_lost(struct rabbit *rabbit);
+void dead_close(struct rabbit *rabbit);
+
+/* rabbitmq.c: the handle. */
+
+struct rabbit {
+	const struct drover_host *host;
+	enum drover_broker_use use;
+	struct drover_broker_callbacks calls;
+	struct settings settings;
+	int epoll_fd;
+
+	struct link main;      /* consumes and acknowledges, samples, or manages */
+	struct link publisher; /* opened when first needed */
+
+	enum drover_broker_state state;
+	int64_t retry_ms; /* when `main` is tried again; NEVER while it is open */
+	int failures;     /* of that, in a row */
+
+	struct consumer *consumer;
+	struct publisher *publishing;
+	struct topology *topology;
+	struct depths *depths;
+	struct browser *browser;
+};
+
+/* Tells the host the state with what there is to say about it, if that is new. */
+void rabbit_state(struct rabbit *rabbit, enum drover_broker_state state, const char *sentence);
+/* Something in what is said about a broker that is UP changed: blocked, waiting messages. */
+void rabbit_changed(struct rabbit *rabbit);
+__attribute__((format(printf, 3, 4))) void rabbit_log(struct rabbit *rabbit, int level,
+						      const char *format, ...);
+
+#endif
