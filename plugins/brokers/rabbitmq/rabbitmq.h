@@ -33,8 +33,8 @@ struct fault {
 __attribute__((format(printf, 3, 4))) int fault_set(struct fault *fault, int error,
 						    const char *format, ...); /* returns error */
 
-int64_t now_ms(void);  /* monotonic */
-int64_t wall_ms(void); /* since 1970 */
+int64_t now_ms(void);            /* monotonic */
+int64_t wall_ms(void);           /* since 1970 */
 int64_t random_ms(int64_t most); /* 0 to most */
 
 /* settings.c: the plugin's rows, and what they said. */
@@ -73,9 +73,9 @@ void settings_free(struct settings *settings); /* passwords are overwritten */
 /* rpc.c: requests on a channel, answered in their order. */
 
 struct rpc_reply {
-	int error;         /* 0; -ENOENT, -EACCES, -EEXIST (it differs), -EBUSY, -ENOTCONN, -EIO … */
-	uint16_t code;     /* of AMQP: 404, 406, …; 0: the connection is lost */
-	const char *text;  /* the broker's, or ours */
+	int error;     /* 0; -ENOENT, -EACCES, -EEXIST (it differs), -EBUSY, -ENOTCONN, -EIO … */
+	uint16_t code; /* of AMQP: 404, 406, …; 0: the connection is lost */
+	const char *text;            /* the broker's, or ours */
 	const amqp_method_t *method; /* the reply; NULL when there is an error */
 };
 
@@ -167,7 +167,7 @@ struct link {
 	size_t host; /* the index of the one in use, or to be tried next */
 	int frame_max;
 	int server_major, server_minor; /* of RabbitMQ; 0: unknown */
-	int64_t beat_ms; /* when something must be sent next */
+	int64_t beat_ms;                /* when something must be sent next */
 	struct channel channels[CHANNELS];
 };
 
