@@ -271,9 +271,9 @@ enum ladder {
 	LADDER_DELAY, /* to the exchange of events, under its own routing key */
 };
 /*
- * The rung for a delay, made at the broker first if this process has not seen to it: 0 and the
- * exchange to publish to; -EAGAIN: it is being made, ask again from `done` (may be NULL);
- * -errno: it could not be made.
+ * The rung for a delay, which is made at the broker first if this process has not seen to it: 0 and
+ * the exchange to publish to; -EAGAIN: it is being made, ask again after the next `process`;
+ * -errno: it cannot be made.
  */
 int topology_rung(struct link *link, enum ladder ladder, int64_t delay_ms, char name[NAME_SIZE]);
 int topology_declare(struct rabbit *rabbit, const struct drover_queue *queue, bool dry_run);
