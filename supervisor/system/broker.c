@@ -105,6 +105,7 @@ struct drover_depth broker_depth_unknown(void)
 		.delayed = DROVER_UNKNOWN,
 		.dead = DROVER_UNKNOWN,
 		.oldest_ms = DROVER_UNKNOWN,
+		.consumers = DROVER_UNKNOWN,
 	};
 }
 
@@ -127,6 +128,14 @@ static const char *keep(char **at, const char *text)
 	memcpy(kept, text, size);
 	*at += size;
 	return kept;
+}
+
+/* NULL: the message has no such text. */
+static const char *keep_text(char **at, const struct message_view *view, const char *key)
+{
+	const char *text = message_text(view, key, NULL);
+
+	return text ? keep(at, text) : NULL;
 }
 
 static size_t count(const struct message_view *view, const char *key)
@@ -173,6 +182,10 @@ struct drover_queue *broker_queue_read(const struct message_view *view)
 		.retry_cap_ms = message_int(view, "retry_cap_ms", 0),
 		.retry_factor_percent = message_int(view, "retry_factor_percent", 100),
 		.exclusive = message_flag(view, "exclusive"),
+		.declare = strcmp(message_text(view, "declare", ""), "none") ? DROVER_DECLARE_AUTO
+									     : DROVER_DECLARE_NONE,
+		.retry_queue = keep_text(&at, view, "retry_queue"),
+		.dead_letter = keep_text(&at, view, "dead_letter"),
 	};
 	keep_list(&at, view, "bind", bind);
 	return queue;

@@ -13,14 +13,16 @@
  * Fields of a broker (gauge, dispatcher, errand): broker (its name), plugin (its name),
  *   plugin_path, set.NAME* (its settings as in the configuration), state_dir, node, instance
  * Fields of a queue: type, queue, bind*, retry_first_ms, retry_factor_percent, retry_cap_ms,
- *   exclusive, content_type, max_bytes, required*
+ *   exclusive, declare ("auto", "none"), [retry_queue, dead_letter], content_type, max_bytes,
+ *   required*
  *
  * gauge
  *   → setup {broker fields, interval_ms}
- *   → queue {queue}         sample this one from now on, and at once
+ *   → queue {queue fields}  sample this one from now on, and at once
  *   → forget {queue}
  *   ← broker {state (enum drover_broker_state), sentence}
- *   ← depth {queue, ready, delayed, dead, oldest_ms, useful_max, includes_held}
+ *   ← depth {queue, ready, delayed, dead, oldest_ms, useful_max, consumers,
+ *             includes_held}
  *                           -1: unknown; on change, and of a queue that is not empty every 5 s.
  *                           All depths are told anew after a broker message with another state
  *
@@ -118,6 +120,6 @@
 #define DROVER_SYSTEM_PROTOCOL_H
 
 #define PROTOCOL_CHANNEL_FD 3
-#define PROTOCOL_LINK_FD 4
+#define PROTOCOL_LINK_FD    4
 
 #endif

@@ -408,9 +408,20 @@ int client_settle(struct client *client, struct drover_delivery *delivery, uint3
 	return client->settle_errors > errors ? -EIO : 0;
 }
 
-int client_depth(struct client *client, const char *queue, struct drover_depth *ret_depth)
+/* The queue of that name, as for a request that looks at no more than that. */
+static struct drover_queue queue_named(const char *name)
 {
-	const char *const queues[] = {queue};
+	static const char *const nothing[] = {NULL};
+
+	return (struct drover_queue){.size = sizeof(struct drover_queue),
+				     .type = name,
+				     .name = name,
+				     .bind = nothing};
+}
+
+int client_depth(struct client *client, const char *name, struct drover_depth *ret_depth)
+{
+	const struct drover_queue queue = queue_named(name), *const queues[] = {&queue};
 	size_t before = client->depths;
 	int r = client->broker->depths(client->handle, queues, 1);
 
@@ -422,26 +433,28 @@ int client_depth(struct client *client, const char *queue, struct drover_depth *
 	return 0;
 }
 
-int client_browse(struct client *client, const char *queue)
+int client_browse(struct client *client, const char *name)
 {
+	const struct drover_queue queue = queue_named(name);
 	size_t before = client->browses;
 	int r;
 
 	client->n_letters = 0;
-	while ((r = client->broker->dead_browse(client->handle, queue)) == -EAGAIN)
+	while ((r = client->broker->dead_browse(client->handle, &queue)) == -EAGAIN)
 		client_turn(client, 100);
 	if (r < 0)
 		return r;
 	return client_until(client, &client->browses, before + 1) ? 0 : -ETIME;
 }
 
-int client_letter(struct client *client, const char *queue, const char *key,
+int client_letter(struct client *client, const char *name, const char *key,
 		  enum drover_letter_action action)
 {
+	const struct drover_queue queue = queue_named(name);
 	size_t before = client->letters_settled;
 	int r;
 
-	while ((r = client->broker->dead_settle(client->handle, queue, key, action)) == -EAGAIN)
+	while ((r = client->broker->dead_settle(client->handle, &queue, key, action)) == -EAGAIN)
 		client_turn(client, 100);
 	if (r < 0)
 		return r;

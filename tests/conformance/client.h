@@ -81,9 +81,9 @@ size_t client_publish_many(struct client *client, const char *type, size_t n, si
 void client_subscribe(struct client *client, const char *queue, uint32_t events, uint64_t bytes);
 int client_settle(struct client *client, struct drover_delivery *delivery, uint32_t kind,
 		  uint32_t attempts, int64_t delay_ms);
-int client_depth(struct client *client, const char *queue, struct drover_depth *ret_depth);
-int client_browse(struct client *client, const char *queue);
-int client_letter(struct client *client, const char *queue, const char *key,
+int client_depth(struct client *client, const char *name, struct drover_depth *ret_depth);
+int client_browse(struct client *client, const char *name);
+int client_letter(struct client *client, const char *name, const char *key,
 		  enum drover_letter_action action);
 
 /* The delivery with this event id among those in our hands; NULL. */

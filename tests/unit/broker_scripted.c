@@ -171,18 +171,21 @@ static int scripted_declare(void *context, const struct drover_queue *queue, int
 	return 0;
 }
 
-static int scripted_depths(void *context, const char *const *queues, size_t n)
+static int scripted_depths(void *context, const struct drover_queue *const *queues, size_t n)
 {
 	const struct broker *broker = context;
 
 	for (size_t i = 0; i < n; i++) {
-		int q = queues[i][1] - '0';
+		const char *name = queues[i]->name;
+		int q = name[1] - '0';
 		int64_t ready = q < STAGE_QUEUES ? atomic_load(&broker->stage->ready[q]) : 0;
-		struct drover_depth depth = {.size = sizeof depth, .ready = ready};
+		struct drover_depth depth = {.size = sizeof depth,
+					     .ready = ready,
+					     .consumers = DROVER_UNKNOWN};
 
 		atomic_fetch_add(&broker->stage->asked, 1);
 		if (!atomic_load(&broker->stage->silent))
-			broker->callbacks.depth(broker->callbacks.context, queues[i], &depth);
+			broker->callbacks.depth(broker->callbacks.context, name, &depth);
 	}
 	return 0;
 }
@@ -205,7 +208,7 @@ static int scripted_publish(void *context, const struct drover_event *event, int
 	return 0;
 }
 
-static int scripted_dead_browse(void *context, const char *queue)
+static int scripted_dead_browse(void *context, const struct drover_queue *queue)
 {
 	struct broker *broker = context;
 
@@ -218,7 +221,7 @@ static int scripted_dead_browse(void *context, const char *queue)
 }
 
 /* A replayed letter dies again at once. */
-static int scripted_dead_settle(void *context, const char *queue, const char *key,
+static int scripted_dead_settle(void *context, const struct drover_queue *queue, const char *key,
 				enum drover_letter_action action)
 {
 	const struct broker *broker = context;

@@ -908,7 +908,8 @@ static void test_many_queues(void **state)
 {
 	enum { QUEUES = 1000 };
 	static char names[QUEUES][16];
-	static const char *list[QUEUES];
+	static struct drover_queue queues[QUEUES];
+	static const struct drover_queue *list[QUEUES];
 	struct client manage, gauge;
 	size_t before = open_files();
 	int64_t start;
@@ -920,7 +921,10 @@ static void test_many_queues(void **state)
 		struct drover_queue queue = {.size = sizeof queue, .bind = bind};
 
 		snprintf(names[i], sizeof names[i], "type.%zu", i);
-		list[i] = queue.name = queue.type = names[i];
+		queue.name = queue.type = names[i];
+		queues[i] = queue;
+		queues[i].bind = NULL; /* as it lives in this turn of the loop only */
+		list[i] = &queues[i];
 		assert_int_equal(manage.broker->declare(manage.handle, &queue, 0), 0);
 	}
 	start = clock_now_ms();

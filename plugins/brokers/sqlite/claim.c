@@ -30,6 +30,7 @@ static struct held *new_held(struct consumer *consumer, int64_t number, int64_t 
 		.delivery.attempts = event.attempt - 1,
 		.delivery.enqueued_ms = since,
 		.delivery.first_ms = row->first_ms,
+		.delivery.deliveries = DROVER_UNKNOWN,
 		.number = number,
 		.generation = consumer->generation,
 		.size = event.body_size,

@@ -131,18 +131,19 @@ static void add_asked(struct gauge *gauge, struct sample *sample)
 	gauge->last_asked = sample;
 }
 
-int depths_ask(struct broker *broker, const char *const *queues, size_t n)
+int depths_ask(struct broker *broker, const struct drover_queue *const *queues, size_t n)
 {
 	struct gauge *gauge = &broker->gauge;
 	int64_t now = now_ms();
 
 	for (size_t i = 0; i < n; i++) {
-		struct sample **at = find(gauge, queues[i]), *sample;
+		const char *queue = queues[i]->name;
+		struct sample **at = find(gauge, queue), *sample;
 
-		if (found(gauge, at, queues[i])) {
+		if (found(gauge, at, queue)) {
 			sample = *at;
 		} else {
-			int r = add(gauge, queues[i], &sample);
+			int r = add(gauge, queue, &sample);
 
 			if (r < 0)
 				return r;
@@ -292,6 +293,7 @@ static int read_store(struct store *store, struct sample *sample, struct fault *
 		.ready = counts[0] + due,
 		.delayed = counts[1] - due,
 		.dead = counts[2],
+		.consumers = DROVER_UNKNOWN,
 	};
 	sample->oldest_wall_ms = oldest;
 	/* What is due is counted again only when the bell rings or the next one is due. */
@@ -307,6 +309,7 @@ static void set_all(struct sample *sample, int64_t value)
 		.ready = value,
 		.delayed = value,
 		.dead = value,
+		.consumers = DROVER_UNKNOWN,
 	};
 	sample->oldest_wall_ms = DROVER_UNKNOWN;
 	sample->due_wall_ms = NEVER_MS;

@@ -256,7 +256,7 @@ static int broker_declare(void *context, const struct drover_queue *queue, int d
 	return routes_declare(context, queue, dry_run);
 }
 
-static int broker_depths(void *context, const char *const *queues, size_t n)
+static int broker_depths(void *context, const struct drover_queue *const *queues, size_t n)
 {
 	return depths_ask(context, queues, n);
 }
@@ -285,19 +285,19 @@ static int broker_publish(void *context, const struct drover_event *event, int64
 	return r < 0 ? r : publish_event(context, event, delay_ms, cookie);
 }
 
-static int broker_dead_browse(void *context, const char *queue)
+static int broker_dead_browse(void *context, const struct drover_queue *queue)
 {
 	int r = ready(context);
 
-	return r < 0 ? r : dead_browse(context, queue);
+	return r < 0 ? r : dead_browse(context, queue->name);
 }
 
-static int broker_dead_settle(void *context, const char *queue, const char *key,
+static int broker_dead_settle(void *context, const struct drover_queue *queue, const char *key,
 			      enum drover_letter_action action)
 {
 	int r = ready(context);
 
-	return r < 0 ? r : dead_settle(context, queue, key, action);
+	return r < 0 ? r : dead_settle(context, queue->name, key, action);
 }
 
 static const struct drover_option options[] = {

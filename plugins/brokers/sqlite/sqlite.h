@@ -354,7 +354,7 @@ struct gauge {
 	int64_t retry_ms;
 };
 
-int depths_ask(struct broker *broker, const char *const *queues, size_t n);
+int depths_ask(struct broker *broker, const struct drover_queue *const *queues, size_t n);
 void depths_process(struct broker *broker);
 void depths_refuse(struct broker *broker); /* all that were asked for are not known */
 void depths_leave(struct broker *broker);  /* the directory is gone */

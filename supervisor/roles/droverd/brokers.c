@@ -90,14 +90,26 @@ static const char *when(int64_t delay_ms, char text[UNITS_TEXT_MAX])
 
 /* The gauge. */
 
-static void say_queue(struct broker *broker, const char *verb, const char *queue)
+static void sample(struct broker *broker, const struct config_type *type)
 {
 	struct message message = {0};
 
 	if (!broker->gauge)
 		return;
-	message_start(&message, verb);
-	message_add_text(&message, "queue", queue);
+	message_start(&message, "queue");
+	message_add_queue(&message, type);
+	child_send(broker->gauge, &message);
+	message_free(&message);
+}
+
+static void sample_no_more(struct broker *broker, const struct config_type *type)
+{
+	struct message message = {0};
+
+	if (!broker->gauge)
+		return;
+	message_start(&message, "forget");
+	message_add_text(&message, "queue", type_queue_name(type));
 	child_send(broker->gauge, &message);
 	message_free(&message);
 }
@@ -134,7 +146,7 @@ static void start_gauge(struct broker *broker)
 	message_free(&message);
 	for (size_t i = 0; i < supervisor->n_types; i++)
 		if (belongs(supervisor->types[i], broker))
-			say_queue(broker, "queue", type_queue_name(supervisor->types[i]->config));
+			sample(broker, supervisor->types[i]->config);
 }
 
 static int on_gauge_timer(sd_event_source *source, uint64_t usec, void *context)
@@ -207,6 +219,7 @@ static void take_depth(struct broker *broker, const struct message_view *view)
 		.dead = message_int(view, "dead", DROVER_UNKNOWN),
 		.oldest_ms = message_int(view, "oldest_ms", DROVER_UNKNOWN),
 		.useful_max = message_int(view, "useful_max", 0),
+		.consumers = message_int(view, "consumers", DROVER_UNKNOWN),
 	};
 	type->depth_known = type->depth.ready >= 0;
 	decide_soon(broker->supervisor);
@@ -509,12 +522,12 @@ void brokers_free(struct supervisor *supervisor)
 
 void broker_add_type(struct type *type)
 {
-	say_queue(type->broker, "queue", type_queue_name(type->config));
+	sample(type->broker, type->config);
 }
 
 void broker_drop_type(struct type *type)
 {
 	if (type->broker)
-		say_queue(type->broker, "forget", type_queue_name(type->config));
+		sample_no_more(type->broker, type->config);
 	type->depth_known = false;
 }

@@ -34,7 +34,7 @@ struct action {
 
 struct dead {
 	const struct action *action;
-	const char *queue;
+	const struct drover_queue *queue;
 
 	/* the selection */
 	const char *reason;          /* NULL: any */
@@ -334,7 +334,7 @@ static int read_args(const struct errand *errand, struct dead *dead, struct why 
 	if (!queue)
 		return why_set(why, -ENOENT, "there is no event type \"%.128s\" on broker %s",
 			       type ? type : "", message_text(&errand->args, "broker", ""));
-	dead->queue = queue->queue->name;
+	dead->queue = queue->queue;
 	for (size_t i = 0; name && i < sizeof actions / sizeof *actions; i++)
 		if (!strcmp(actions[i].name, name))
 			dead->action = &actions[i];

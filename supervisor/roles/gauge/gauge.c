@@ -33,12 +33,12 @@
 #define BACKLOG_MAX  4096 /* messages the supervisor has not taken; beyond that, depths wait */
 
 struct queue {
-	char *name;
-	struct drover_depth depth; /* as last sampled */
-	struct drover_depth told;  /* as the supervisor knows it; valid once told_ms is set */
-	int64_t told_ms;           /* 0: never, or it must be told again */
-	int64_t sampled_ms;        /* when the last sample was asked for; 0: never */
-	int64_t interval_ms;       /* to the next sample, if there is no hint */
+	struct drover_queue *queue; /* as the configuration has it; owned */
+	struct drover_depth depth;  /* as last sampled */
+	struct drover_depth told;   /* as the supervisor knows it; valid once told_ms is set */
+	int64_t told_ms;            /* 0: never, or it must be told again */
+	int64_t sampled_ms;         /* when the last sample was asked for; 0: never */
+	int64_t interval_ms;        /* to the next sample, if there is no hint */
 	int64_t due_ms;
 	bool asked; /* the answer is not there yet */
 };
@@ -60,7 +60,7 @@ struct gauge {
 	int64_t interval_ms;
 	struct queue **queues; /* sorted by name */
 	size_t n_queues, capacity;
-	const char **names; /* of one pass; as long as queues */
+	const struct drover_queue **asked; /* of one pass; as long as queues */
 
 	sd_event_source *timer;
 	int64_t armed_ms;  /* what the timer is set to; INT64_MAX: nothing */
@@ -80,18 +80,23 @@ static int64_t cpu_us(void)
 	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
+static const char *name_of(const struct queue *queue)
+{
+	return queue->queue->name;
+}
+
 /* The place of that name, or where it would be. */
 static size_t place(const struct gauge *gauge, const char *name)
 {
 	size_t low = 0, high = gauge->n_queues;
 
 	/* They come in order, mostly: behind the last is the first guess. */
-	if (high && strcmp(gauge->queues[high - 1]->name, name) < 0)
+	if (high && strcmp(name_of(gauge->queues[high - 1]), name) < 0)
 		return high;
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (strcmp(gauge->queues[middle]->name, name) < 0)
+		if (strcmp(name_of(gauge->queues[middle]), name) < 0)
 			low = middle + 1;
 		else
 			high = middle;
@@ -103,8 +108,8 @@ static struct queue *find(const struct gauge *gauge, const char *name)
 {
 	size_t at = place(gauge, name);
 
-	return at < gauge->n_queues && !strcmp(gauge->queues[at]->name, name) ? gauge->queues[at]
-									      : NULL;
+	return at < gauge->n_queues && !strcmp(name_of(gauge->queues[at]), name) ? gauge->queues[at]
+										 : NULL;
 }
 
 /* Sees to it that a pass begins at due_ms, or when the processor's share allows. */
@@ -136,7 +141,8 @@ static void make_due(struct gauge *gauge, struct queue *queue, int64_t due_ms)
 static bool moved(const struct drover_depth *a, const struct drover_depth *b)
 {
 	return a->ready != b->ready || a->delayed != b->delayed || a->dead != b->dead ||
-	       a->useful_max != b->useful_max || a->flags != b->flags;
+	       a->useful_max != b->useful_max || a->consumers != b->consumers ||
+	       a->flags != b->flags;
 }
 
 static bool worth_telling(const struct queue *queue, int64_t now_ms)
@@ -162,12 +168,13 @@ static void tell(struct gauge *gauge, struct queue *queue, int64_t now_ms)
 		return;
 	}
 	message_start(&message, "depth");
-	message_add_text(&message, "queue", queue->name);
+	message_add_text(&message, "queue", name_of(queue));
 	message_add_int(&message, "ready", depth->ready);
 	message_add_int(&message, "delayed", depth->delayed);
 	message_add_int(&message, "dead", depth->dead);
 	message_add_int(&message, "oldest_ms", depth->oldest_ms);
 	message_add_int(&message, "useful_max", depth->useful_max);
+	message_add_int(&message, "consumers", depth->consumers);
 	message_add_flag(&message, "includes_held", depth->flags & DROVER_DEPTH_INCLUDES_HELD);
 	endpoint_send(&gauge->role.supervisor, &message);
 	message_free(&message);
@@ -234,12 +241,12 @@ static void on_changed(void *context, const char *name)
 /* Asks for those that are due; they stay due when the broker takes no request now. */
 static void ask(struct gauge *gauge, size_t n, int64_t now_ms)
 {
-	int r = gauge->broker.calls->depths(gauge->broker.broker, gauge->names, n);
+	int r = gauge->broker.calls->depths(gauge->broker.broker, gauge->asked, n);
 
 	if (r == 0)
 		return;
 	for (size_t i = 0; i < n; i++) {
-		struct queue *queue = find(gauge, gauge->names[i]);
+		struct queue *queue = find(gauge, gauge->asked[i]->name);
 		struct drover_depth unknown = broker_depth_unknown();
 
 		if (!queue || !queue->asked)
@@ -268,7 +275,7 @@ static void pass(struct gauge *gauge)
 			continue;
 		queue->asked = true;
 		queue->sampled_ms = queue->due_ms = now_ms;
-		gauge->names[n++] = queue->name;
+		gauge->asked[n++] = queue->queue;
 	}
 	if (n)
 		ask(gauge, n, now_ms);
@@ -422,28 +429,30 @@ static void set_up(struct gauge *gauge, const struct message_view *view)
 	message_free(&message);
 }
 
-static void add_queue(struct gauge *gauge, const char *name)
+/* Takes `wanted`. */
+static void add_queue(struct gauge *gauge, struct drover_queue *wanted)
 {
-	size_t at = place(gauge, name);
+	size_t at = place(gauge, wanted->name);
 	struct queue *queue;
 
 	if (gauge->n_queues == gauge->capacity) {
 		size_t capacity = gauge->capacity ? 2 * gauge->capacity : 64;
 		struct queue **queues = realloc(gauge->queues, capacity * sizeof *queues);
-		const char **names;
+		const struct drover_queue **asked;
 
 		if (!queues)
 			role_fail(&gauge->role, "out of memory");
 		gauge->queues = queues;
-		names = realloc(gauge->names, capacity * sizeof *names);
-		if (!names)
+		asked = realloc(gauge->asked, capacity * sizeof *asked);
+		if (!asked)
 			role_fail(&gauge->role, "out of memory");
-		gauge->names = names;
+		gauge->asked = asked;
 		gauge->capacity = capacity;
 	}
 	queue = calloc(1, sizeof *queue);
-	if (!queue || !(queue->name = strdup(name)))
+	if (!queue)
 		role_fail(&gauge->role, "out of memory");
+	queue->queue = wanted;
 	queue->interval_ms = gauge->interval_ms;
 	queue->depth = broker_depth_unknown();
 	memmove(gauge->queues + at + 1, gauge->queues + at,
@@ -463,8 +472,27 @@ static void forget_queue(struct gauge *gauge, const char *name)
 	gauge->n_queues--;
 	memmove(gauge->queues + at, gauge->queues + at + 1,
 		(gauge->n_queues - at) * sizeof *gauge->queues);
-	free(queue->name);
+	free(queue->queue);
 	free(queue);
+}
+
+/* A queue that is known already has other fields perhaps. */
+static void take_queue(struct gauge *gauge, const struct message_view *view)
+{
+	struct drover_queue *wanted = broker_queue_read(view);
+	struct queue *queue;
+
+	if (!wanted)
+		role_fail(&gauge->role, "out of memory");
+	queue = find(gauge, wanted->name);
+	if (!queue) {
+		add_queue(gauge, wanted);
+		return;
+	}
+	free(queue->queue);
+	queue->queue = wanted;
+	if (!queue->asked)
+		make_due(gauge, queue, clock_now_ms());
 }
 
 static void on_message(void *context, const struct message_view *view, const int *fds, size_t n_fds)
@@ -479,12 +507,7 @@ static void on_message(void *context, const struct message_view *view, const int
 	} else if (message_is(view, "forget")) {
 		forget_queue(gauge, name);
 	} else if (message_is(view, "queue") && *name) {
-		struct queue *queue = find(gauge, name);
-
-		if (!queue)
-			add_queue(gauge, name);
-		else if (!queue->asked)
-			make_due(gauge, queue, clock_now_ms());
+		take_queue(gauge, view);
 	}
 }
 
