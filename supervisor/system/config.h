@@ -30,6 +30,11 @@ enum config_brake {
 	CONFIG_BRAKE_OFF,
 };
 
+enum config_declare {
+	CONFIG_DECLARE_AUTO,
+	CONFIG_DECLARE_NONE,
+};
+
 enum config_inbox {
 	CONFIG_INBOX_NONE,
 	CONFIG_INBOX_SQLITE,
@@ -62,6 +67,10 @@ struct config_type {
 	char *broker;
 	char *queue; /* NULL: its name */
 	char **bind; /* ends with NULL; NULL: its name alone */
+	int declare; /* enum config_declare */
+	/* queues that others made; NULL: the broker's own means */
+	char *retry_queue;
+	char *dead_letter; /* or "broker" */
 
 	/* A command line, or a file alone; ends with NULL. NULL: a drop-in file serves it. */
 	char **handler;
@@ -172,6 +181,7 @@ const char *config_restart_key(const struct config *before, const struct config 
 /* How the enums are written in files, messages and output. */
 const char *config_mode_name(int mode);
 const char *config_brake_name(int brake);
+const char *config_declare_name(int declare);
 const char *config_inbox_name(int inbox);
 
 /* A type's name, as in `types` and of drop-in files: 1 to 128 of A-Za-z0-9._- and no dot first. */

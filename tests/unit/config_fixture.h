@@ -130,6 +130,7 @@ __attribute__((unused)) static const char everything[] =
 	"             inbox_key = \"key\"; content_type = \"text/plain\"; };\n"
 	"types = ( { type = \"t\"; description = \"a \\\"quoted\\\" \\\\ text\\n\"; queue = \"q\";\n"
 	"  bind = [ \"t\", \"u\" ]; handler = [ \"/usr/bin/php\", \"/srv/x.php\", \"-v\" ];\n"
+	"  declare = \"none\"; retry_queue = \"q.retry\"; dead_letter = \"q.dead\";\n"
 	"  mode = \"stream\"; user = \"root\"; group = \"root\"; groups = [ \"root\" ];\n"
 	"  working_directory = \"/srv\"; rlimits = { as = \"1G\"; core = 0; cpu = \"90s\";\n"
 	"  nproc = \"unlimited\"; fsize = \"2K\"; data = 4096; stack = \"8M\"; memlock = \"64K\"; };\n"

@@ -218,6 +218,9 @@ static const struct {
 	{"bind = [ \"t\", \"u\" ];", CONFIG_TOUCH_DISPATCHER},
 	{"queue = \"u\"; nice = 1;", CONFIG_TOUCH_DISPATCHER},
 	{"exclusive = true;", CONFIG_TOUCH_DISPATCHER},
+	{"declare = \"none\"; dead_letter = \"broker\";", CONFIG_TOUCH_DISPATCHER},
+	{"retry_queue = \"r\";", CONFIG_TOUCH_DISPATCHER},
+	{"declare = \"auto\"; retry_queue = \"\"; dead_letter = \"\";", CONFIG_TOUCH_NOTHING},
 	{"inbox = \"sqlite\";", CONFIG_TOUCH_DISPATCHER},
 };
 

@@ -251,9 +251,30 @@ static int ready(struct broker *broker)
 	return broker->state == DROVER_BROKER_REFUSED ? -EACCES : -EAGAIN;
 }
 
+/* Its queues are files of its own; there are none that somebody else made. */
+static const char *find_foreign(const struct drover_queue *queue)
+{
+	if (queue->declare != DROVER_DECLARE_AUTO)
+		return "declare = \"none\" is for brokers whose queues others make; here only "
+		       "\"auto\" is allowed";
+	if (queue->retry_queue)
+		return "retry_queue is for brokers whose queues others make; here events wait for "
+		       "their next attempt in their own queue: leave it out";
+	if (queue->dead_letter)
+		return "dead_letter is for brokers whose queues others make; here dead letters are "
+		       "kept with their own queue: leave it out";
+	return NULL;
+}
+
 static int broker_declare(void *context, const struct drover_queue *queue, int dry_run)
 {
-	return routes_declare(context, queue, dry_run);
+	const struct broker *broker = context;
+	const char *foreign = find_foreign(queue);
+
+	if (!foreign)
+		return routes_declare(context, queue, dry_run);
+	broker->callbacks.declared(broker->callbacks.context, queue->name, -EINVAL, foreign);
+	return 0;
 }
 
 static int broker_depths(void *context, const struct drover_queue *const *queues, size_t n)

@@ -74,6 +74,9 @@ void message_add_queue(struct message *message, const struct config_type *type)
 	if (!type->bind)
 		message_add_text(message, "bind", type->name);
 	message_add_flag(message, "exclusive", type->exclusive);
+	message_add_text(message, "declare", config_declare_name(type->declare));
+	message_add_text(message, "retry_queue", type->retry_queue);
+	message_add_text(message, "dead_letter", type->dead_letter);
 	add_retry(message, type);
 	add_definition(message, type);
 }

@@ -24,6 +24,11 @@ const char *config_brake_name(int brake)
 	return config_row_find(&config_table_types, "brake")->choices[brake];
 }
 
+const char *config_declare_name(int declare)
+{
+	return config_row_find(&config_table_types, "declare")->choices[declare];
+}
+
 const char *config_inbox_name(int inbox)
 {
 	return config_row_find(&config_table_types, "inbox")->choices[inbox];

@@ -28,6 +28,7 @@
 
 static const char *const modes[] = {"event", "stream", NULL};
 static const char *const brakes[] = {"auto", "off", NULL};
+static const char *const declares[] = {"auto", "none", NULL};
 static const char *const inboxes[] = {"none", "sqlite", NULL};
 
 #define N_ROWS(rows) (sizeof(rows) / sizeof *(rows))
@@ -97,6 +98,21 @@ static const struct config_row type_rows[] = {
 	{"bind", CONFIG_KIND_LIST, FIELD(bind), .example = "order.paid:order.refunded",
 	 .flags = CONFIG_ROW_OWN, .check = config_check_filled, .touch = CONFIG_TOUCH_DISPATCHER,
 	 .sentence = "Which types of event it receives. Default: its own name"},
+	{"declare", CONFIG_KIND_CHOICE, FIELD(declare), .fallback = "auto", .choices = declares,
+	 .touch = CONFIG_TOUCH_DISPATCHER,
+	 .sentence = "Whether what is missing of its queue is made at the broker, or nothing is "
+		     "touched there; \"none\" needs `dead_letter`, and `retry_queue` unless "
+		     "`dead_letter` is \"broker\""},
+	{"retry_queue", CONFIG_KIND_TEXT, FIELD(retry_queue), .example = "order.paid.retry",
+	 .check = config_check_queue, .touch = CONFIG_TOUCH_DISPATCHER,
+	 .sentence = "An existing queue where failed events wait, and from which they come back by "
+		     "themselves. Default: the broker's own means"},
+	{"dead_letter", CONFIG_KIND_TEXT, FIELD(dead_letter), .example = "order.paid.failed",
+	 .check = config_check_queue, .touch = CONFIG_TOUCH_DISPATCHER,
+	 .sentence =
+		 "An existing queue for its dead letters; or \"broker\": they are rejected, and "
+		 "the broker's own rule for its queue says what becomes of them. Default: the "
+		 "broker's own means"},
 	{"handler", CONFIG_KIND_COMMAND, FIELD(handler),
 	 .example = "/usr/bin/php:/srv/app/current/artisan:drover", .flags = CONFIG_ROW_OWN,
 	 .touch = CONFIG_TOUCH_TEMPLATE,

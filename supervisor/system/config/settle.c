@@ -130,6 +130,51 @@ static void check_broker(const struct config *config, const struct config_type *
 	buf_free(&names);
 }
 
+static bool same_text(const char *a, const char *b)
+{
+	return a && b && !strcmp(a, b);
+}
+
+/* Why the queues that it names do not do; NULL: they do. */
+static const char *find_fault(const struct config_type *type)
+{
+	const char *queue = type->queue ? type->queue : type->name;
+	bool rejects = same_text(type->dead_letter, "broker");
+
+	if (type->declare == CONFIG_DECLARE_NONE && !type->dead_letter)
+		return "declare = \"none\": no place is made for what failed for good, so "
+		       "dead_letter is needed: the name of an existing queue, or \"broker\" for "
+		       "the dead-letter exchange of its own queue";
+	if (type->declare == CONFIG_DECLARE_NONE && !rejects && !type->retry_queue)
+		return "declare = \"none\": no place is made for what waits for its next attempt, "
+		       "so retry_queue is needed: the name of an existing queue whose events come "
+		       "back by themselves; only dead_letter = \"broker\" goes without it";
+	if (same_text(type->retry_queue, "broker"))
+		return "retry_queue = \"broker\": a queue's name is needed; only dead_letter can be "
+		       "\"broker\"";
+	if (same_text(type->retry_queue, queue))
+		return "retry_queue: that is its own queue, where an event would fail again at once";
+	if (same_text(type->dead_letter, queue))
+		return "dead_letter: that is its own queue, where a dead letter would be handled "
+		       "again at once";
+	if (same_text(type->dead_letter, type->retry_queue))
+		return "dead_letter: that is its retry_queue, from where a dead letter would come "
+		       "back";
+	return NULL;
+}
+
+/* Types that nobody wrote down have what `defaults` say, so these must do by themselves. */
+static void check_topology(const struct config *config, const struct config_type *type,
+			   struct config_errors *errors)
+{
+	const char *fault = find_fault(type), *inherited = find_fault(&config->defaults);
+
+	if (!fault || (type->name && fault == inherited))
+		return;
+	config_error_add(errors, &type->place, "%s%s.%s", type->name ? "types." : "defaults",
+			 type->name ? type->name : "", fault);
+}
+
 static void settle_type(const struct config *config, struct config_type *type,
 			struct config_errors *errors)
 {
@@ -140,6 +185,7 @@ static void settle_type(const struct config *config, struct config_type *type,
 	if (!type->user)
 		type->user = config->user;
 	check_broker(config, type, errors);
+	check_topology(config, type, errors);
 }
 
 static int compare_types(const void *a_, const void *b_)
