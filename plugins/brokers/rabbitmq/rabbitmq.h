@@ -316,6 +316,8 @@ int64_t consume_due_ms(const struct rabbit *rabbit);
 
 int depths_ask(struct rabbit *rabbit, const struct drover_queue *const *queues, size_t n);
 void depths_lost(struct rabbit *rabbit);
+void depths_process(struct rabbit *rabbit);
+int64_t depths_due_ms(const struct rabbit *rabbit);
 void depths_close(struct rabbit *rabbit);
 
 /* dead.c: dead letters. */
@@ -324,7 +326,24 @@ int dead_browse(struct rabbit *rabbit, const struct drover_queue *queue);
 int dead_settle(struct rabbit *rabbit, const struct drover_queue *queue, const char *key,
 		enum drover_letter_action action);
 void dead_lost(struct rabbit *rabbit);
+void dead_process(struct rabbit *rabbit);
+int64_t dead_due_ms(const struct rabbit *rabbit);
 void dead_close(struct rabbit *rabbit);
+
+/* management.c: the management API, by way of rabbitmq-management.so. */
+
+struct management_queue;
+
+/* -errno with a sentence; else `n` queues, valid during the call only. */
+typedef void management_done(void *context, int error, const char *sentence,
+			     const struct management_queue *queues, size_t n);
+/* 0; -ENOTSUP: there is none; else -errno, said in the log. Done is called once, or at `close`. */
+int management_queues(struct rabbit *rabbit, management_done *done, void *context);
+/* One queue, with what it is bound to: -ENOENT when it is not there. */
+int management_queue(struct rabbit *rabbit, const char *name, management_done *done, void *context);
+void management_process(struct rabbit *rabbit);
+int64_t management_due_ms(const struct rabbit *rabbit);
+void management_close(struct rabbit *rabbit);
 
 /* rabbitmq.c: the handle. */
 
@@ -347,6 +366,7 @@ struct rabbit {
 	struct topology *topology;
 	struct depths *depths;
 	struct browser *browser;
+	struct api *api; /* of the management API, once it was needed */
 };
 
 /* Tells the host the state with what there is to say about it, if that is new. */
