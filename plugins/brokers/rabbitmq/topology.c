@@ -19,6 +19,7 @@
 
 #define RUNGS            25   /* the last is 48 days; the broker knows no longer delays than 49 */
 #define FAILED_MS        1000 /* what could not be made is tried again after this */
+#define DELIVERY_LIMIT   20   /* of a quorum queue since RabbitMQ 4.0, unless it was configured */
 #define CONSUMER_TIMEOUT (30 * INT64_C(60000)) /* the broker's, unless it was configured */
 
 /* Something that all types share. */
@@ -518,8 +519,7 @@ static void on_queue(struct rpc *rpc, const struct rpc_reply *reply)
 		     "queue %s: the user has no permission on it; it must be able to read it (%s)",
 		     declaration->subject, words(reply));
 	} else if (reply->error && reply->error != -EACCES) {
-		fail(declaration, reply->error, "queue %s: %s", declaration->subject,
-		     words(reply));
+		fail(declaration, reply->error, "queue %s: %s", declaration->subject, words(reply));
 	} else {
 		if (declaration->refused || reply->error)
 			say(declaration,
@@ -718,6 +718,7 @@ static void compare_limits(struct declaration *declaration, const struct managem
 	const struct drover_queue *queue = declaration->queue;
 	int64_t timeout_ms = found && found->consumer_timeout_ms > 0 ? found->consumer_timeout_ms
 								     : CONSUMER_TIMEOUT;
+	int64_t limit;
 
 	if (queue->timeout_ms > timeout_ms)
 		say(declaration,
@@ -726,11 +727,15 @@ static void compare_limits(struct declaration *declaration, const struct managem
 		    queue->timeout_ms / 1000, timeout_ms / 1000,
 		    timeout_ms == CONSUMER_TIMEOUT ? ", unless its configuration says otherwise"
 						   : "");
-	if (found && found->delivery_limit >= 0 && queue->max_attempts > found->delivery_limit)
+	limit = found ? found->delivery_limit : -1;
+	if (limit < 0 && found && found->kind && !strcmp(found->kind, "quorum") &&
+	    declaration->rabbit->main.server_major >= 4)
+		limit = DELIVERY_LIMIT;
+	if (limit >= 0 && queue->max_attempts > limit)
 		say(declaration,
 		    "queue %s has a delivery limit of %" PRId64 ", below max_attempts = %" PRIu32
 		    ": the broker may give an event up before Drover does",
-		    queue->name, found->delivery_limit, queue->max_attempts);
+		    queue->name, limit, queue->max_attempts);
 }
 
 static void on_found(void *context, int error, const char *sentence,
@@ -772,7 +777,7 @@ static void see_limits(struct declaration *declaration)
 
 static void advance(struct declaration *declaration)
 {
-	static void (*const steps[])(struct declaration *declaration) = {
+	static void (*const steps[])(struct declaration * declaration) = {
 		see_exchange, see_queue, see_bindings, see_dead, see_retries, see_limits,
 	};
 
@@ -840,14 +845,16 @@ static int check_names(const struct drover_queue *queue, struct fault *fault)
 					 names[i], strlen(names[i]), NAME_SIZE - 1);
 	for (size_t i = 0; queue->bind && queue->bind[i]; i++)
 		if (text_size(queue->bind[i]) > NAME_SIZE)
-			return fault_set(fault, -ENAMETOOLONG,
-					 "bind: the event type %.64s… has %zu bytes; AMQP allows %d",
-					 queue->bind[i], strlen(queue->bind[i]), NAME_SIZE - 1);
+			return fault_set(
+				fault, -ENAMETOOLONG,
+				"bind: the event type %.64s… has %zu bytes; AMQP allows %d",
+				queue->bind[i], strlen(queue->bind[i]), NAME_SIZE - 1);
 	if (!queue->dead_letter && topology_dead_name(queue, dead) < 0)
-		return fault_set(fault, -ENAMETOOLONG,
-				 "the name of queue %.64s… has %zu bytes; with \".dead\" for its dead "
-				 "letters that is more than AMQP's %d",
-				 queue->name, strlen(queue->name), NAME_SIZE - 1);
+		return fault_set(
+			fault, -ENAMETOOLONG,
+			"the name of queue %.64s… has %zu bytes; with \".dead\" for its dead "
+			"letters that is more than AMQP's %d",
+			queue->name, strlen(queue->name), NAME_SIZE - 1);
 	return 0;
 }
 
@@ -907,8 +914,7 @@ void topology_close(struct rabbit *rabbit)
 {
 	struct declaration *declaration;
 
-	while (rabbit->topology &&
-	       (declaration = TAILQ_FIRST(&rabbit->topology->declarations))) {
+	while (rabbit->topology && (declaration = TAILQ_FIRST(&rabbit->topology->declarations))) {
 		TAILQ_REMOVE(&rabbit->topology->declarations, declaration, link);
 		free(declaration->queue);
 		free(declaration);
