@@ -166,8 +166,12 @@ static int scripted_declare(void *context, const struct drover_queue *queue, int
 	if (atomic_load(&broker->stage->again) > 0)
 		return -EAGAIN;
 	atomic_store(&broker->stage->bare, dry_run && atomic_load(&broker->stage->bare));
-	broker->callbacks.declared(broker->callbacks.context, queue->name, 0,
-				   dry_run ? "would be new" : NULL);
+	if (atomic_load(&broker->stage->undeclarable) == queue->name[1] - '0' + 1)
+		broker->callbacks.declared(broker->callbacks.context, queue->name, -EACCES,
+					   "it is walled up");
+	else
+		broker->callbacks.declared(broker->callbacks.context, queue->name, 0,
+					   dry_run ? "would be new" : NULL);
 	return 0;
 }
 

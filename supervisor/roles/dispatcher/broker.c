@@ -16,23 +16,30 @@
 
 #include "base/banned.h"
 
+#define RECONNECT_MS 500 /* while the gauge sees the broker up and we do not */
+
 static void on_state(void *context, enum drover_broker_state state, const char *sentence)
 {
 	struct dispatcher *d = context;
 
+	bool had = *d->broker_sentence;
+
 	snprintf(d->broker_sentence, sizeof d->broker_sentence, "%s", sentence ? sentence : "");
+	d->changed = true;
+	if (state == DROVER_BROKER_UP && *d->broker_sentence && (!had || state != d->broker_state))
+		log_warning("the broker is up, but %s", d->broker_sentence);
+	else if (state == DROVER_BROKER_UP && (had || state != d->broker_state))
+		log_info("the broker is up");
 	if (state == d->broker_state)
 		return;
-	if (state == DROVER_BROKER_UP)
-		log_info("the broker is up");
-	else if (state == DROVER_BROKER_DOWN)
+	if (state == DROVER_BROKER_DOWN)
 		log_warning("the broker is not reachable: %s; workers stay, no event is handed out "
 			    "until it is",
 			    d->broker_sentence);
 	else if (state == DROVER_BROKER_REFUSED)
 		log_warning("the broker refuses: %s; it is tried again", d->broker_sentence);
 	d->broker_state = state;
-	d->changed = true;
+	dispatcher_due(d, DUTY_RECONNECT, clock_now_ms() + RECONNECT_MS);
 	dispatcher_wake(d);
 }
 
@@ -131,9 +138,26 @@ int broker_open(struct dispatcher *d, const struct message_view *view, struct wh
 
 void broker_told(struct dispatcher *d, enum drover_broker_state state)
 {
-	/* The plugin tries again when it is asked to work; the gauge says that this is worth it. */
-	if (state == DROVER_BROKER_UP && d->broker_state != DROVER_BROKER_UP)
-		d->client.calls->process(d->client.broker);
+	d->seen_up = state == DROVER_BROKER_UP;
+	d->due_ms[DUTY_RECONNECT] = NEVER;
+	dispatcher_due(d, DUTY_RECONNECT, broker_reconnect(d, clock_now_ms()));
+}
+
+/*
+ * The plugin tries again when it is asked to work, and the gauge says that this is worth it. It says
+ * so once, and never when only our own connection was lost: so until that is up, it is asked again.
+ */
+int64_t broker_reconnect(struct dispatcher *d, int64_t now_ms)
+{
+	if (!d->seen_up || d->broker_state == DROVER_BROKER_UP)
+		return NEVER;
+	d->client.calls->process(d->client.broker);
+	return d->broker_state == DROVER_BROKER_DOWN ? now_ms + RECONNECT_MS : NEVER;
+}
+
+bool broker_subscribed(const struct dispatcher *d)
+{
+	return d->subscribed && d->broker_state == DROVER_BROKER_UP;
 }
 
 /* Each step waits for the one before it; -EAGAIN asks for another turn, which follows `process`. */

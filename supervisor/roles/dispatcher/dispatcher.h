@@ -91,8 +91,9 @@ struct job {
 
 	uint32_t settlement; /* enum drover_settlement_kind, from JOB_EMITTING on */
 	int64_t delay_ms;
-	char *reason; /* NULL: none */
-	bool skipped; /* by the inbox */
+	int64_t ended_ms; /* with JOB_UNSETTLED and JOB_SETTLING: since when */
+	char *reason;     /* NULL: none */
+	bool skipped;     /* by the inbox */
 };
 TAILQ_HEAD(job_list, job);
 
@@ -198,6 +199,7 @@ enum duty {
 	DUTY_INBOX,
 	DUTY_REPORT,
 	DUTY_DRAIN,
+	DUTY_RECONNECT,
 	HOLD_DECLARE,
 	HOLD_PROBE,
 	HOLD_SETTLE,
@@ -230,6 +232,7 @@ struct dispatcher {
 	bool credited;
 	enum drover_broker_state broker_state;
 	char broker_sentence[ERROR_MAX];
+	bool seen_up; /* by the gauge, which has a connection of its own */
 
 	/* jobs.c */
 	struct job_list jobs[JOB_STAGES];
@@ -279,6 +282,7 @@ struct dispatcher {
 	bool reported_busy, reported_handled;
 	const char *reported_mode;
 	enum drover_broker_state reported_broker;
+	bool reported_subscribed;
 };
 
 /* dispatcher.c */
@@ -308,6 +312,8 @@ void setup_free(struct dispatcher *d);
 int broker_open(struct dispatcher *d, const struct message_view *view, struct why *why);
 void broker_turn(struct dispatcher *d);                                 /* topology and credit */
 void broker_told(struct dispatcher *d, enum drover_broker_state state); /* by the gauge */
+int64_t broker_reconnect(struct dispatcher *d, int64_t now_ms); /* the duty: asks for a try */
+bool broker_subscribed(const struct dispatcher *d);             /* it consumes now */
 
 /* jobs.c */
 struct job *job_new(struct dispatcher *d, struct drover_delivery *delivery); /* NULL: no memory */

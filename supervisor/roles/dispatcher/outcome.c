@@ -62,6 +62,7 @@ static void settle_as(struct dispatcher *d, struct job *job, enum drover_settlem
 {
 	job->settlement = kind;
 	job->delay_ms = delay_ms;
+	job->ended_ms = clock_now_ms();
 	emit_drop(d, job);
 	job_move(d, job, JOB_UNSETTLED);
 	dispatcher_wake(d);

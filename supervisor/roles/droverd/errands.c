@@ -84,6 +84,8 @@ static void add_args(struct message *message, const struct message_view *ask)
 			continue;
 		if (field.type == MESSAGE_INT)
 			message_add_int(message, field.key, field.number);
+		else if (field.type == MESSAGE_FLAG)
+			message_add_flag(message, field.key, field.number);
 		else
 			message_add_text(message, field.key, field.text);
 	}

@@ -65,6 +65,17 @@ int errand_arg_number(const struct errand *errand, const char *name, int64_t lea
 	return 0;
 }
 
+bool errand_arg_flag(const struct errand *errand, const char *name)
+{
+	struct message_field field;
+	char key[64];
+
+	snprintf(key, sizeof key, "arg.%s", name);
+	if (!message_find(&errand->args, key, &field))
+		return false;
+	return field.text ? !strcmp(field.text, "true") : field.number != 0;
+}
+
 const struct errand_queue *errand_find_queue(const struct errand *errand, const char *type)
 {
 	for (size_t i = 0; i < errand->n_queues; i++)
