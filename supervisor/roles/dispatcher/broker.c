@@ -80,6 +80,7 @@ static void on_deliver(void *context, struct drover_delivery *delivery)
 		outcome_dead(d, job, why.text);
 	else
 		job_move(d, job, JOB_HELD);
+	job->alone = retry_is_suspect(&d->policy.retry, delivery->deliveries, delivery->attempts);
 	dispatcher_wake(d);
 }
 
@@ -184,14 +185,31 @@ static void declare_and_subscribe(struct dispatcher *d)
 	}
 }
 
+/*
+ * What is on its way out takes no place from what can be handed out; but where it piles up, as when
+ * the broker stores no retries, taking more has an end.
+ */
+static uint32_t credit_wanted(struct dispatcher *d)
+{
+	uint32_t wanted = handout_wanted(d), most = wanted > JOBS_MAX ? wanted : JOBS_MAX;
+	size_t leaving = jobs_count(d) - d->n_jobs[JOB_HELD] - d->n_jobs[JOB_OUT];
+
+	if (!wanted)
+		return 0;
+	if (leaving < most - wanted)
+		return wanted + (uint32_t)leaving;
+	dispatcher_error(d,
+			 "%zu events wait for the broker to take what became of them; few more or "
+			 "none are taken before it does",
+			 leaving);
+	return most;
+}
+
 static void give_credit(struct dispatcher *d)
 {
-	/* What is on its way out takes no place from what can be handed out. */
-	uint32_t events = handout_wanted(d);
+	uint32_t events = credit_wanted(d);
 	int r;
 
-	if (events)
-		events += (uint32_t)(jobs_count(d) - d->n_jobs[JOB_HELD] - d->n_jobs[JOB_OUT]);
 	if (!d->subscribed || (d->credited && events == d->credit))
 		return;
 	r = d->client.calls->credit(d->client.broker, events, HELD_BYTES);

@@ -39,6 +39,7 @@
 #define UNREADY_MAX    8     /* workers that are being started at a time */
 #define BATCH_BYTES    (1u << 20)
 #define HELD_BYTES     (64u << 20) /* of bodies in our hands */
+#define JOBS_MAX       10000       /* in all stages */
 #define EMIT_BYTES_MAX (16u << 20) /* of the events that one event emits, as in drover/handler.h */
 #define EMIT_MAX       10000       /* how many of them */
 #define ERROR_MAX      256
@@ -201,6 +202,7 @@ enum duty {
 	DUTY_DRAIN,
 	DUTY_RECONNECT,
 	HOLD_DECLARE,
+	HOLD_HANDOUT,
 	HOLD_PROBE,
 	HOLD_SETTLE,
 	HOLD_PUBLISH,
@@ -263,6 +265,7 @@ struct dispatcher {
 	/* outcome.c, emit.c */
 	struct emitted_list unpublished;
 	struct backoff settle_backoff, publish_backoff;
+	struct backoff refused_backoff; /* retries and dead letters that found no place */
 	struct counters counters;
 
 	/* inbox */
@@ -274,7 +277,8 @@ struct dispatcher {
 
 	/* talk.c */
 	struct lines_limit log_limit;   /* of what handlers print */
-	struct lines_limit event_limit; /* of our own lines about single events */
+	struct lines_limit event_limit; /* of our own lines about single events, dead */
+	struct lines_limit loose_limit; /* and not settled */
 
 	/* report.c */
 	bool changed;
