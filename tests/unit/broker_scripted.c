@@ -246,6 +246,7 @@ static int scripted_dead_settle(void *context, const struct drover_queue *queue,
 
 static const struct drover_option options[] = {
 	{"stage", DROVER_OPTION_STRING, DROVER_OPTION_REQUIRED, NULL, 0, 0, "The stage's file."},
+	{"combination", DROVER_OPTION_INT, DROVER_OPTION_SECRET, NULL, 1, 9999, "Of its safe."},
 	{0},
 };
 

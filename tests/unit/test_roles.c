@@ -521,6 +521,23 @@ static void errand_checks_settings(void **state)
 	expect_end(scene, -EINVAL, "curtain: no such setting", NULL);
 }
 
+/* A secret is named before anything else is said, and its value in no sentence. */
+static void errand_keeps_secrets(void **state)
+{
+	static const char *const fields[] = {"errand", "check", "set.combination", "4711x", NULL};
+	static const char *const range[] = {"errand", "check", "set.combination", "47110", NULL};
+	struct scene *scene = *state;
+	struct message_view view;
+
+	start_errand(scene, fields, false);
+	expect(&scene->role, "secret", &view);
+	assert_string_equal(message_text(&view, "name", ""), "combination");
+	expect_end(scene, -EINVAL, "combination = \"***\" is not a whole number", NULL);
+	channel_close(&scene->role);
+	start_errand(scene, range, false);
+	expect_end(scene, -ERANGE, "combination = *** is out of range: 1 to 9999 is allowed", NULL);
+}
+
 static const char *const publish_lines[] = {"errand",     "publish", "arg.type", "q0",
 					    "arg.format", "ndjson",  NULL};
 
@@ -743,6 +760,7 @@ int main(void)
 		TEST(errand_declares_what_it_can),
 		TEST(errand_tells_of_a_broker_that_is_down),
 		TEST(errand_checks_settings),
+		TEST(errand_keeps_secrets),
 		TEST(errand_publishes_lines),
 		TEST(errand_declares_what_comes_early),
 		TEST(errand_names_the_line),

@@ -368,6 +368,8 @@ void decide_soon(struct supervisor *supervisor); /* something changed */
  * -errno with file, line and what is wrong. Invalidates no message view.
  */
 int errand_check(struct supervisor *supervisor, const struct config *config, struct why *why);
+/* Marks the settings of plugins that must not be shown, in the same way. */
+void errand_find_secrets(struct supervisor *supervisor, struct config *config);
 /*
  * Starts an errand for what the api asks, with the arg.* of `ask`; *ret_api_fd is the api's end of
  * the channel to it.
