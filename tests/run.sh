@@ -12,8 +12,8 @@ logs=$root/log
 export DROVER_TOOLS=$root/tools
 export PATH=$DROVER_TOOLS/prometheus/usr/bin:$PATH:/usr/sbin
 
-steps=(packages build unit lint conformance simulation integration chaos build_clang build_asan unit_asan
-	integration_asan unit_valgrind build_fuzz fuzz distcheck in_tree quickstart bench)
+steps=(packages build unit lint conformance hostile simulation integration chaos build_clang build_asan unit_asan
+	hostile_asan integration_asan unit_valgrind build_fuzz fuzz distcheck in_tree quickstart bench)
 
 # A step that has not ended by then hangs.
 step_seconds=600
@@ -159,6 +159,11 @@ conform() {
 	rm -rf "$d"
 	return $r
 }
+
+# A broker that speaks nonsense, to the plugin alone.
+run_hostile() { "$root/$1/tests/hostile/rabbitmq" "$root/$1/plugins/brokers/rabbitmq.so" "$2"; }
+hostile() { run_hostile gcc 20000; }
+hostile_asan() { run_hostile asan 20000; }
 
 # run_pytest BUILD FOLDER OPTIONS...: tests wait more than they work, so some files run at a time, each with its
 # own output; what pytest itself ends with (1: tests failed and are counted).
