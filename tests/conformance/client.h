@@ -59,7 +59,9 @@ struct client {
 
 	struct client_letter letters[16];
 	size_t n_letters;
-	size_t browses; /* that came to their end */
+	size_t browses; /* that came to their end, or failed */
+	int browse_error;
+	char browse_sentence[512];
 	size_t letters_settled;
 	int letter_error;
 };
