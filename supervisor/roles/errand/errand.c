@@ -261,6 +261,14 @@ static void on_letter(void *context, const struct drover_letter *letter)
 		errand->kind->letter(errand, letter);
 }
 
+static void on_browse_failed(void *context, int error, const char *sentence)
+{
+	struct errand *errand = context;
+
+	if (!errand->over && errand->kind->browse_failed)
+		errand->kind->browse_failed(errand, error, sentence ? sentence : "");
+}
+
 static void on_letter_settled(void *context, const char *key, int error, const char *sentence)
 {
 	struct errand *errand = context;
@@ -502,6 +510,7 @@ int main(void)
 		.declared = on_declared,
 		.published = on_published,
 		.letter = on_letter,
+		.browse_failed = on_browse_failed,
 		.letter_settled = on_letter_settled,
 	};
 	errand.broker.log = on_log;

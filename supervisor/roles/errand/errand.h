@@ -47,6 +47,7 @@ struct errand_kind {
 	void (*declared)(struct errand *errand, const char *queue, int error, const char *sentence);
 	void (*published)(struct errand *errand, void *cookie, int error, const char *sentence);
 	void (*letter)(struct errand *errand, const struct drover_letter *letter);
+	void (*browse_failed)(struct errand *errand, int error, const char *sentence);
 	void (*letter_settled)(struct errand *errand, const char *key, int error,
 			       const char *sentence);
 };
