@@ -56,7 +56,7 @@ struct drover_depth {
 	uint32_t flags;
 	int64_t ready;     /* events that could be handled now */
 	int64_t delayed;   /* waiting for their retry or first delivery time */
-	int64_t dead;      /* dead letters */
+	int64_t dead;      /* dead letters; may be a second old */
 	int64_t oldest_ms; /* age of the oldest ready event, milliseconds */
 	/* more workers than this cannot be used (partitions); 0: no such bound */
 	int64_t useful_max;
@@ -95,6 +95,9 @@ struct drover_queue {
 	 */
 	const char *retry_queue;
 	const char *dead_letter; /* or DROVER_DEAD_LETTER_BROKER */
+	/* The type's policy, for brokers that have limits of their own; 0: not known. */
+	int64_t timeout_ms; /* an event may be in our hands for so long, and a little longer */
+	uint32_t max_attempts;
 };
 
 /*
@@ -103,9 +106,9 @@ struct drover_queue {
  */
 struct drover_delivery {
 	uint32_t size;
-	uint32_t attempts;         /* failed attempts counted so far */
-	int64_t enqueued_ms;       /* wall clock: when it became ready; DROVER_UNKNOWN */
-	int64_t first_ms;          /* wall clock: when it was first published; DROVER_UNKNOWN */
+	uint32_t attempts;   /* failed attempts counted so far */
+	int64_t enqueued_ms; /* wall clock: when it became ready; DROVER_UNKNOWN */
+	int64_t first_ms;    /* wall clock: when it was first published; DROVER_UNKNOWN */
 	/* how often the broker gave it out before, whatever came of it; DROVER_UNKNOWN */
 	int64_t deliveries;
 	void *cookie;              /* the caller's own: NULL in `deliver`, never touched after */
@@ -174,6 +177,8 @@ struct drover_broker_callbacks {
 	void (*published)(void *context, void *cookie, int error, const char *sentence);
 	/* One dead letter of a browse; NULL: that was the last. */
 	void (*letter)(void *context, const struct drover_letter *letter);
+	/* Instead of the NULL: there may be more letters, but they cannot be shown. */
+	void (*browse_failed)(void *context, int error, const char *sentence);
 	void (*letter_settled)(void *context, const char *key, int error, const char *sentence);
 };
 

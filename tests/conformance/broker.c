@@ -347,7 +347,7 @@ static void test_dead_letters(void)
 	struct drover_depth depth;
 	struct client_letter letter;
 	char queue[64];
-	int64_t now = clock_wall_ms();
+	int64_t now = clock_wall_ms(), purged;
 
 	client_open(&manage, &plugin, DROVER_USE_MANAGE);
 	client_open(&gauge, &plugin, DROVER_USE_DEPTHS);
@@ -386,10 +386,12 @@ static void test_dead_letters(void)
 	      "… and only once");
 	check(client_letter(&manage, queue, manage.letters[1].key, DROVER_LETTER_PURGE) == 0,
 	      "purges the other");
+	purged = clock_wall_ms();
 	check(client_browse(&manage, queue) == 0 && manage.n_letters == 0, "none is left");
-	check(client_depth(&gauge, queue, &depth) == 0 &&
-		      (depth.dead == 0 || depth.dead == DROVER_UNKNOWN),
-	      "… nor counted");
+	while (client_depth(&gauge, queue, &depth) == 0 && depth.dead > 0 &&
+	       clock_wall_ms() - purged < 2000)
+		client_idle(&gauge, 50);
+	check(depth.dead == 0 || depth.dead == DROVER_UNKNOWN, "… nor counted, a second later");
 	client_close(&consume);
 	client_close(&gauge);
 	client_close(&manage);
@@ -405,8 +407,9 @@ static void test_depths(void)
 	client_open(&manage, &plugin, DROVER_USE_MANAGE);
 	client_open(&gauge, &plugin, DROVER_USE_DEPTHS);
 	fresh(&manage, queue);
-	check(client_depth(&gauge, queue, &depth) == 0 && depth.ready == 0,
-	      "an empty queue has no depth");
+	check(client_depth(&gauge, queue, &depth) == 0 &&
+		      (depth.ready == 0 || depth.ready == DROVER_UNKNOWN),
+	      "an empty queue has no depth, or it is unknown");
 	check(client_publish_many(&manage, queue, 50, 10) == 0 &&
 		      client_depth(&gauge, queue, &depth) == 0 && depth.ready == 50,
 	      "50 events are 50 ready");

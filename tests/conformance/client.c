@@ -16,6 +16,8 @@
 
 #include "base/banned.h"
 
+bool client_quiet;
+
 __attribute__((noreturn)) static void give_up(const char *sentence)
 {
 	fprintf(stderr, "%s\n", sentence);
@@ -25,7 +27,8 @@ __attribute__((noreturn)) static void give_up(const char *sentence)
 static void on_log(void *context, int level, const char *line)
 {
 	(void)context;
-	fprintf(stderr, "<%d>%s\n", level, line);
+	if (!client_quiet)
+		fprintf(stderr, "<%d>%s\n", level, line);
 }
 
 static int never_draining(void *context)
@@ -194,6 +197,16 @@ static void on_letter(void *context, const struct drover_letter *letter)
 	client->n_letters++;
 }
 
+static void on_browse_failed(void *context, int error, const char *sentence)
+{
+	struct client *client = context;
+
+	client->browses++;
+	client->browse_error = error;
+	snprintf(client->browse_sentence, sizeof client->browse_sentence, "%s",
+		 sentence ? sentence : "");
+}
+
 static void on_letter_settled(void *context, const char *key, int error, const char *sentence)
 {
 	struct client *client = context;
@@ -218,6 +231,7 @@ void client_open(struct client *client, const struct client_plugin *plugin,
 		.settled = on_settled,
 		.published = on_published,
 		.letter = on_letter,
+		.browse_failed = on_browse_failed,
 		.letter_settled = on_letter_settled,
 	};
 	char error[512] = "";
@@ -294,8 +308,10 @@ int client_declare(struct client *client, const char *queue, const char *const *
 		.retry_factor_percent = 300,
 	};
 	size_t before = client->declared, errors = client->declare_errors;
-	int r = client->broker->declare(client->handle, &declared, dry_run);
+	int r;
 
+	while ((r = client->broker->declare(client->handle, &declared, dry_run)) == -EAGAIN)
+		client_turn(client, 100);
 	if (r < 0)
 		return r;
 	if (!client_until(client, &client->declared, before + 1))
@@ -423,8 +439,10 @@ int client_depth(struct client *client, const char *name, struct drover_depth *r
 {
 	const struct drover_queue queue = queue_named(name), *const queues[] = {&queue};
 	size_t before = client->depths;
-	int r = client->broker->depths(client->handle, queues, 1);
+	int r;
 
+	while ((r = client->broker->depths(client->handle, queues, 1)) == -EAGAIN)
+		client_turn(client, 100);
 	if (r < 0)
 		return r;
 	if (!client_until(client, &client->depths, before + 1))
@@ -440,11 +458,12 @@ int client_browse(struct client *client, const char *name)
 	int r;
 
 	client->n_letters = 0;
+	client->browse_error = 0;
 	while ((r = client->broker->dead_browse(client->handle, &queue)) == -EAGAIN)
 		client_turn(client, 100);
 	if (r < 0)
 		return r;
-	return client_until(client, &client->browses, before + 1) ? 0 : -ETIME;
+	return client_until(client, &client->browses, before + 1) ? client->browse_error : -ETIME;
 }
 
 int client_letter(struct client *client, const char *name, const char *key,

@@ -18,6 +18,9 @@ struct client_plugin {
 	struct settings *settings;
 };
 
+/* Nothing of what plugins log is shown. */
+extern bool client_quiet;
+
 /* `settings` are NAME=value, n of them; exits with a message when the plugin cannot be used. */
 struct client_plugin client_load(const char *path, char *const *settings, size_t n);
 void client_unload(struct client_plugin *plugin);
@@ -56,7 +59,9 @@ struct client {
 
 	struct client_letter letters[16];
 	size_t n_letters;
-	size_t browses; /* that came to their end */
+	size_t browses; /* that came to their end, or failed */
+	int browse_error;
+	char browse_sentence[512];
 	size_t letters_settled;
 	int letter_error;
 };

@@ -129,3 +129,20 @@ def test_secrets_show_nowhere(drover):
     for pid in others:
         assert secret.encode() not in b"".join(environment_of(pid)), pid
     assert secret not in json.dumps(drover.describe([*others, *theirs]))
+
+
+def test_only_those_that_open_plugins_know_the_credentials(drover):
+    credentials = drover.directory / "credentials"
+    credentials.mkdir()
+    drover.configure('types = ( { type = "job"; min = 1; } );')
+    drover.handler("job", '#!/bin/sh\n[ -z "$CREDENTIALS_DIRECTORY" ] && exit 0; exit 65\n')
+    drover.start(env={"CREDENTIALS_DIRECTORY": str(credentials)})
+    drover.publish("job", "{}")
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "was not told of them")
+    told = f"CREDENTIALS_DIRECTORY={credentials}".encode()
+    for title in ("gauge", "registrar", "dispatcher"):
+        pids = drover.processes(title)
+        assert pids and all(told in environment_of(pid) for pid in pids), title
+    for title in ("api", "template", "worker"):
+        pids = drover.processes(title)
+        assert pids and not any(told in environment_of(pid) for pid in pids), title

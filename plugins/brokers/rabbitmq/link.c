@@ -1,2 +1,635 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * One connection to a broker: frames out, each only where the socket has room for it, and frames in,
+ * put together to methods and messages and handed to their channel. Opening it (open.c) is the only
+ * thing that waits. Decides when a connection is lost, but nothing about what then happens, and
+ * trusts no byte of its peer: see scan.
+ */
 #include "rabbitmq.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define INPUT_SIZE  (128 << 10)
+#define TURN_BYTES  (1 << 20)   /* that are read before others have their turn */
+#define BODY_MAX    (512 << 20) /* of a message, as RabbitMQ's own limit */
+#define BODY_STEP   (1 << 20)   /* memory is taken as it comes, not as it is promised */
+#define FRAME_EXTRA 8           /* bytes around a frame's payload */
+#define METHOD_MAX  4096        /* of the methods we send, names included */
+#define DEAF_BEATS  3           /* heartbeats without a byte from the broker */
+
+/* What the socket takes for sure when it says that it is writable: see SO_SNDBUF in open.c. */
+#define ROOM (96 << 10)
+
+/* A frame's first bytes on the wire. */
+enum {
+	FRAME_HEADER_SIZE = 7,
+	METHOD_SIZE_MIN = 4,
+	PROPERTIES_SIZE_MIN = 14,
+};
+
+void link_init(struct link *link, struct rabbit *rabbit, const char *purpose)
+{
+	*link = (struct link){.rabbit = rabbit, .purpose = purpose, .fd = -1};
+	for (int i = 0; i < CHANNELS; i++) {
+		link->channels[i].link = link;
+		link->channels[i].number = (amqp_channel_t)i;
+		STAILQ_INIT(&link->channels[i].rpcs);
+	}
+}
+
+static void forget_content(struct channel *channel)
+{
+	free(channel->incoming.body);
+	channel->incoming = (struct content){0};
+	channel->in_content = false;
+	channel->received = channel->room = 0;
+}
+
+static void close_connection(struct link *link, const char *text)
+{
+	struct channel *used[CHANNELS];
+	size_t n = 0;
+
+	if (link->amqp) {
+		rabbit_unwatch(link);
+		amqp_destroy_connection(link->amqp);
+	}
+	link->amqp = NULL;
+	link->fd = -1;
+	link->open = link->blocked = link->starved = link->paused = false;
+	link->scan = (struct scan){0};
+	for (int i = 1; i < CHANNELS; i++) {
+		struct channel *channel = &link->channels[i];
+
+		if (channel->state == CHANNEL_UNUSED)
+			continue;
+		forget_content(channel);
+		channel->state = CHANNEL_UNUSED;
+		used[n++] = channel;
+	}
+	for (size_t i = 0; i < n; i++) {
+		rpc_lose(used[i], text);
+		if (used[i]->calls->closed)
+			used[i]->calls->closed(used[i], 0, text);
+	}
+}
+
+void link_close(struct link *link)
+{
+	close_connection(link, "the connection is closed");
+}
+
+void link_lose(struct link *link, enum link_loss loss, const char *format, ...)
+{
+	struct fault fault;
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(fault.sentence, sizeof fault.sentence, format, ap);
+	va_end(ap);
+	close_connection(link, fault.sentence);
+	link->down(link, loss, fault.sentence);
+}
+
+/* A peer that breaks the protocol. */
+static void lose_faith(struct link *link, const char *what)
+{
+	link_lose(link, LINK_REFUSED, "%s speaks no proper AMQP: %s", link->peer, what);
+}
+
+/* Output. */
+
+/* Is there room for so many bytes? Asks the kernel only when what it said last is used up. */
+static bool has_room(struct link *link, size_t size)
+{
+	struct pollfd poller = {.fd = link->fd, .events = POLLOUT};
+
+	if (size <= link->room) {
+		link->room -= size;
+		return true;
+	}
+	if (poll(&poller, 1, 0) != 1 || !(poller.revents & POLLOUT)) {
+		link->starved = true;
+		rabbit_watch(link);
+		return false;
+	}
+	link->room = size < ROOM ? ROOM - size : 0;
+	return true;
+}
+
+static int send_frame(struct link *link, const amqp_frame_t *frame, size_t size)
+{
+	int r;
+
+	if (!link->open)
+		return -ENOTCONN;
+	if (!has_room(link, size + FRAME_EXTRA))
+		return -EAGAIN;
+	r = amqp_send_frame(link->amqp, frame);
+	if (r == AMQP_STATUS_OK) {
+		link->sent_ms = now_ms();
+		return 0;
+	}
+	/* A request that cannot be written down is its caller's affair; nothing was sent. */
+	if (r == AMQP_STATUS_TABLE_TOO_BIG || r == AMQP_STATUS_BAD_AMQP_DATA ||
+	    r == AMQP_STATUS_INVALID_PARAMETER || r == AMQP_STATUS_NO_MEMORY)
+		return -EMSGSIZE;
+	/* Not from within a request: its caller may be in the middle of its own lists. */
+	link->broken = r;
+	rabbit_soon(link->rabbit);
+	return -ENOTCONN;
+}
+
+static int send_method(struct link *link, amqp_channel_t channel, amqp_method_number_t id,
+		       void *decoded)
+{
+	const amqp_frame_t frame = {
+		.frame_type = AMQP_FRAME_METHOD,
+		.channel = channel,
+		.payload.method = {.id = id, .decoded = decoded},
+	};
+
+	return send_frame(link, &frame, METHOD_MAX);
+}
+
+int link_send_method(struct channel *channel, amqp_method_number_t id, void *decoded)
+{
+	if (channel->state != CHANNEL_OPEN)
+		return -ENOTCONN;
+	return send_method(channel->link, channel->number, id, decoded);
+}
+
+int link_send_properties(struct channel *channel, size_t body_size,
+			 amqp_basic_properties_t *properties)
+{
+	const amqp_frame_t frame = {
+		.frame_type = AMQP_FRAME_HEADER,
+		.channel = channel->number,
+		.payload.properties = {.class_id = AMQP_BASIC_CLASS,
+				       .body_size = body_size,
+				       .decoded = properties},
+	};
+
+	if (channel->state != CHANNEL_OPEN)
+		return -ENOTCONN;
+	/* How long it is only its encoding shows; it is no longer than a frame. */
+	return send_frame(channel->link, &frame, (size_t)channel->link->frame_max);
+}
+
+int link_send_body(struct channel *channel, const void *data, size_t size)
+{
+	amqp_frame_t frame = {
+		.frame_type = AMQP_FRAME_BODY,
+		.channel = channel->number,
+		.payload.body_fragment = {.len = size},
+	};
+
+	if (channel->state != CHANNEL_OPEN)
+		return -ENOTCONN;
+	memcpy(&frame.payload.body_fragment.bytes, &data, sizeof data); /* it only reads */
+	return send_frame(channel->link, &frame, size);
+}
+
+size_t link_body_max(const struct link *link)
+{
+	return (size_t)link->frame_max - FRAME_EXTRA;
+}
+
+/* Channels. */
+
+static void open_channel(struct channel *channel)
+{
+	amqp_channel_open_t open = {0};
+
+	channel->state = CHANNEL_OPENING;
+	/* A new connection, or an answer to what the broker just said: there is room. */
+	if (send_method(channel->link, channel->number, AMQP_CHANNEL_OPEN_METHOD, &open) == -EAGAIN)
+		channel->link->broken = AMQP_STATUS_TIMEOUT;
+}
+
+void link_use(struct link *link, int number, const struct channel_calls *calls)
+{
+	struct channel *channel = &link->channels[number];
+
+	channel->calls = calls;
+	open_channel(channel);
+}
+
+static void copy_text(char *to, size_t size, amqp_bytes_t bytes)
+{
+	size_t n = bytes.len < size - 1 ? bytes.len : size - 1;
+
+	memcpy(to, bytes.bytes ? bytes.bytes : "", n);
+	to[n] = '\0';
+}
+
+static void channel_closed(struct channel *channel, const amqp_channel_close_t *close)
+{
+	struct link *link = channel->link;
+	amqp_channel_close_ok_t ok = {0};
+	char text[256];
+
+	copy_text(text, sizeof text, close->reply_text);
+	forget_content(channel);
+	channel->state = CHANNEL_CLOSING;
+	send_method(link, channel->number, AMQP_CHANNEL_CLOSE_OK_METHOD, &ok);
+	open_channel(channel);
+	rpc_refuse(channel, close->reply_code, text);
+	if (channel->calls->closed)
+		channel->calls->closed(channel, close->reply_code, text);
+}
+
+static void channel_opened(struct channel *channel)
+{
+	channel->state = CHANNEL_OPEN;
+	channel->epoch++;
+	if (channel->calls->opened)
+		channel->calls->opened(channel);
+	rpc_send(channel);
+}
+
+static bool has_content(amqp_method_number_t id)
+{
+	return id == AMQP_BASIC_DELIVER_METHOD || id == AMQP_BASIC_RETURN_METHOD ||
+	       id == AMQP_BASIC_GET_OK_METHOD;
+}
+
+static void take_method(struct channel *channel, const amqp_method_t *method)
+{
+	if (method->id == AMQP_CHANNEL_CLOSE_METHOD) {
+		channel_closed(channel, method->decoded);
+	} else if (channel->state == CHANNEL_OPENING) {
+		if (method->id == AMQP_CHANNEL_OPEN_OK_METHOD)
+			channel_opened(channel);
+		else
+			lose_faith(channel->link, "it answers no request for a channel");
+	} else if (channel->in_content) {
+		lose_faith(channel->link, "a method in the middle of a message");
+	} else if (has_content(method->id)) {
+		channel->in_content = true;
+		channel->incoming.method = *method;
+	} else if (!(channel->calls->method && channel->calls->method(channel, method)) &&
+		   !rpc_answer(channel, method) && channel->link->open) {
+		lose_faith(channel->link, "an answer to no question");
+	}
+}
+
+static void complete(struct channel *channel)
+{
+	struct content content = channel->incoming;
+
+	channel->incoming = (struct content){0};
+	channel->in_content = false;
+	channel->received = channel->room = 0;
+	if (channel->calls->content)
+		channel->calls->content(channel, &content);
+	if (content.method.id == AMQP_BASIC_GET_OK_METHOD && channel->link->open &&
+	    !rpc_answer(channel, &content.method))
+		lose_faith(channel->link, "a message that nobody asked for");
+	free(content.body);
+}
+
+static void take_properties(struct channel *channel, const amqp_frame_t *frame)
+{
+	struct content *content = &channel->incoming;
+
+	if (!channel->in_content || content->properties ||
+	    frame->payload.properties.class_id != AMQP_BASIC_CLASS) {
+		lose_faith(channel->link, "a message's header where none is due");
+		return;
+	}
+	if (frame->payload.properties.body_size > BODY_MAX) {
+		lose_faith(channel->link, "a message of more than 512 MiB");
+		return;
+	}
+	content->properties = frame->payload.properties.decoded;
+	content->raw_properties = frame->payload.properties.raw;
+	content->size = (size_t)frame->payload.properties.body_size;
+	if (!content->size)
+		complete(channel);
+}
+
+/* Room for `more` bytes of the body; false: there is no memory. */
+static bool make_room(struct channel *channel, size_t more)
+{
+	struct content *content = &channel->incoming;
+	size_t room = channel->room ? channel->room : BODY_STEP;
+	void *body;
+
+	if (channel->received + more <= channel->room)
+		return true;
+	while (room < channel->received + more)
+		room *= 2;
+	room = room < content->size ? room : content->size;
+	body = realloc(content->body, room);
+	if (!body)
+		return false;
+	content->body = body;
+	channel->room = room;
+	return true;
+}
+
+static void take_body(struct channel *channel, amqp_bytes_t part)
+{
+	struct content *content = &channel->incoming;
+
+	if (!channel->in_content || !content->properties ||
+	    part.len > content->size - channel->received) {
+		lose_faith(channel->link, "a message longer than its header says");
+		return;
+	}
+	if (!make_room(channel, part.len)) {
+		link_lose(channel->link, LINK_AWAY, "no memory for a message of %zu bytes",
+			  content->size);
+		return;
+	}
+	memcpy((char *)content->body + channel->received, part.bytes, part.len);
+	channel->received += part.len;
+	if (channel->received == content->size)
+		complete(channel);
+}
+
+/* The connection's own channel. */
+
+static void connection_closed(struct link *link, const amqp_connection_close_t *close)
+{
+	amqp_connection_close_ok_t ok = {0};
+	/* An operator's request or a broker that stops is no reason to call a person. */
+	enum link_loss loss = close->reply_code == AMQP_CONNECTION_FORCED ||
+					      close->reply_code == AMQP_INTERNAL_ERROR ||
+					      close->reply_code == AMQP_RESOURCE_ERROR
+				      ? LINK_AWAY
+				      : LINK_REFUSED;
+	char text[200];
+
+	copy_text(text, sizeof text, close->reply_text);
+	send_method(link, 0, AMQP_CONNECTION_CLOSE_OK_METHOD, &ok);
+	link_lose(link, loss, "%s closed the connection: %s", link->peer, text);
+}
+
+static void take_own(struct link *link, const amqp_frame_t *frame)
+{
+	const amqp_method_t *method = &frame->payload.method;
+
+	if (frame->frame_type != AMQP_FRAME_METHOD)
+		return;
+	if (method->id == AMQP_CONNECTION_CLOSE_METHOD) {
+		connection_closed(link, method->decoded);
+	} else if (method->id == AMQP_CONNECTION_BLOCKED_METHOD) {
+		const amqp_connection_blocked_t *blocked = method->decoded;
+
+		link->blocked = true;
+		copy_text(link->blocked_why, sizeof link->blocked_why, blocked->reason);
+		rabbit_changed(link->rabbit);
+	} else if (method->id == AMQP_CONNECTION_UNBLOCKED_METHOD) {
+		link->blocked = false;
+		rabbit_changed(link->rabbit);
+	}
+}
+
+static void take_frame(struct link *link, const amqp_frame_t *frame)
+{
+	struct channel *channel;
+	amqp_channel_t number = frame->channel;
+
+	if (number == 0) {
+		take_own(link, frame);
+	} else if (number >= CHANNELS || link->channels[number].state == CHANNEL_UNUSED) {
+		lose_faith(link, "a frame on a channel that is not open");
+	} else {
+		channel = &link->channels[number];
+		/* What was on its way when the channel was closed belongs to no one. */
+		if (channel->state == CHANNEL_OPENING && frame->frame_type != AMQP_FRAME_METHOD)
+			lose_faith(link, "a message on a channel that is not open");
+		else if (frame->frame_type == AMQP_FRAME_METHOD)
+			take_method(channel, &frame->payload.method);
+		else if (frame->frame_type == AMQP_FRAME_HEADER)
+			take_properties(channel, frame);
+		else if (frame->frame_type == AMQP_FRAME_BODY)
+			take_body(channel, frame->payload.body_fragment);
+	}
+	if (link->amqp && (number >= CHANNELS || !link->channels[number].in_content))
+		amqp_maybe_release_buffers_on_channel(link->amqp, number);
+}
+
+/* Input. */
+
+/*
+ * librabbitmq (0.11 to 0.15 at least) takes a frame's length from what it is given and reads on
+ * behind the end of one that is shorter than its kind can be. So lengths are checked before it sees
+ * them. Goes on where the bytes before ended; NULL: all is well.
+ */
+static const char *scan(struct link *link, const unsigned char *data, size_t size)
+{
+	struct scan *scan = &link->scan;
+
+	while (size) {
+		uint32_t length;
+		size_t n;
+
+		if (scan->rest) {
+			n = size < scan->rest ? size : scan->rest;
+			scan->rest -= n;
+			data += n;
+			size -= n;
+			continue;
+		}
+		scan->header[scan->n++] = *data++;
+		size--;
+		if (scan->n < FRAME_HEADER_SIZE)
+			continue;
+		scan->n = 0;
+		length = (uint32_t)scan->header[3] << 24 | (uint32_t)scan->header[4] << 16 |
+			 (uint32_t)scan->header[5] << 8 | scan->header[6];
+		if (length > (uint32_t)link->frame_max - FRAME_EXTRA)
+			return "a frame longer than agreed";
+		if (scan->header[1] || scan->header[2] >= CHANNELS)
+			return "a frame on a channel that is not open";
+		switch (scan->header[0]) {
+		case AMQP_FRAME_METHOD:
+			if (length < METHOD_SIZE_MIN)
+				return "a method that is too short";
+			break;
+		case AMQP_FRAME_HEADER:
+			if (length < PROPERTIES_SIZE_MIN)
+				return "a message's header that is too short";
+			break;
+		case AMQP_FRAME_BODY:
+		case AMQP_FRAME_HEARTBEAT:
+			break;
+		default:
+			return "a frame of a kind that does not exist";
+		}
+		scan->rest = length + 1;
+	}
+	return NULL;
+}
+
+static void handle_bytes(struct link *link, unsigned char *data, size_t size)
+{
+	const char *what = scan(link, data, size);
+
+	/* What came before the fault is as good as any. */
+	while (size && link->amqp && !what) {
+		amqp_frame_t frame;
+		int r = amqp_handle_input(link->amqp, (amqp_bytes_t){size, data}, &frame);
+
+		if (r < 0) {
+			lose_faith(link, amqp_error_string2(r));
+			return;
+		}
+		data += r;
+		size -= (size_t)r;
+		if (frame.frame_type)
+			take_frame(link, &frame);
+	}
+	if (what && link->amqp)
+		lose_faith(link, what);
+}
+
+static void lost_socket(struct link *link, const char *what)
+{
+	link_lose(link, LINK_AWAY, "the connection to %s is lost: %s", link->peer, what);
+}
+
+static void read_plain(struct link *link)
+{
+	static unsigned char input[INPUT_SIZE];
+	size_t total = 0;
+
+	while (link->amqp && !link->paused && total < TURN_BYTES) {
+		ssize_t n = recv(link->fd, input, sizeof input, MSG_DONTWAIT);
+
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		if (n <= 0) {
+			lost_socket(link, n ? strerror(errno) : "the broker closed it");
+			return;
+		}
+		link->heard_ms = now_ms();
+		total += (size_t)n;
+		handle_bytes(link, input, (size_t)n);
+		if ((size_t)n < sizeof input)
+			return; /* the rest makes the descriptor readable again */
+	}
+}
+
+/* The peer has proved who it is; its frames come out of the library, which holds the TLS state. */
+static void read_tls(struct link *link)
+{
+	while (link->amqp && !link->paused) {
+		amqp_frame_t frame;
+		const struct timeval none = {0};
+		int r = amqp_simple_wait_frame_noblock(link->amqp, &frame, &none);
+
+		if (r == AMQP_STATUS_TIMEOUT)
+			return;
+		if (r == AMQP_STATUS_BAD_AMQP_DATA || r == AMQP_STATUS_UNKNOWN_METHOD ||
+		    r == AMQP_STATUS_UNKNOWN_CLASS) {
+			lose_faith(link, amqp_error_string2(r));
+			return;
+		}
+		if (r != AMQP_STATUS_OK) {
+			lost_socket(link, amqp_error_string2(r));
+			return;
+		}
+		link->heard_ms = now_ms();
+		take_frame(link, &frame);
+	}
+}
+
+/* Heartbeats are ours alone: the library's stop when nobody reads. */
+static void beat(struct link *link)
+{
+	const amqp_frame_t heartbeat = {.frame_type = AMQP_FRAME_HEARTBEAT};
+	int64_t now = now_ms(), beat_ms = link->beat_ms;
+
+	if (!beat_ms)
+		return;
+	if (now - link->sent_ms >= beat_ms / 2)
+		send_frame(link, &heartbeat, 0);
+	/* While paused nothing is read; the kernel then tells of a peer that is gone. */
+	if (!link->paused && now - link->heard_ms >= DEAF_BEATS * beat_ms)
+		lost_socket(link, "it was silent for three heartbeats");
+}
+
+static void feed(struct link *link)
+{
+	link->starved = false;
+	link->room = 0;
+	for (int i = 1; i < CHANNELS && link->open; i++) {
+		struct channel *channel = &link->channels[i];
+
+		if (channel->state != CHANNEL_OPEN)
+			continue;
+		rpc_send(channel);
+		if (channel->calls->unblocked)
+			channel->calls->unblocked(channel);
+	}
+}
+
+void link_process(struct link *link)
+{
+	struct pollfd poller = {.fd = link->fd, .events = POLLOUT};
+
+	if (link->amqp && link->broken)
+		lost_socket(link, amqp_error_string2(link->broken));
+	if (link->amqp && !link->paused) {
+		if (link->tls)
+			read_tls(link);
+		else
+			read_plain(link);
+	}
+	if (link->amqp && link->starved && poll(&poller, 1, 0) == 1)
+		feed(link);
+	if (link->amqp)
+		beat(link);
+	if (link->amqp && link->broken)
+		lost_socket(link, amqp_error_string2(link->broken));
+	if (link->amqp)
+		rabbit_watch(link);
+}
+
+void link_pause(struct link *link, bool pause)
+{
+	if (link->paused == pause)
+		return;
+	link->paused = pause;
+	if (!pause) {
+		link->heard_ms = now_ms();
+		rabbit_soon(link->rabbit);
+	}
+	if (link->amqp)
+		rabbit_watch(link);
+}
+
+int64_t link_due_ms(const struct link *link)
+{
+	int64_t due = NEVER;
+
+	if (!link->amqp)
+		return NEVER;
+	if (link->broken)
+		return 0;
+	if (link->beat_ms) {
+		due = link->sent_ms + link->beat_ms / 2;
+		if (!link->paused && link->heard_ms + DEAF_BEATS * link->beat_ms < due)
+			due = link->heard_ms + DEAF_BEATS * link->beat_ms;
+		/* A socket without room takes no heartbeat either. */
+		if (link->starved && due < now_ms() + 100)
+			due = now_ms() + 100;
+	}
+	return due;
+}
+
+uint32_t link_wants(const struct link *link)
+{
+	return (link->paused ? 0 : POLLIN) | (link->starved ? POLLOUT : 0);
+}

@@ -52,9 +52,8 @@ struct endpoint {
 struct settings {
 	struct endpoint *hosts; /* n_hosts of them, in the order of the configuration */
 	size_t n_hosts;
-	char *vhost, *user;
-	char *password_file; /* read anew for each connection; NULL: `password` */
-	char *password;
+	const char *vhost, *user;
+	char *password_file;                        /* NULL: none */
 	const char *ca_file, *cert_file, *key_file; /* NULL: none */
 	bool verify;
 	int heartbeat_s;
@@ -68,7 +67,10 @@ struct settings {
 };
 
 int settings_read(const struct drover_host *host, struct settings *settings, struct fault *fault);
-void settings_free(struct settings *settings); /* passwords are overwritten */
+void settings_free(struct settings *settings);
+/* For a connection to be made now; overwrite and free(3) it. */
+int settings_password(const struct settings *settings, const struct endpoint *endpoint,
+		      char **ret_password, struct fault *fault);
 
 /* rpc.c: requests on a channel, answered in their order. */
 
@@ -96,7 +98,15 @@ STAILQ_HEAD(rpc_list, rpc);
 
 void rpc_start(struct channel *channel, struct rpc *rpc);
 
-/* link.c: a connection and its channels. */
+/* For link.c. */
+void rpc_send(struct channel *channel); /* what waits and can be sent */
+/* To the first; false: none was sent. */
+bool rpc_answer(struct channel *channel, const amqp_method_t *method);
+/* The first is refused, those behind it are to be sent again. */
+void rpc_refuse(struct channel *channel, uint16_t code, const char *text);
+void rpc_lose(struct channel *channel, const char *text);
+
+/* link.c, open.c: a connection and its channels. */
 
 /* A message as it came in. */
 struct content {
@@ -114,6 +124,7 @@ struct channel_calls {
 	void (*closed)(struct channel *channel, uint16_t code, const char *text);
 	/* A method that no request waits for (ack, nack, cancel, …): true if it was one's own. */
 	bool (*method)(struct channel *channel, const amqp_method_t *method);
+	/* A message; that of a basic.get comes before its request is done. */
 	void (*content)(struct channel *channel, struct content *content);
 	void (*unblocked)(struct channel *channel); /* there is room again after -EAGAIN */
 };
@@ -136,7 +147,7 @@ struct channel {
 
 	/* the message that is coming in */
 	struct content incoming;
-	size_t received; /* of its body */
+	size_t received, room; /* of its body: bytes that came, bytes allocated */
 	bool in_content;
 };
 
@@ -161,26 +172,41 @@ struct link {
 
 	amqp_connection_state_t amqp; /* NULL: closed */
 	int fd;
-	bool open;
+	bool open, tls;
 	bool blocked; /* the broker takes no messages: connection.blocked */
 	char blocked_why[128];
-	size_t host; /* the index of the one in use, or to be tried next */
+	size_t host;    /* the index of the one in use, or to be tried next */
+	char peer[300]; /* "RabbitMQ at rabbit1:5672" */
 	int frame_max;
-	int server_major, server_minor; /* of RabbitMQ; 0: unknown */
-	int64_t beat_ms;                /* when something must be sent next */
+	char version[32];               /* of RabbitMQ, as it says */
+	int server_major, server_minor; /* 0: unknown */
 	struct channel channels[CHANNELS];
+
+	bool paused;      /* nothing is read */
+	bool starved;     /* somebody waits for room in the socket */
+	size_t room;      /* bytes that the socket takes for sure */
+	uint32_t watched; /* what the descriptor is watched for; 0: not at all */
+	int broken;       /* an error of librabbitmq when writing; 0: none */
+	int64_t beat_ms;  /* the heartbeat; 0: none */
+	int64_t sent_ms, heard_ms;
+	struct scan {
+		unsigned char header[7]; /* n bytes of a frame's, so far */
+		size_t n;
+		size_t rest; /* of the frame's bytes */
+	} scan;
 };
 
 void link_init(struct link *link, struct rabbit *rabbit, const char *purpose);
-/* Tries the next host; blocks for at most connect_ms. Its outcome is `up` or `down`. */
+/* open.c: tries the next host; blocks for at most connect_ms. Its outcome is `up` or `down`. */
 void link_connect(struct link *link);
+/* Closes it and calls `down`. */
+__attribute__((format(printf, 3, 4))) void link_lose(struct link *link, enum link_loss loss,
+						     const char *format, ...);
 void link_close(struct link *link); /* at once; `down` is not called, requests get -ENOTCONN */
 /* Uses a channel; to be called from `up`. */
 void link_use(struct link *link, int number, const struct channel_calls *calls);
 /* Reads what has come, handles it, does what is due. */
 void link_process(struct link *link);
-/* Frames that have come already and wait for `link_process`. */
-bool link_has_input(const struct link *link);
 /* No frame is read until it is resumed: the broker then stops sending. Heartbeats go on. */
 void link_pause(struct link *link, bool pause);
 int64_t link_due_ms(const struct link *link); /* NEVER */
@@ -194,6 +220,7 @@ int link_send_method(struct channel *channel, amqp_method_number_t id, void *dec
 int link_send_properties(struct channel *channel, size_t body_size,
 			 amqp_basic_properties_t *properties);
 int link_send_body(struct channel *channel, const void *data, size_t size);
+size_t link_body_max(const struct link *link); /* bytes of a body in one frame */
 
 /* event.c: messages and events. */
 
@@ -316,6 +343,8 @@ int64_t consume_due_ms(const struct rabbit *rabbit);
 
 int depths_ask(struct rabbit *rabbit, const struct drover_queue *const *queues, size_t n);
 void depths_lost(struct rabbit *rabbit);
+void depths_process(struct rabbit *rabbit);
+int64_t depths_due_ms(const struct rabbit *rabbit);
 void depths_close(struct rabbit *rabbit);
 
 /* dead.c: dead letters. */
@@ -324,7 +353,24 @@ int dead_browse(struct rabbit *rabbit, const struct drover_queue *queue);
 int dead_settle(struct rabbit *rabbit, const struct drover_queue *queue, const char *key,
 		enum drover_letter_action action);
 void dead_lost(struct rabbit *rabbit);
+void dead_process(struct rabbit *rabbit);
+int64_t dead_due_ms(const struct rabbit *rabbit);
 void dead_close(struct rabbit *rabbit);
+
+/* management.c: the management API, by way of rabbitmq-management.so. */
+
+struct management_queue;
+
+/* -errno with a sentence; else `n` queues, valid during the call only. */
+typedef void management_done(void *context, int error, const char *sentence,
+			     const struct management_queue *queues, size_t n);
+/* 0; -ENOTSUP: there is none; else -errno, said in the log. Done is called once, or at `close`. */
+int management_queues(struct rabbit *rabbit, management_done *done, void *context);
+/* One queue, with what it is bound to: -ENOENT when it is not there. */
+int management_queue(struct rabbit *rabbit, const char *name, management_done *done, void *context);
+void management_process(struct rabbit *rabbit);
+int64_t management_due_ms(const struct rabbit *rabbit);
+void management_close(struct rabbit *rabbit);
 
 /* rabbitmq.c: the handle. */
 
@@ -339,18 +385,27 @@ struct rabbit {
 	struct link publisher; /* opened when first needed */
 
 	enum drover_broker_state state;
+	char sentence[256]; /* told with it */
+	bool told;
+	bool soon;
 	int64_t retry_ms; /* when `main` is tried again; NEVER while it is open */
 	int failures;     /* of that, in a row */
+	bool slow;        /* nobody listens: the try is far off, and hurried by a call of process */
 
 	struct consumer *consumer;
 	struct publisher *publishing;
 	struct topology *topology;
 	struct depths *depths;
 	struct browser *browser;
+	struct api *api; /* of the management API, once it was needed */
 };
 
 /* Tells the host the state with what there is to say about it, if that is new. */
 void rabbit_state(struct rabbit *rabbit, enum drover_broker_state state, const char *sentence);
+/* The descriptor of a link, from its opening on, and what it waits for now; no more. */
+void rabbit_watch(struct link *link);
+void rabbit_unwatch(struct link *link);
+void rabbit_soon(struct rabbit *rabbit); /* `process` is to be called at once */
 /* Something in what is said about a broker that is UP changed: blocked, waiting messages. */
 void rabbit_changed(struct rabbit *rabbit);
 __attribute__((format(printf, 3, 4))) void rabbit_log(struct rabbit *rabbit, int level,

@@ -1,2 +1,331 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * The plugin's rows, and what they said: hosts, credentials, TLS, names. Decides defaults and what
+ * contradicts what; the host has checked types and bounds before. A password is read from its file
+ * for each connection, so that a rotated one counts, and kept no longer than that.
+ */
 #include "rabbitmq.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PASSWORD_MAX 4096
+#define PORT         5672
+#define PORT_TLS     5671
+
+const struct drover_option settings_options[] = {
+	{"hosts", DROVER_OPTION_LIST, DROVER_OPTION_SECRET, NULL, 0, 0,
+	 "The broker's nodes, tried in this order: \"host\", \"host:port\", or URLs like "
+	 "\"amqps://user@host/vhost\" (these may hold a password, so they are shown nowhere). "
+	 "Default: localhost."},
+	{"port", DROVER_OPTION_INT, 0, NULL, 1, 65535,
+	 "The port of hosts that name none. Default: 5672, with TLS 5671."},
+	{"vhost", DROVER_OPTION_STRING, 0, "/", 0, 0, "The virtual host."},
+	{"user", DROVER_OPTION_STRING, 0, "guest", 0, 0, "The user to log in as."},
+	{"password_file", DROVER_OPTION_STRING, 0, NULL, 0, 0,
+	 "A file with the user's password, read anew for each connection. Default: no file; the "
+	 "password of the user guest is guest then."},
+	{"credential", DROVER_OPTION_STRING, 0, NULL, 0, 0,
+	 "The same as a credential of systemd (LoadCredential=), by its name."},
+	{"tls", DROVER_OPTION_BOOL, 0, "false", 0, 0, "Speak TLS to all hosts."},
+	{"ca_file", DROVER_OPTION_STRING, 0, NULL, 0, 0,
+	 "Certificates of the authorities that may have signed the broker's, in PEM. Needed for "
+	 "TLS, unless verify = false."},
+	{"cert_file", DROVER_OPTION_STRING, 0, NULL, 0, 0,
+	 "A client certificate, in PEM, for brokers that want one."},
+	{"key_file", DROVER_OPTION_STRING, 0, NULL, 0, 0, "Its key, in PEM."},
+	{"verify", DROVER_OPTION_BOOL, 0, "true", 0, 0,
+	 "With TLS: check the broker's certificate and host name. false is logged at each "
+	 "connection."},
+	{"heartbeat", DROVER_OPTION_DURATION, 0, "10s", 2000, 600000,
+	 "A broker that is silent for three of them is lost; in whole seconds."},
+	{"frame_max", DROVER_OPTION_SIZE, 0, "64K", 4096, 65536,
+	 "The longest frame; longer bodies travel in several."},
+	{"connect_timeout", DROVER_OPTION_DURATION, 0, "1s", 50, 1500,
+	 "To reach one host: TCP, TLS and login. The dispatcher does nothing else meanwhile."},
+	{"exchange", DROVER_OPTION_STRING, 0, "drover", 0, 0,
+	 "The topic exchange that events are published to and queues are bound to."},
+	{"queue_type", DROVER_OPTION_STRING, 0, "classic", 0, 0,
+	 "What is made: \"classic\" or \"quorum\" queues."},
+	{"management", DROVER_OPTION_STRING, DROVER_OPTION_SECRET, NULL, 0, 0,
+	 "The URL of the management API, like \"http://rabbit1:15672\", for what AMQP does not "
+	 "tell: bindings, limits, rates. Default: it is not asked."},
+	{"depths", DROVER_OPTION_STRING, 0, "amqp", 0, 0,
+	 "Who is asked how deep the queues are: \"amqp\", or \"management\", which is one request "
+	 "for all queues and some seconds late."},
+	{0},
+};
+
+int fault_set(struct fault *fault, int error, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(fault->sentence, sizeof fault->sentence, format, ap);
+	va_end(ap);
+	return error;
+}
+
+static char *copy(const char *text, size_t size)
+{
+	return text && size ? strndup(text, size) : NULL;
+}
+
+/* "amqp://user:password@host:port/vhost"; what it leaves out stays NULL. */
+static int read_url(struct endpoint *endpoint, const char *url, struct fault *fault)
+{
+	struct amqp_connection_info info;
+	/* Its parser writes into the text, and has defaults where a part is missing. */
+	char *text = strdup(url);
+	const char *after, *at, *slash;
+	int r = -ENOMEM;
+
+	if (!text)
+		return fault_set(fault, r, "no memory");
+	if (amqp_parse_url(text, &info) != AMQP_STATUS_OK) {
+		/* Not the URL itself: there may be a password in it. */
+		r = fault_set(fault, -EINVAL,
+			      "hosts: one that contains \"://\" is no URL like "
+			      "\"amqps://user@host:5671/vhost\"");
+		goto out;
+	}
+	after = strstr(url, "://") + 3;
+	slash = strchr(after, '/');
+	at = strchr(after, '@');
+	endpoint->host = strdup(info.host);
+	endpoint->port = info.port;
+	endpoint->tls = info.ssl;
+	if (at && (!slash || at < slash)) {
+		const char *colon = strchr(after, ':');
+
+		endpoint->user = strdup(info.user);
+		if (colon && colon < at)
+			endpoint->password = strdup(info.password);
+	}
+	if (slash && slash[1])
+		endpoint->vhost = strdup(info.vhost);
+	r = endpoint->host ? 0 : fault_set(fault, -ENOMEM, "no memory");
+out:
+	explicit_bzero(text, strlen(url));
+	free(text);
+	return r;
+}
+
+/* "host", "host:port", "[::1]:port" */
+static int read_host(struct endpoint *endpoint, const char *text, struct fault *fault)
+{
+	const char *end = *text == '[' ? strchr(text, ']') : NULL;
+	const char *colon = strrchr(end ? end : text, ':');
+	char *rest = NULL;
+
+	/* More than one and no brackets: an address of IPv6. */
+	if (!end && colon && strchr(text, ':') != colon)
+		colon = NULL;
+	if (end)
+		endpoint->host = copy(text + 1, (size_t)(end - text - 1));
+	else
+		endpoint->host = copy(text, colon ? (size_t)(colon - text) : strlen(text));
+	if (colon) {
+		long port = strtol(colon + 1, &rest, 10);
+
+		if (rest == colon + 1 || *rest || port < 1 || port > 65535)
+			return fault_set(fault, -EINVAL,
+					 "hosts: \"%s\": the port is a number from 1 to 65535",
+					 text);
+		endpoint->port = (int)port;
+	}
+	return endpoint->host ? 0 : fault_set(fault, -EINVAL, "hosts: \"%s\" names no host", text);
+}
+
+static int read_hosts(const struct drover_host *host, struct settings *settings,
+		      struct fault *fault)
+{
+	static const char *const none[] = {"localhost", NULL};
+	const char *const *list = host->list(host, "hosts");
+	bool tls = host->number(host, "tls");
+	int port = (int)host->number(host, "port");
+	size_t n = 0;
+
+	if (!list || !*list)
+		list = none;
+	while (list[n])
+		n++;
+	settings->hosts = calloc(n, sizeof *settings->hosts);
+	if (!settings->hosts)
+		return fault_set(fault, -ENOMEM, "no memory");
+	for (; settings->n_hosts < n; settings->n_hosts++) {
+		struct endpoint *endpoint = &settings->hosts[settings->n_hosts];
+		const char *text = list[settings->n_hosts];
+		bool url = strstr(text, "://");
+		int r;
+
+		*endpoint = (struct endpoint){.tls = tls,
+					      .port = port  ? port
+						      : tls ? PORT_TLS
+							    : PORT};
+		r = url ? read_url(endpoint, text, fault) : read_host(endpoint, text, fault);
+		if (r < 0) {
+			settings->n_hosts++; /* to be freed */
+			return r;
+		}
+	}
+	return 0;
+}
+
+static int read_choice(const struct drover_host *host, const char *name, const char *first,
+		       const char *second, bool *ret_second, struct fault *fault)
+{
+	const char *value = host->setting(host, name);
+
+	if (!value || (strcmp(value, first) && strcmp(value, second)))
+		return fault_set(fault, -EINVAL, "%s = \"%s\": \"%s\" or \"%s\" is allowed", name,
+				 value ? value : "", first, second);
+	*ret_second = !strcmp(value, second);
+	return 0;
+}
+
+static int read_password_source(const struct drover_host *host, struct settings *settings,
+				struct fault *fault)
+{
+	const char *file = host->setting(host, "password_file");
+	const char *credential = host->setting(host, "credential");
+	const char *directory = getenv("CREDENTIALS_DIRECTORY");
+
+	if (file && credential)
+		return fault_set(
+			fault, -EINVAL,
+			"password_file and credential are both set; one of them is allowed");
+	if (credential && !directory)
+		return fault_set(
+			fault, -EINVAL,
+			"credential = \"%s\": there are no credentials of systemd; the unit "
+			"needs LoadCredential=%s:FILE",
+			credential, credential);
+	if (credential && strchr(credential, '/'))
+		return fault_set(fault, -EINVAL,
+				 "credential = \"%s\": a name, not a path, is allowed", credential);
+	if (credential && asprintf(&settings->password_file, "%s/%s", directory, credential) < 0) {
+		settings->password_file = NULL;
+		return fault_set(fault, -ENOMEM, "no memory");
+	}
+	if (file && !(settings->password_file = strdup(file)))
+		return fault_set(fault, -ENOMEM, "no memory");
+	return 0;
+}
+
+static int check_tls(const struct settings *settings, struct fault *fault)
+{
+	bool tls = false;
+
+	for (size_t i = 0; i < settings->n_hosts; i++)
+		tls = tls || settings->hosts[i].tls;
+	if (tls && settings->verify && !settings->ca_file)
+		return fault_set(fault, -EINVAL,
+				 "TLS needs ca_file, the authorities to believe (Debian's are in "
+				 "/etc/ssl/certs/ca-certificates.crt), or verify = false");
+	if (!settings->cert_file != !settings->key_file)
+		return fault_set(fault, -EINVAL,
+				 "cert_file and key_file go together; only one is set");
+	return 0;
+}
+
+int settings_read(const struct drover_host *host, struct settings *settings, struct fault *fault)
+{
+	const char *node = host->setting(host, "node");
+	int r;
+
+	*settings = (struct settings){
+		.vhost = host->setting(host, "vhost"),
+		.user = host->setting(host, "user"),
+		.ca_file = host->setting(host, "ca_file"),
+		.cert_file = host->setting(host, "cert_file"),
+		.key_file = host->setting(host, "key_file"),
+		.verify = host->number(host, "verify"),
+		.heartbeat_s = (int)(host->number(host, "heartbeat") / 1000),
+		.frame_max = (int)host->number(host, "frame_max"),
+		.connect_ms = host->number(host, "connect_timeout"),
+		.exchange = host->setting(host, "exchange"),
+		.management = host->setting(host, "management"),
+		.node = node ? node : "",
+	};
+	r = read_hosts(host, settings, fault);
+	if (r == 0)
+		r = read_choice(host, "queue_type", "classic", "quorum", &settings->quorum, fault);
+	if (r == 0)
+		r = read_choice(host, "depths", "amqp", "management",
+				&settings->depths_by_management, fault);
+	if (r == 0)
+		r = read_password_source(host, settings, fault);
+	if (r == 0)
+		r = check_tls(settings, fault);
+	if (r == 0 && settings->depths_by_management && !settings->management)
+		r = fault_set(fault, -EINVAL,
+			      "depths = \"management\" needs `management`, the URL to ask");
+	if (r == 0 && !*settings->exchange)
+		r = fault_set(fault, -EINVAL,
+			      "exchange = \"\": the default exchange takes no bindings; name one");
+	if (r < 0)
+		settings_free(settings);
+	return r;
+}
+
+void settings_free(struct settings *settings)
+{
+	for (size_t i = 0; i < settings->n_hosts; i++) {
+		struct endpoint *endpoint = &settings->hosts[i];
+
+		if (endpoint->password)
+			explicit_bzero(endpoint->password, strlen(endpoint->password));
+		free(endpoint->password);
+		free(endpoint->host);
+		free(endpoint->user);
+		free(endpoint->vhost);
+	}
+	free(settings->hosts);
+	free(settings->password_file);
+	*settings = (struct settings){0};
+}
+
+static int read_password_file(const char *file, char **ret_password, struct fault *fault)
+{
+	char text[PASSWORD_MAX];
+	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text);
+	int error = errno;
+
+	if (fd >= 0)
+		close(fd);
+	if (n < 0)
+		return fault_set(fault, -error, "the password file %s: %s", file, strerror(error));
+	if (n == sizeof text)
+		n = -1; /* no password is that long */
+	if (n > 0 && text[n - 1] == '\n')
+		n--;
+	*ret_password = n < 0 || memchr(text, 0, (size_t)n) ? NULL : strndup(text, (size_t)n);
+	explicit_bzero(text, sizeof text);
+	if (!*ret_password)
+		return fault_set(fault, -EINVAL,
+				 "the password file %s holds no password: one line of less than %d "
+				 "bytes is allowed",
+				 file, PASSWORD_MAX);
+	return 0;
+}
+
+int settings_password(const struct settings *settings, const struct endpoint *endpoint,
+		      char **ret_password, struct fault *fault)
+{
+	const char *user = endpoint->user ? endpoint->user : settings->user;
+
+	if (!endpoint->password && settings->password_file)
+		return read_password_file(settings->password_file, ret_password, fault);
+	if (!endpoint->password && strcmp(user, "guest"))
+		return fault_set(fault, -EINVAL,
+				 "user = \"%s\" needs password_file (or credential)", user);
+	*ret_password = strdup(endpoint->password ? endpoint->password : "guest");
+	return *ret_password ? 0 : fault_set(fault, -ENOMEM, "no memory");
+}

@@ -126,12 +126,12 @@ static void browse_process(struct broker *broker)
 		letters->retry_ms = now_ms() + 1 + jitter_ms(RETRY_MS);
 		return;
 	}
-	if (r < 0)
-		broker->host->log(broker->host, DROVER_LOG_ERROR,
-				  "%s; the letters behind that cannot be shown", fault.sentence);
 	letters->browses = browse->next;
 	free(browse);
-	broker->callbacks.letter(broker->callbacks.context, NULL);
+	if (r < 0)
+		broker->callbacks.browse_failed(broker->callbacks.context, r, fault.sentence);
+	else
+		broker->callbacks.letter(broker->callbacks.context, NULL);
 }
 
 int dead_settle(struct broker *broker, const char *queue, const char *key,

@@ -62,6 +62,7 @@ static void settle_as(struct dispatcher *d, struct job *job, enum drover_settlem
 {
 	job->settlement = kind;
 	job->delay_ms = delay_ms;
+	job->ended_ms = clock_now_ms();
 	emit_drop(d, job);
 	job_move(d, job, JOB_UNSETTLED);
 	dispatcher_wake(d);
@@ -256,16 +257,45 @@ void outcome_published(struct dispatcher *d, struct job *job)
 	succeed(d, job);
 }
 
+/* To be stored elsewhere: its retry or its dead letter. */
+static bool moves(const struct job *job)
+{
+	return job->settlement == DROVER_SETTLE_RETRY || job->settlement == DROVER_SETTLE_DEAD;
+}
+
+/*
+ * It is given out again as if nothing had been. Where a retry or dead letter finds no place, its
+ * event would fail again at once, and so on as fast as a worker can: then all wait a while.
+ */
+static void stay(struct dispatcher *d, const struct job *job, int error, const char *sentence)
+{
+	bool lost = error == -ESTALE || error == -ENOTCONN; /* it only has to come again */
+	int64_t now_ms = clock_now_ms();
+	uint64_t dropped = lines_dropped(&d->loose_limit, now_ms);
+
+	if (job->settlement == DROVER_SETTLE_GIVE_BACK)
+		return; /* that is what was asked for */
+	dispatcher_note(d, "event %.64s could not be settled: %s; it is given out again",
+			job->delivery->event.id,
+			sentence && *sentence ? sentence : strerror(-error));
+	if (dropped)
+		log_warning("%" PRIu64 " more events could not be settled", dropped);
+	if (lines_allow(&d->loose_limit, now_ms))
+		log_warning("%s", d->last_error);
+	if (moves(job) && !lost && !dispatcher_holds(d, HOLD_HANDOUT))
+		dispatcher_hold(d, HOLD_HANDOUT, &d->refused_backoff, 0);
+}
+
 void outcome_settled(struct dispatcher *d, struct job *job, int error, const char *sentence)
 {
 	struct counters *counters = &d->counters;
 
 	if (error) {
-		dispatcher_error(d, "event %.64s could not be settled: %s; it is given out again",
-				 job->delivery->event.id,
-				 sentence && *sentence ? sentence : strerror(-error));
+		stay(d, job, error, sentence);
 	} else {
 		backoff_reset(&d->settle_backoff);
+		if (moves(job))
+			backoff_reset(&d->refused_backoff);
 		counters->handled += job->settlement != DROVER_SETTLE_GIVE_BACK;
 		counters->skipped += job->skipped;
 		counters->done += job->settlement == DROVER_SETTLE_DONE && !job->skipped;

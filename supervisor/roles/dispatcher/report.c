@@ -90,6 +90,20 @@ static void add_generation(struct dispatcher *d)
 	message_add_int(&d->message, "generation_failed_starts", serving->failed_starts);
 }
 
+/* The lists are in the order in which the events came into them. */
+static int64_t unsettled_ms(const struct dispatcher *d, int64_t now_ms)
+{
+	const struct job *requested = TAILQ_FIRST(&d->jobs[JOB_SETTLING]),
+			 *waiting = TAILQ_FIRST(&d->jobs[JOB_UNSETTLED]);
+	int64_t since_ms = now_ms;
+
+	if (requested && requested->ended_ms < since_ms)
+		since_ms = requested->ended_ms;
+	if (waiting && waiting->ended_ms < since_ms)
+		since_ms = waiting->ended_ms;
+	return now_ms - since_ms;
+}
+
 static void add_flow(struct dispatcher *d, int64_t now_ms)
 {
 	int64_t until_ms = 0;
@@ -98,6 +112,7 @@ static void add_flow(struct dispatcher *d, int64_t now_ms)
 		until_ms = 0;
 	message_add_int(&d->message, "broker_state", d->broker_state);
 	message_add_text(&d->message, "broker_sentence", d->broker_sentence);
+	message_add_flag(&d->message, "subscribed", broker_subscribed(d));
 	message_add_text(&d->message, "mode", report_mode(d));
 	message_add_int(&d->message, "mode_until_ms", until_ms);
 	message_add_int(&d->message, "starting",
@@ -108,6 +123,9 @@ static void add_flow(struct dispatcher *d, int64_t now_ms)
 	message_add_int(&d->message, "held", (int64_t)d->n_jobs[JOB_HELD]);
 	/* Until it is settled the broker counts an event too. */
 	message_add_int(&d->message, "in_flight", (int64_t)(jobs_count(d) - d->n_jobs[JOB_HELD]));
+	message_add_int(&d->message, "unsettled",
+			(int64_t)(d->n_jobs[JOB_UNSETTLED] + d->n_jobs[JOB_SETTLING]));
+	message_add_int(&d->message, "unsettled_ms", unsettled_ms(d, now_ms));
 	message_add_int(&d->message, "handling_us",
 			d->mean_ms < 0 ? -1 : (int64_t)(d->mean_ms * 1000));
 	message_add_int(&d->message, "oldest_wait_ms", oldest_wait_ms(d, now_ms));
@@ -137,6 +155,7 @@ int64_t report_send(struct dispatcher *d, int64_t now_ms)
 	d->reported_handled = d->counters.handled > 0;
 	d->reported_mode = report_mode(d);
 	d->reported_broker = d->broker_state;
+	d->reported_subscribed = broker_subscribed(d);
 	d->idle_low = d->n_workers[WORKER_IDLE];
 	return now_ms + ALIVE_MS;
 }
@@ -145,7 +164,8 @@ void report_turn(struct dispatcher *d, int64_t now_ms)
 {
 	bool at_once = (all_busy(d) && !d->reported_busy) ||
 		       (d->counters.handled && !d->reported_handled) ||
-		       d->broker_state != d->reported_broker || !d->reported_mode ||
+		       d->broker_state != d->reported_broker ||
+		       broker_subscribed(d) != d->reported_subscribed || !d->reported_mode ||
 		       strcmp(report_mode(d), d->reported_mode) != 0;
 
 	if (at_once)

@@ -298,6 +298,11 @@ static void dead_letter(struct errand *errand, const struct drover_letter *lette
 		remember(errand, letter);
 }
 
+static void dead_browse_failed(struct errand *errand, int error, const char *sentence)
+{
+	give_up(errand, error, *sentence ? sentence : strerror(-error));
+}
+
 static void dead_letter_settled(struct errand *errand, const char *key, int error,
 				const char *sentence)
 {
@@ -335,6 +340,12 @@ static int read_args(const struct errand *errand, struct dead *dead, struct why 
 		return why_set(why, -ENOENT, "there is no event type \"%.128s\" on broker %s",
 			       type ? type : "", message_text(&errand->args, "broker", ""));
 	dead->queue = queue->queue;
+	if (dead->queue->dead_letter &&
+	    !strcmp(dead->queue->dead_letter, DROVER_DEAD_LETTER_BROKER))
+		return why_set(why, -ENOTSUP,
+			       "the dead letters of %s are the broker's affair (dead_letter = "
+			       "\"broker\"): look where queue %s's own dead-letter rule puts them",
+			       type, dead->queue->name);
 	for (size_t i = 0; name && i < sizeof actions / sizeof *actions; i++)
 		if (!strcmp(actions[i].name, name))
 			dead->action = &actions[i];
@@ -384,5 +395,6 @@ const struct errand_kind errand_dead = {
 	.go_on = dead_go_on,
 	.lost = dead_lost,
 	.letter = dead_letter,
+	.browse_failed = dead_browse_failed,
 	.letter_settled = dead_letter_settled,
 };

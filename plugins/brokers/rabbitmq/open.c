@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opens a connection: name, TCP, TLS, login, within `connect_timeout`. The only place of the plugin
+ * that waits, and so bounded well below the time in which its process must answer. Decides what a
+ * failure is: the broker is away, or it refuses and a person must act; the sentence then names the
+ * setting. Called by whoever runs a link.
+ */
+#include "rabbitmq.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <resolv.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#if __has_include(<rabbitmq-c/amqp.h>)
+#include <rabbitmq-c/ssl_socket.h>
+#include <rabbitmq-c/tcp_socket.h>
+#else
+#include <amqp_ssl_socket.h>
+#include <amqp_tcp_socket.h>
+#endif
+
+/*
+ * The kernel calls a socket writable while a third of this is free. A third of what it makes of it,
+ * at least 400 KiB, is more than the ROOM of link.c with all that the kernel adds.
+ */
+#define SEND_BUFFER   (256 << 10)
+#define CHANNEL_LIMIT (CHANNELS - 1)
+
+static void tune(struct link *link)
+{
+	int on = 1, buffer = SEND_BUFFER,
+	    timeout = (int)(link->beat_ms ? 3 * link->beat_ms : 60000),
+	    idle = timeout / 3000 ? timeout / 3000 : 1, count = 3;
+
+	setsockopt(link->fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+	setsockopt(link->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	setsockopt(link->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+	setsockopt(link->fd, IPPROTO_TCP, TCP_KEEPINTVL, &idle, sizeof idle);
+	setsockopt(link->fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+	setsockopt(link->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
+}
+
+/* A name server that does not answer must not hold up the process for longer than its peer. */
+static void bound_resolver(void)
+{
+	if (!(_res.options & RES_INIT) && res_init() < 0)
+		return;
+	_res.retrans = 1;
+	_res.retry = 1;
+}
+
+struct attempt {
+	struct link *link;
+	const struct endpoint *endpoint;
+	int64_t until_ms;
+	enum link_loss loss;
+	struct fault fault;
+};
+
+#define fail(attempt, loss_, ...) \
+	((attempt)->loss = (loss_), fault_set(&(attempt)->fault, -EIO, __VA_ARGS__))
+
+static struct timeval left(const struct attempt *attempt)
+{
+	int64_t ms = attempt->until_ms - now_ms();
+
+	ms = ms > 1 ? ms : 1;
+	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+}
+
+static amqp_socket_t *new_socket(struct attempt *attempt)
+{
+	struct link *link = attempt->link;
+	const struct settings *settings = &link->rabbit->settings;
+	amqp_socket_t *socket;
+
+	if (!attempt->endpoint->tls)
+		return amqp_tcp_socket_new(link->amqp);
+	socket = amqp_ssl_socket_new(link->amqp);
+	if (!socket)
+		return NULL;
+	amqp_ssl_socket_set_verify_peer(socket, settings->verify);
+	amqp_ssl_socket_set_verify_hostname(socket, settings->verify);
+	amqp_ssl_socket_set_ssl_versions(socket, AMQP_TLSv1_2, AMQP_TLSvLATEST);
+	if (settings->ca_file && amqp_ssl_socket_set_cacert(socket, settings->ca_file) < 0) {
+		fail(attempt, LINK_REFUSED, "ca_file = \"%s\": not a readable file of certificates",
+		     settings->ca_file);
+		return NULL;
+	}
+	if (settings->cert_file &&
+	    amqp_ssl_socket_set_key(socket, settings->cert_file, settings->key_file) < 0) {
+		fail(attempt, LINK_REFUSED,
+		     "cert_file = \"%s\", key_file = \"%s\": not a certificate and its key",
+		     settings->cert_file, settings->key_file);
+		return NULL;
+	}
+	return socket;
+}
+
+static int fail_to_reach(struct attempt *attempt, int status, int error)
+{
+	const char *peer = attempt->link->peer;
+
+	switch (status) {
+	case AMQP_STATUS_HOSTNAME_RESOLUTION_FAILED:
+		return fail(attempt, LINK_AWAY, "%s: the host's name is not known", peer);
+	case AMQP_STATUS_TIMEOUT:
+		return fail(attempt, LINK_AWAY, "%s does not answer within %lld ms", peer,
+			    (long long)attempt->link->rabbit->settings.connect_ms);
+	case AMQP_STATUS_SSL_HOSTNAME_VERIFY_FAILED:
+		return fail(attempt, LINK_REFUSED,
+			    "%s: its certificate is for another host name than the one in `hosts`",
+			    peer);
+	case AMQP_STATUS_SSL_PEER_VERIFY_FAILED:
+	case AMQP_STATUS_SSL_CONNECTION_FAILED:
+	case AMQP_STATUS_SSL_ERROR:
+		return fail(attempt, LINK_REFUSED,
+			    "%s: no TLS: its certificate may have expired or be signed by nobody "
+			    "that ca_file knows, or it does not speak TLS there",
+			    peer);
+	default:
+		return fail(attempt, LINK_AWAY, "%s: %s", peer,
+			    error ? strerror(error) : amqp_error_string2(status));
+	}
+}
+
+static int reach(struct attempt *attempt)
+{
+	struct link *link = attempt->link;
+	struct timeval timeout = left(attempt);
+	amqp_socket_t *socket = new_socket(attempt);
+	int r;
+
+	if (!socket)
+		return *attempt->fault.sentence
+			       ? -EIO
+			       : fail(attempt, LINK_AWAY, "no memory for a socket");
+	errno = 0;
+	r = amqp_socket_open_noblock(socket, attempt->endpoint->host, attempt->endpoint->port,
+				     &timeout);
+	if (r != AMQP_STATUS_OK)
+		return fail_to_reach(attempt, r, errno);
+	link->fd = amqp_get_sockfd(link->amqp);
+	link->tls = attempt->endpoint->tls;
+	tune(link);
+	return 0;
+}
+
+static amqp_table_entry_t entry(const char *key, uint8_t kind)
+{
+	return (amqp_table_entry_t){.key = amqp_cstring_bytes(key), .value.kind = kind};
+}
+
+static amqp_table_entry_t text_entry(const char *key, const char *text)
+{
+	amqp_table_entry_t made = entry(key, AMQP_FIELD_KIND_UTF8);
+
+	made.value.value.bytes = amqp_cstring_bytes(text);
+	return made;
+}
+
+static amqp_table_entry_t true_entry(const char *key)
+{
+	amqp_table_entry_t made = entry(key, AMQP_FIELD_KIND_BOOLEAN);
+
+	made.value.value.boolean = 1;
+	return made;
+}
+
+static amqp_rpc_reply_t send_login(struct attempt *attempt, const char *password)
+{
+	struct link *link = attempt->link;
+	const struct settings *settings = &link->rabbit->settings;
+	const struct endpoint *endpoint = attempt->endpoint;
+	struct timeval timeout = left(attempt);
+	char name[128];
+	amqp_table_entry_t capabilities[] = {true_entry("publisher_confirms"),
+					     true_entry("basic.nack"),
+					     true_entry("consumer_cancel_notify"),
+					     true_entry("connection.blocked"),
+					     true_entry("authentication_failure_close")};
+	amqp_table_entry_t properties[] = {text_entry("product", "Drover"),
+					   text_entry("version", DROVER_VERSION),
+					   text_entry("connection_name", name),
+					   entry("capabilities", AMQP_FIELD_KIND_TABLE)};
+	const amqp_table_t table = {sizeof properties / sizeof *properties, properties};
+
+	snprintf(name, sizeof name, "drover %s %s", settings->node, link->purpose);
+	properties[2].value.value.bytes = amqp_cstring_bytes(name);
+	properties[3].value.value.table =
+		(amqp_table_t){sizeof capabilities / sizeof *capabilities, capabilities};
+	amqp_set_handshake_timeout(link->amqp, &timeout);
+	return amqp_login_with_properties(link->amqp,
+					  endpoint->vhost ? endpoint->vhost : settings->vhost,
+					  CHANNEL_LIMIT, settings->frame_max, settings->heartbeat_s,
+					  &table, AMQP_SASL_METHOD_PLAIN,
+					  endpoint->user ? endpoint->user : settings->user,
+					  password);
+}
+
+static int fail_to_log_in(struct attempt *attempt, const amqp_rpc_reply_t *reply)
+{
+	const char *peer = attempt->link->peer;
+	const amqp_connection_close_t *close = reply->reply.decoded;
+
+	if (reply->reply_type == AMQP_RESPONSE_SERVER_EXCEPTION &&
+	    reply->reply.id == AMQP_CONNECTION_CLOSE_METHOD)
+		return fail(attempt,
+			    close->reply_code == AMQP_CONNECTION_FORCED ? LINK_AWAY : LINK_REFUSED,
+			    "%s: %.*s", peer, (int)close->reply_text.len,
+			    (const char *)close->reply_text.bytes);
+	switch (reply->library_error) {
+	case AMQP_STATUS_BAD_AMQP_DATA:
+	case AMQP_STATUS_UNKNOWN_METHOD:
+	case AMQP_STATUS_UNKNOWN_CLASS:
+	case AMQP_STATUS_WRONG_METHOD:
+	case AMQP_STATUS_INCOMPATIBLE_AMQP_VERSION:
+	case AMQP_STATUS_BROKER_UNSUPPORTED_SASL_METHOD:
+		return fail(attempt, LINK_REFUSED, "%s speaks no proper AMQP: %s", peer,
+			    amqp_error_string2(reply->library_error));
+	case AMQP_STATUS_TIMEOUT:
+		return fail(attempt, LINK_AWAY, "%s accepts and then does not answer", peer);
+	default:
+		return fail(attempt, LINK_AWAY, "%s: %s at the login", peer,
+			    amqp_error_string2(reply->library_error));
+	}
+}
+
+static void read_version(struct link *link)
+{
+	const amqp_table_t *properties = amqp_get_server_properties(link->amqp);
+	char text[32] = "";
+
+	for (int i = 0; properties && i < properties->num_entries; i++) {
+		const amqp_table_entry_t *property = &properties->entries[i];
+
+		if (property->key.len != strlen("version") ||
+		    memcmp(property->key.bytes, "version", property->key.len) ||
+		    property->value.kind != AMQP_FIELD_KIND_UTF8)
+			continue;
+		snprintf(text, sizeof text, "%.*s", (int)property->value.value.bytes.len,
+			 (const char *)property->value.value.bytes.bytes);
+	}
+	link->server_major = link->server_minor = 0;
+	if (sscanf(text, "%d.%d", &link->server_major, &link->server_minor) != 2)
+		link->server_major = link->server_minor = 0;
+	snprintf(link->version, sizeof link->version, "%s", *text ? text : "unknown");
+}
+
+static int log_in(struct attempt *attempt)
+{
+	struct link *link = attempt->link;
+	amqp_rpc_reply_t reply;
+	char *password;
+	int heartbeat;
+
+	if (settings_password(&link->rabbit->settings, attempt->endpoint, &password,
+			      &attempt->fault) < 0) {
+		attempt->loss = LINK_REFUSED;
+		return -EIO;
+	}
+	reply = send_login(attempt, password);
+	explicit_bzero(password, strlen(password));
+	free(password);
+	if (reply.reply_type != AMQP_RESPONSE_NORMAL)
+		return fail_to_log_in(attempt, &reply);
+	read_version(link);
+	link->frame_max = amqp_get_frame_max(link->amqp);
+	if (!link->frame_max || link->frame_max > link->rabbit->settings.frame_max)
+		link->frame_max = link->rabbit->settings.frame_max;
+	heartbeat = amqp_get_heartbeat(link->amqp);
+	link->beat_ms = 1000 * (int64_t)heartbeat;
+	/* From now on they are sent and missed by link.c. */
+	if (amqp_tune_connection(link->amqp, CHANNEL_LIMIT, link->frame_max, 0) < 0)
+		return fail(attempt, LINK_AWAY, "no memory for frames");
+	tune(link);
+	return 0;
+}
+
+void link_connect(struct link *link)
+{
+	const struct settings *settings = &link->rabbit->settings;
+	struct attempt attempt = {
+		.link = link,
+		.endpoint = &settings->hosts[link->host],
+		.until_ms = now_ms() + settings->connect_ms,
+	};
+
+	snprintf(link->peer, sizeof link->peer, "RabbitMQ at %.250s:%d", attempt.endpoint->host,
+		 attempt.endpoint->port);
+	bound_resolver();
+	link->broken = 0;
+	link->room = 0;
+	link->beat_ms = 1000 * (int64_t)settings->heartbeat_s;
+	link->amqp = amqp_new_connection();
+	if (!link->amqp)
+		fail(&attempt, LINK_AWAY, "no memory for a connection");
+	if (!link->amqp || reach(&attempt) < 0 || log_in(&attempt) < 0) {
+		if (link->amqp)
+			amqp_destroy_connection(link->amqp);
+		link->amqp = NULL;
+		link->fd = -1;
+		link->host = (link->host + 1) % settings->n_hosts;
+		link->down(link, attempt.loss, attempt.fault.sentence);
+		return;
+	}
+	link->open = true;
+	link->sent_ms = link->heard_ms = now_ms();
+	if (link->tls && !settings->verify)
+		rabbit_log(link->rabbit, DROVER_LOG_WARNING,
+			   "%s: verify = false: anybody could pose as this broker", link->peer);
+	rabbit_watch(link);
+	link->up(link);
+}
