@@ -401,7 +401,7 @@ static void test_depths(void)
 {
 	struct client manage, consume, gauge;
 	struct drover_depth depth;
-	int64_t held;
+	int64_t held, closed;
 	char queue[64];
 
 	client_open(&manage, &plugin, DROVER_USE_MANAGE);
@@ -424,7 +424,11 @@ static void test_depths(void)
 	for (int i = 0; i < 20; i++)
 		client_settle(&consume, consume.deliveries[0], DROVER_SETTLE_DONE, 0, 0);
 	client_close(&consume);
-	check(client_depth(&gauge, queue, &depth) == 0 && depth.ready == 30, "30 are left");
+	closed = clock_now_ms();
+	while (client_depth(&gauge, queue, &depth) == 0 && depth.ready != 30 &&
+	       clock_now_ms() - closed < 2000)
+		client_idle(&gauge, 10);
+	check(depth.ready == 30, "30 are left");
 	client_close(&gauge);
 	client_close(&manage);
 }
