@@ -577,7 +577,7 @@ int publish_event(struct rabbit *rabbit, const struct drover_event *event, int64
 	amqp_pool_t pool;
 	int r;
 
-	if (!event->type || !*event->type)
+	if (!event->type || !*event->type || strlen(event->type) >= NAME_SIZE)
 		return -EINVAL;
 	if (delay_ms > 0) {
 		if (!publish_ready(rabbit))
