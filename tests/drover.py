@@ -195,9 +195,22 @@ class Drover:
         return wait(holds, lambda: f"{name} {what}: {last.get('row')}\n{self.log()[-6000:]}", timeout, every=0.05)
 
     def wait_settled(self, *names, timeout=PATIENCE):
-        """Until nothing is ready, delayed or in a worker's hands."""
+        """Until nothing is ready, delayed (as far as the broker knows) or in a worker's hands."""
         for name in names:
-            self.wait_type(name, lambda t: t["ready"] == 0 and t["delayed"] == 0 and t["in_flight"] == 0, "is settled", timeout)
+            self.wait_type(name, lambda t: t["ready"] == 0 and not t["delayed"] and t["in_flight"] == 0, "is settled", timeout)
+
+    def broker(self, name="main"):
+        (row,) = [row for row in self.json("status")["brokers"] if row["name"] == name]
+        return row
+
+    def wait_broker(self, state, name="main", timeout=PATIENCE):
+        last = {}
+
+        def holds():
+            last.update(self.broker(name))
+            return last if last["state"] == state else None
+
+        return wait(holds, lambda: f"{name} is {state}: {last}\n{self.log()[-6000:]}", timeout, every=0.05)
 
     def dead(self, type_):
         return self.json_lines("dead", "list", type_)

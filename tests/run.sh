@@ -9,17 +9,27 @@ set -u -o pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 root=${DROVER_BUILD_ROOT:-$top/build}
 logs=$root/log
-export PATH=$root/tools:$PATH:/usr/sbin
+export DROVER_TOOLS=$root/tools
+export PATH=$DROVER_TOOLS/prometheus/usr/bin:$PATH:/usr/sbin
 
-steps=(packages build unit lint conformance simulation integration chaos build_clang build_asan unit_asan
-	integration_asan unit_valgrind build_fuzz fuzz distcheck in_tree quickstart bench)
+steps=(packages build unit lint conformance hostile simulation integration chaos build_clang build_asan unit_asan
+	hostile_asan integration_asan unit_valgrind build_fuzz fuzz distcheck in_tree quickstart bench)
 
 # A step that has not ended by then hangs.
 step_seconds=600
 
 packages=(autoconf automake pkg-config gcc clang make libc6-dev libsystemd-dev libconfig-dev libcjson-dev
-	libcurl4-openssl-dev libmicrohttpd-dev libsqlite3-dev libcmocka-dev libclang-rt-14-dev llvm clang-format
-	clang-tidy cppcheck valgrind python3 python3-pytest sqlite3 curl groff-base xz-utils git)
+	libcurl4-openssl-dev libmicrohttpd-dev libsqlite3-dev librabbitmq-dev libcmocka-dev libclang-rt-14-dev llvm
+	clang-format clang-tidy cppcheck valgrind python3 python3-pytest python3-pika python3-pkg-resources php-cli
+	php-amqplib openssl sqlite3 curl groff-base xz-utils git)
+
+# Servers that tests start themselves: a package that is installed would start its own, so these are unpacked below
+# tools/, each with what it needs of its kind. Erlang is among them because it comes with one (epmd), too.
+rabbitmq_packages=(rabbitmq-server erlang-asn1 erlang-base erlang-crypto erlang-eldap erlang-ftp erlang-inets
+	erlang-mnesia erlang-os-mon erlang-parsetools erlang-public-key erlang-runtime-tools erlang-snmp erlang-ssl
+	erlang-syntax-tools erlang-tftp erlang-tools erlang-xmerl)
+supervisor_packages=(supervisor)
+prometheus_packages=(prometheus)
 
 as_root() {
 	if [ "$(id -u)" = 0 ]; then
@@ -37,18 +47,31 @@ packages() {
 	for p in "${packages[@]}"; do
 		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
 	done
-	[ ${#missing[@]} = 0 ] && command -v promtool && return
+	[ ${#missing[@]} = 0 ] && unpacked prometheus && unpacked rabbitmq && unpacked supervisor && return
 	as_root apt-get update -q || return
 	[ ${#missing[@]} = 0 ] || as_root env DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -q --no-install-recommends "${missing[@]}" || return
-	command -v promtool || fetch_promtool
+	unpack prometheus "${prometheus_packages[@]}" && unpack rabbitmq "${rabbitmq_packages[@]}" &&
+		unpack supervisor "${supervisor_packages[@]}"
 }
 
-# promtool alone: the package that it comes in would start a server.
-fetch_promtool() {
-	mkdir -p "$root/tools" && cd "$root/tools" && apt-get download -q prometheus &&
-		dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x --strip-components=3 ./usr/bin/promtool &&
-		rm prometheus_*.deb && ./promtool --version
+unpacked() { [ -e "$DROVER_TOOLS/$1/complete" ]; }
+
+# unpack NAME PACKAGES...: their files, in tools/NAME.
+unpack() {
+	local name=$1 to=$DROVER_TOOLS/$1 new=$DROVER_TOOLS/.$1 deb
+	shift
+	unpacked "$name" && return
+	rm -rf "$to" "$new" && mkdir -p "$new/debs" && (cd "$new/debs" && apt-get download -q "$@") || return
+	for deb in "$new"/debs/*.deb; do dpkg-deb -x "$deb" "$new" || return; done
+	rm -rf "$new/debs" && relocate "$new" "$to" && touch "$new/complete" && mv "$new" "$to"
+}
+
+# relocate NEW TO: Erlang's scripts find Erlang where it will lie.
+relocate() {
+	local scripts
+	mapfile -t scripts < <(grep -rsIl '=/usr/lib/erlang' "$1/usr/lib/erlang/bin" "$1"/usr/lib/erlang/erts-*/bin)
+	[ ${#scripts[@]} = 0 ] || sed -i "s|=/usr/lib/erlang|=$2/usr/lib/erlang|" "${scripts[@]}"
 }
 
 # configure_build NAME OPTIONS...: an out-of-tree build; configured once, rebuilt always.
@@ -110,13 +133,37 @@ lint() {
 	return $r
 }
 
+# beside_rabbitmq COMMAND...: runs it with a rabbitmq-server that the tests in it find.
+beside_rabbitmq() { /usr/bin/python3 "$top/tests/rabbitmq.py" run "$@"; }
+
+# Each broker plugin against what it speaks to.
 conformance() {
+	local r=0
+	conform sqlite || r=1
+	beside_rabbitmq "$0" --inside conformance_rabbitmq || r=1
+	return $r
+}
+conformance_rabbitmq() {
+	local r=0 hosts
+	hosts=127.0.0.1:$(/usr/bin/python3 "$top/tests/rabbitmq.py" port) || return
+	conform rabbitmq set.hosts="$hosts" set.queue_type=classic || r=1
+	conform rabbitmq set.hosts="$hosts" set.queue_type=quorum || r=1
+	return $r
+}
+# conform PLUGIN SETTINGS...
+conform() {
 	local d r
-	d=$(mktemp -d) && "$root/gcc/tests/conformance/broker" "$root/gcc/plugins/brokers/sqlite.so" set.path="$d/queue"
+	echo "conformance of $*"
+	d=$(mktemp -d) && "$root/gcc/tests/conformance/broker" "$root/gcc/plugins/brokers/$1.so" set.state_dir="$d" "${@:2}"
 	r=$?
 	rm -rf "$d"
 	return $r
 }
+
+# A broker that speaks nonsense, to the plugin alone.
+run_hostile() { "$root/$1/tests/hostile/rabbitmq" "$root/$1/plugins/brokers/rabbitmq.so" "$2"; }
+hostile() { run_hostile gcc 20000; }
+hostile_asan() { run_hostile asan 20000; }
 
 # run_pytest BUILD FOLDER OPTIONS...: tests wait more than they work, so some files run at a time, each with its
 # own output; what pytest itself ends with (1: tests failed and are counted).
@@ -126,7 +173,7 @@ run_pytest() {
 	out=$(mktemp -d) || return
 	trap : INT # what was said until then is worth reading
 	find "$top/tests/$folder" -name 'test_*.py' | sort |
-		DROVER_BUILD=$root/$build xargs -P3 -I{} sh -c '
+		DROVER_BUILD=$root/$build beside_rabbitmq xargs -P3 -I{} sh -c '
 			file={} out=$0/$(basename {})
 			/usr/bin/python3 -m pytest -q -p no:cacheprovider --color=no -rfEs --durations=3 "$@" {} >"$out" 2>&1
 			r=$?

@@ -106,9 +106,9 @@ struct drover_queue {
  */
 struct drover_delivery {
 	uint32_t size;
-	uint32_t attempts;         /* failed attempts counted so far */
-	int64_t enqueued_ms;       /* wall clock: when it became ready; DROVER_UNKNOWN */
-	int64_t first_ms;          /* wall clock: when it was first published; DROVER_UNKNOWN */
+	uint32_t attempts;   /* failed attempts counted so far */
+	int64_t enqueued_ms; /* wall clock: when it became ready; DROVER_UNKNOWN */
+	int64_t first_ms;    /* wall clock: when it was first published; DROVER_UNKNOWN */
 	/* how often the broker gave it out before, whatever came of it; DROVER_UNKNOWN */
 	int64_t deliveries;
 	void *cookie;              /* the caller's own: NULL in `deliver`, never touched after */

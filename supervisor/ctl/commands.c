@@ -71,6 +71,12 @@ static const struct ctl_option dead_options[] = {
 	{0},
 };
 
+static const struct ctl_option declare_options[] = {
+	{"broker", "NAME", NULL, "of that broker alone"},
+	{"dry-run", NULL, "dry_run", "only say what would be made, and what is not as configured"},
+	{0},
+};
+
 static const struct ctl_option top_options[] = {
 	{"count", "N", NULL, "end after as many snapshots"},
 	{0},
@@ -101,6 +107,10 @@ static const struct ctl_command commands[] = {
 	 "POST", "/v1/restart", NULL, command_run, NULL},
 	{"reload", "", "", 0, 0, "read the configuration again", NULL, "POST", "/v1/reload", NULL,
 	 command_run, NULL},
+	{"declare", "[TYPE]", "type", 0, 1, "make what is missing of the queues of types",
+	 "Says for each queue what was made or is not as configured; a queue that is there is never "
+	 "changed. droverd does the same at start and when it reloads.",
+	 "POST", "/v1/declare", declare_options, declare_run, NULL},
 	{"publish", "TYPE", "type", 1, 2, "publish one event, or many",
 	 "The body is --data, a --file, or what comes on stdin. Returns when every event is stored "
 	 "durably; says how many.",

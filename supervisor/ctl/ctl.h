@@ -78,7 +78,8 @@ void call_query(const struct call *call, struct buf *query); /* its arguments of
 /* One request and its answer, shown. An exit code. */
 int command_run(struct ctl *ctl, const struct call *call);
 int command_drain(struct ctl *ctl, const struct call *call);
-int dead_run(struct ctl *ctl, const struct call *call); /* letters.c */
+int dead_run(struct ctl *ctl, const struct call *call);    /* letters.c */
+int declare_run(struct ctl *ctl, const struct call *call); /* declare.c */
 int publish_run(struct ctl *ctl, const struct call *call);
 int top_run(struct ctl *ctl, const struct call *call);
 

@@ -16,7 +16,8 @@
 
 #include "base/banned.h"
 
-#define NEWS_MS (60 * 60 * 1000)
+#define NEWS_MS          (60 * 60 * 1000)
+#define SLOW_SETTLING_MS 5000
 
 static void line(const struct ctl *ctl, enum table_style style, struct buf *out, const char *about,
 		 const char *text)
@@ -142,6 +143,35 @@ static void show_last_error(const struct ctl *ctl, const cJSON *type, struct buf
 	line(ctl, TABLE_BAD, out, field_text(type, "type"), said);
 }
 
+/* A broker that takes its time with what became of events, longer than a moment. */
+static void show_waiting(const struct ctl *ctl, const cJSON *type, struct buf *out)
+{
+	double ms = field_number(type, "unsettled_ms");
+	char since[UNITS_TEXT_MAX], said[160];
+
+	if (ms < SLOW_SETTLING_MS)
+		return;
+	snprintf(said, sizeof said,
+		 "%.0f events are handled, but the broker has not confirmed that; the first waits "
+		 "for %s",
+		 field_number(type, "unsettled"),
+		 units_human_duration((int64_t)ms / 1000 * 1000, since, sizeof since));
+	line(ctl, TABLE_WARN, out, field_text(type, "type"), said);
+}
+
+static void show_foreign(const struct ctl *ctl, const cJSON *type, struct buf *out)
+{
+	double all = field_number(type, "consumers"),
+	       foreign = field_number(type, "foreign_consumers");
+	char said[160];
+
+	if (foreign <= 0)
+		return;
+	snprintf(said, sizeof said, "its queue has %.0f consumer%s, %.0f of them not ours", all,
+		 all > 1 ? "s" : "", foreign);
+	line(ctl, TABLE_WARN, out, field_text(type, "type"), said);
+}
+
 /* What wants attention about a type: its reason, what was refused, overrides, the last error. */
 static size_t type_problems(const struct ctl *ctl, const cJSON *type, struct buf *out)
 {
@@ -150,6 +180,7 @@ static size_t type_problems(const struct ctl *ctl, const cJSON *type, struct buf
 		enum table_style style;
 	} sentences[] = {
 		{"reason", "", TABLE_WARN},
+		{"broker_says", "the broker is up, but ", TABLE_WARN},
 		{"refused", "refused ", TABLE_BAD},
 		{"last_death", "", TABLE_BAD},
 	};
@@ -167,6 +198,8 @@ static size_t type_problems(const struct ctl *ctl, const cJSON *type, struct buf
 		line(ctl, sentences[i].style, out, name, said);
 	}
 	show_last_error(ctl, type, out);
+	show_waiting(ctl, type, out);
+	show_foreign(ctl, type, out);
 	if (cJSON_IsObject(field_at(type, "override")) &&
 	    field_number(type, "override.min") + field_number(type, "override.max") > -2) {
 		int used = snprintf(about, sizeof about, "scaled by %s",
@@ -196,10 +229,15 @@ void show_problems(const struct ctl *ctl, const cJSON *answer, size_t most, stru
 
 	line(ctl, TABLE_BAD, &text, "the last reload was refused",
 	     field_text(answer, "reload_refused"));
-	cJSON_ArrayForEach(row, field_at(answer, "brokers"))
-		if (strcmp(field_text(row, "state"), "up"))
+	cJSON_ArrayForEach(row, field_at(answer, "brokers")) {
+		bool up = !strcmp(field_text(row, "state"), "up");
+
+		line(ctl, up ? TABLE_WARN : TABLE_BAD, &text, field_text(row, "name"),
+		     field_text(row, "sentence"));
+		if (up) /* else that is why */
 			line(ctl, TABLE_BAD, &text, field_text(row, "name"),
-			     field_text(row, "sentence"));
+			     field_text(row, "undeclared"));
+	}
 	cJSON_ArrayForEach(row, field_at(answer, "types"))
 		type_problems(ctl, row, &text);
 	if (buf_size(&text))
@@ -232,6 +270,8 @@ void show_type(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 	fields_add_all(&table, type);
 	table_write(&table, ctl->colour, 0, false, out);
 	table_clear(&table);
+	show_waiting(ctl, type, out);
+	show_foreign(ctl, type, out);
 }
 
 /* Workers, reasons, plugins. */

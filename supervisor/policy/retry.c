@@ -53,3 +53,11 @@ struct retry_result retry_next(const struct retry_policy *policy, const struct r
 	}
 	return result;
 }
+
+bool retry_is_suspect(const struct retry_policy *policy, int64_t deliveries, int64_t attempts)
+{
+	int64_t unexplained = deliveries - attempts;
+
+	return deliveries >= 0 && unexplained >= RETRY_SUSPECT_MIN &&
+	       unexplained >= 2 * (int64_t)policy->max_attempts;
+}

@@ -57,4 +57,14 @@ struct retry_result retry_next(const struct retry_policy *policy, const struct r
 /* The policy's delay after `attempts` (>= 1) outcomes, jittered by -10 % … +10 %. */
 int64_t retry_delay_ms(const struct retry_policy *policy, int attempts, double random);
 
+/*
+ * Whether an event is to be handed out in a batch of its own from the start: the broker gave it out
+ * far oftener than outcomes of it were counted, at least RETRY_SUSPECT_MIN times and twice
+ * max_attempts more. Ordinary restarts do not add up to that; whatever had it in hand may have died
+ * of it before it could say so, and took its neighbours along. `deliveries` (before this one) < 0:
+ * not known, and then it is not suspect.
+ */
+#define RETRY_SUSPECT_MIN 10
+bool retry_is_suspect(const struct retry_policy *policy, int64_t deliveries, int64_t attempts);
+
 #endif

@@ -51,6 +51,7 @@ struct config_setting {
 	char *name;
 	char **values; /* as texts, n_values of them: one unless it was a list */
 	size_t n_values;
+	bool secret; /* its plugin says so */
 	struct config_place place;
 };
 

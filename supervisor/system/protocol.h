@@ -13,8 +13,8 @@
  * Fields of a broker (gauge, dispatcher, errand): broker (its name), plugin (its name),
  *   plugin_path, set.NAME* (its settings as in the configuration), state_dir, node, instance
  * Fields of a queue: type, queue, bind*, retry_first_ms, retry_factor_percent, retry_cap_ms,
- *   exclusive, declare ("auto", "none"), [retry_queue, dead_letter], content_type, max_bytes,
- *   required*
+ *   exclusive, declare ("auto", "none"), [retry_queue, dead_letter], timeout_ms, max_attempts,
+ *   content_type, max_bytes, required*
  *
  * gauge
  *   → setup {broker fields, interval_ms}
@@ -49,11 +49,12 @@
  *   ← row {ask, pid, generation, state ("starting", "idle", "busy", "ending"), [id, attempt,
  *          elapsed_ms], events, age_ms, memory_bytes} …  ← end {ask}
  *   ← report {…}            at most every 100 ms, on change; at once when the first event was
- *                           handled, when mode or broker_state changed, or when all workers became
- *                           busy; at least every 2 s while it lives:
- *       broker_state, broker_sentence, mode ("normal", "probe", "paused", "draining"),
- *       mode_until_ms (time left), starting, ready, busy, idle_low (the fewest idle since the last
- *       report), held (taken, not handed out), in_flight (handed out), handled (settled for good or
+ *                           handled, when mode, broker_state or subscribed changed, or when all
+ *                           workers became busy; at least every 2 s while it lives:
+ *       broker_state, broker_sentence, subscribed (it consumes from the queue), mode ("normal",
+ *       "probe", "paused", "draining"), mode_until_ms (time left), starting, ready, busy, idle_low
+ *       (the fewest idle since the last report), unsettled (events whose outcome the broker has yet
+ *       to confirm), unsettled_ms (how long the first of them waits for that), held (taken, not handed out), in_flight (handed out), handled (settled for good or
  *       to retry, ever), done, failed, rejected, crashed, timed_out, retried, dead, skipped (by the
  *       inbox), emitted (all monotonic in this process), handling_us (smoothed time of an event in
  *       a handler; -1: unknown), oldest_wait_ms, handle_histogram, wait_histogram
@@ -113,8 +114,12 @@
  *     JSON object a line {key, id, source, type, time, subject, attempts, reason, node, first, last,
  *     size}; show and export: CloudEvents JSON objects with these besides under "drover"; replay and
  *     purge: {"replayed": n} and {"purged": n}, of letters that were dead when it began.
- *   declare: [arg.dry_run ("true": only say what differs)]; `why` of a success says what differed
- *   check: [arg.kind ("brokers", "registries")]: tries plugin and settings
+ *   declare: [arg.type (that one alone)], [arg.dry_run (only say what differs)]. A JSON object a line
+ *     {type, queue, outcome ("same"; "differs": something was made, or is not as configured;
+ *     "failed"), [sentence]}, for each queue. `why` of a success says what differed, that of the end
+ *     what failed: the first, and how many more
+ *   check: [arg.kind ("brokers", "registries")]: tries plugin and settings. Before its end it says
+ *     ← secret {name*}: the settings of the plugin that are shown nowhere
  */
 #ifndef DROVER_SYSTEM_PROTOCOL_H
 #define DROVER_SYSTEM_PROTOCOL_H

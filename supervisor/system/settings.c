@@ -17,6 +17,8 @@
 
 #include "base/banned.h"
 
+#define SECRET_SHOWN "***"
+
 struct value {
 	const char *name;
 	uint32_t type;
@@ -107,6 +109,8 @@ static int check_bounds(const struct drover_option *option, const char *shown, i
 		snprintf(low, sizeof low, "%" PRId64, option->min);
 		snprintf(high, sizeof high, "%" PRId64, option->max);
 	}
+	if (option->flags & DROVER_OPTION_SECRET)
+		shown = SECRET_SHOWN;
 	return why_set(why, -ERANGE, "%s = %s is out of range: %s to %s is allowed", option->name,
 		       shown, low, high);
 }
@@ -114,6 +118,7 @@ static int check_bounds(const struct drover_option *option, const char *shown, i
 static int parse_number(const struct drover_option *option, const char *text, int64_t *ret_number,
 			struct why *why)
 {
+	const char *shown = option->flags & DROVER_OPTION_SECRET ? SECRET_SHOWN : text;
 	char *end;
 	int r = 0;
 
@@ -123,12 +128,12 @@ static int parse_number(const struct drover_option *option, const char *text, in
 		*ret_number = strtoll(text, &end, 10);
 		if (errno || end == text || *end)
 			return why_set(why, -EINVAL, "%s = \"%s\" is not a whole number",
-				       option->name, text);
+				       option->name, shown);
 		break;
 	case DROVER_OPTION_BOOL:
 		if (strcmp(text, "true") && strcmp(text, "false"))
 			return why_set(why, -EINVAL, "%s = \"%s\" is neither true nor false",
-				       option->name, text);
+				       option->name, shown);
 		*ret_number = !strcmp(text, "true");
 		return 0;
 	case DROVER_OPTION_DURATION:
@@ -136,13 +141,13 @@ static int parse_number(const struct drover_option *option, const char *text, in
 		if (r < 0)
 			return why_set(why, r,
 				       "%s = \"%s\" is not a duration like \"500ms\" or \"5s\"",
-				       option->name, text);
+				       option->name, shown);
 		break;
 	case DROVER_OPTION_SIZE:
 		r = units_parse_size(text, ret_number);
 		if (r < 0)
 			return why_set(why, r, "%s = \"%s\" is not a size like \"64M\"",
-				       option->name, text);
+				       option->name, shown);
 		break;
 	default:
 		return 0;

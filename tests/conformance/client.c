@@ -16,6 +16,8 @@
 
 #include "base/banned.h"
 
+bool client_quiet;
+
 __attribute__((noreturn)) static void give_up(const char *sentence)
 {
 	fprintf(stderr, "%s\n", sentence);
@@ -25,7 +27,8 @@ __attribute__((noreturn)) static void give_up(const char *sentence)
 static void on_log(void *context, int level, const char *line)
 {
 	(void)context;
-	fprintf(stderr, "<%d>%s\n", level, line);
+	if (!client_quiet)
+		fprintf(stderr, "<%d>%s\n", level, line);
 }
 
 static int never_draining(void *context)

@@ -18,6 +18,9 @@ struct client_plugin {
 	struct settings *settings;
 };
 
+/* Nothing of what plugins log is shown. */
+extern bool client_quiet;
+
 /* `settings` are NAME=value, n of them; exits with a message when the plugin cannot be used. */
 struct client_plugin client_load(const char *path, char *const *settings, size_t n);
 void client_unload(struct client_plugin *plugin);

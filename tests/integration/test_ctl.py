@@ -281,3 +281,33 @@ def test_node_max_bounds_this_node(drover):
     drover.wait_log("bound by node_max")
     drover.wait_type("job", lambda t: t["totals"]["done"] == 20, "is through")
     assert all(decision["to"] <= 2 for decision in drover.json("why", "job")["decisions"])
+
+
+def test_declare_shows_and_makes_every_queue(drover):
+    drover.configure('types = ( { type = "job"; }, { type = "mail"; bind = [ "job", "mail" ]; } );')
+    drover.start()
+    drover.shown("job", 1, lambda: drover.publish("job"))
+    assert drover.json_lines("declare") == [
+        {"type": name, "queue": name, "outcome": "same"} for name in ("job", "mail")]
+    (drover.state / "queue" / "routes").unlink()
+    would = drover.ctl("declare", "--dry-run").stdout
+    assert "queue job: new, takes job" in would and "queue mail: new, takes job, mail" in would
+    assert not (drover.state / "queue" / "routes").exists()
+    assert drover.ctl("declare", "mail").stdout.split()[0] == "mail"
+    assert [row["outcome"] for row in drover.json_lines("declare", "--dry-run")] == ["differs", "same"]
+    drover.ctl("declare", "--broker", "main")
+    assert "as configured" in drover.ctl("declare", "job").stdout
+    assert "no.such" in drover.ctl("declare", "no.such", check=False).stderr
+    assert "no.such" in drover.ctl("declare", "--broker", "no.such", check=False).stderr
+    assert drover.ctl("declare", "job", "mail", check=False).returncode == 2
+
+
+def test_a_queue_that_cannot_be_declared_is_said_and_disturbs_no_other(drover):
+    drover.configure('types = ( { type = "job"; dead_letter = "broker"; }, { type = "mail"; } );')
+    drover.start()
+    drover.wait_log("queue job cannot be declared: dead_letter is for brokers whose queues others make")
+    wait(lambda: "cannot be declared" in drover.ctl("status").stdout, "status says it")
+    refused = drover.ctl("declare", check=False)
+    assert refused.returncode == 1 and "dead_letter is for brokers" in refused.stderr
+    assert "cannot be declared: dead_letter is for brokers" in refused.stdout and "as configured" in refused.stdout
+    drover.publish("mail")

@@ -38,7 +38,8 @@ struct memory {
 	void *fat; /* the body of generated events; NULL: generate_body */
 	size_t fat_size;
 	uint32_t credit, held;
-	int refuse_settle, fail_settled, fail_publish, quiet, declared;
+	int refuse_settle, fail_settled, fail_publish, quiet, declared, hold, block;
+	int64_t away; /* calls until it is back; 0: it is there */
 };
 
 static void note(struct memory *memory, const struct memory_packet *packet)
@@ -107,7 +108,7 @@ static uint32_t memory_events(void *broker)
 
 static int can_deliver(const struct memory *memory)
 {
-	return memory->held < memory->credit &&
+	return !memory->away && memory->held < memory->credit &&
 	       (!TAILQ_EMPTY(&memory->waiting) || memory->generated < memory->generate);
 }
 
@@ -115,7 +116,8 @@ static int64_t memory_timeout_ms(void *broker)
 {
 	struct memory *memory = broker;
 
-	return memory->declared == 1 || can_deliver(memory) || !TAILQ_EMPTY(&memory->settled) ||
+	return memory->declared == 1 || can_deliver(memory) ||
+			       (!memory->hold && !TAILQ_EMPTY(&memory->settled)) ||
 			       !TAILQ_EMPTY(&memory->published)
 		       ? 0
 		       : -1;
@@ -133,6 +135,7 @@ static struct taken *take(const struct memory_packet *packet)
 		.attempts = packet->attempts,
 		.enqueued_ms = DROVER_UNKNOWN,
 		.first_ms = DROVER_UNKNOWN,
+		.deliveries = packet->number,
 		.event = {.size = sizeof taken->delivery.event,
 			  .attempt = packet->attempts + 1,
 			  .id = taken->packet.id,
@@ -195,6 +198,16 @@ static void command(struct memory *memory, const struct memory_packet *packet)
 		memory->fat_size = (size_t)packet->number;
 		memory->fat = calloc(1, memory->fat_size);
 		break;
+	case MEMORY_BLOCK:
+		memory->block = (int)packet->number;
+		break;
+	case MEMORY_HOLD:
+		memory->hold = (int)packet->number;
+		break;
+	case MEMORY_AWAY:
+		memory->away = packet->number + 1; /* the call that reads this is one */
+		memory->callbacks.state(memory->callbacks.context, DROVER_BROKER_DOWN, "reset");
+		break;
 	case MEMORY_QUIET:
 		memory->quiet = (int)packet->number;
 		break;
@@ -215,7 +228,7 @@ static void confirm(struct memory *memory)
 					    memory->fail_publish ? "as told" : NULL);
 		free(confirmation);
 	}
-	while ((taken = TAILQ_FIRST(&memory->settled))) {
+	while (!memory->hold && (taken = TAILQ_FIRST(&memory->settled))) {
 		TAILQ_REMOVE(&memory->settled, taken, link);
 		memory->held--;
 		memory->count++;
@@ -240,6 +253,8 @@ static void memory_process(void *broker)
 		command(memory, &packet);
 	if (!size)
 		exit(0);
+	if (memory->away && !--memory->away)
+		memory->callbacks.state(memory->callbacks.context, DROVER_BROKER_UP, "");
 	if (memory->declared == 1) {
 		memory->declared = 2;
 		memory->callbacks.declared(memory->callbacks.context, "queue", 0, NULL);
@@ -285,6 +300,9 @@ static int memory_settle(void *broker, struct drover_delivery *delivery,
 
 	if (memory->refuse_settle)
 		return memory->refuse_settle;
+	if (memory->block &&
+	    (settlement->kind == DROVER_SETTLE_RETRY || settlement->kind == DROVER_SETTLE_DEAD))
+		return -EAGAIN;
 	TAILQ_INSERT_TAIL(&memory->settled, taken, link);
 	if (memory->quiet)
 		return 0;

@@ -10,7 +10,7 @@
 
 enum memory_kind {
 	/* from the test */
-	MEMORY_DELIVER,       /* id, body, type, number: attempts so far */
+	MEMORY_DELIVER,       /* id, body, type, attempts so far, number: deliveries before */
 	MEMORY_GENERATE,      /* number: of events with ids "g0", "g1", … and the given body */
 	MEMORY_STATE,         /* number: enum drover_broker_state */
 	MEMORY_REFUSE_SETTLE, /* number: what settle returns from now on, 0: it works again */
@@ -18,6 +18,9 @@ enum memory_kind {
 	MEMORY_FAIL_PUBLISH,  /* number: the error that `published` has from now on */
 	MEMORY_QUIET,         /* number: not 0 switches the notes about settling off */
 	MEMORY_FATTEN,        /* number: bytes of the bodies of generated events from now on */
+	MEMORY_BLOCK,         /* number: not 0: retries and dead letters get -EAGAIN for now */
+	MEMORY_HOLD,          /* number: not 0: settlements are not confirmed for now */
+	MEMORY_AWAY, /* number: so many calls of `process` until it is UP again; now DOWN */
 	/* from the plugin */
 	MEMORY_DECLARED,
 	MEMORY_SETTLED,   /* number: kind; attempts, delay_ms, id, reason */

@@ -166,8 +166,12 @@ static int scripted_declare(void *context, const struct drover_queue *queue, int
 	if (atomic_load(&broker->stage->again) > 0)
 		return -EAGAIN;
 	atomic_store(&broker->stage->bare, dry_run && atomic_load(&broker->stage->bare));
-	broker->callbacks.declared(broker->callbacks.context, queue->name, 0,
-				   dry_run ? "would be new" : NULL);
+	if (atomic_load(&broker->stage->undeclarable) == queue->name[1] - '0' + 1)
+		broker->callbacks.declared(broker->callbacks.context, queue->name, -EACCES,
+					   "it is walled up");
+	else
+		broker->callbacks.declared(broker->callbacks.context, queue->name, 0,
+					   dry_run ? "would be new" : NULL);
 	return 0;
 }
 
@@ -242,6 +246,7 @@ static int scripted_dead_settle(void *context, const struct drover_queue *queue,
 
 static const struct drover_option options[] = {
 	{"stage", DROVER_OPTION_STRING, DROVER_OPTION_REQUIRED, NULL, 0, 0, "The stage's file."},
+	{"combination", DROVER_OPTION_INT, DROVER_OPTION_SECRET, NULL, 1, 9999, "Of its safe."},
 	{0},
 };
 

@@ -17,12 +17,13 @@ struct stage {
 	_Atomic int state;       /* enum drover_broker_state */
 	_Atomic int refuse_open; /* the opening fails with "the stage is locked" */
 	_Atomic int64_t ready[STAGE_QUEUES];
-	_Atomic int silent;  /* depths are not answered */
-	_Atomic int hint;    /* 1 + the queue that changed; 0: none */
-	_Atomic int confirm; /* publishing is confirmed; else it waits for that */
-	_Atomic int again;   /* so many requests get -EAGAIN first */
-	_Atomic int fail_at; /* the publish of this number fails; 0: none */
-	_Atomic int bare;    /* no queue takes anything before one was declared */
+	_Atomic int silent;       /* depths are not answered */
+	_Atomic int hint;         /* 1 + the queue that changed; 0: none */
+	_Atomic int confirm;      /* publishing is confirmed; else it waits for that */
+	_Atomic int again;        /* so many requests get -EAGAIN first */
+	_Atomic int fail_at;      /* the publish of this number fails; 0: none */
+	_Atomic int bare;         /* no queue takes anything before one was declared */
+	_Atomic int undeclarable; /* 1 + the queue that cannot be declared; 0: none */
 
 	/* by the broker */
 	_Atomic int opens, asked, published, open_requests;

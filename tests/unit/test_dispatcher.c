@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -715,6 +716,133 @@ static void test_broker_down(void **state)
 	assert_int_equal(wait_settled("after")->number, DROVER_SETTLE_DONE);
 }
 
+/*
+ * Only this connection was lost: the gauge has nothing new to say, and the plugin waits to be asked
+ * again and again.
+ */
+static void test_connection_lost(void **state)
+{
+	(void)state;
+	rig_start(&rig, NULL, 1);
+	rig_say_int(&rig, "broker", "state", DROVER_BROKER_UP);
+	rig_deliver(&rig, "before", "done", 0);
+	wait_settled("before");
+	rig_wait(&rig, rig_flag(&rig, "subscribed"));
+	rig_broker(&rig, MEMORY_AWAY, 3);
+	rig_wait(&rig, rig_report(&rig, "broker_state") == DROVER_BROKER_DOWN);
+	assert_false(rig_flag(&rig, "subscribed"));
+	rig_wait(&rig, rig_report(&rig, "broker_state") == DROVER_BROKER_UP);
+	rig_deliver(&rig, "after", "done", 0);
+	assert_int_equal(wait_settled("after")->number, DROVER_SETTLE_DONE);
+	rig_wait(&rig, rig_report(&rig, "done") == 2); /* nothing is left to do for the plugin */
+	/* While the gauge sees it down as well, nobody is asked; when that changes, at once. */
+	rig_say_int(&rig, "broker", "state", DROVER_BROKER_DOWN);
+	rig_broker(&rig, MEMORY_AWAY, 1);
+	rig_wait(&rig, rig_report(&rig, "broker_state") == DROVER_BROKER_DOWN);
+	for (int64_t until_ms = clock_now_ms() + 1200; clock_now_ms() < until_ms;)
+		rig_turn(&rig, 10);
+	assert_int_equal(rig_report(&rig, "broker_state"), DROVER_BROKER_DOWN);
+	rig_say_int(&rig, "broker", "state", DROVER_BROKER_UP);
+	rig_wait(&rig, rig_report(&rig, "broker_state") == DROVER_BROKER_UP);
+}
+
+/* Three events wait for one fast worker, the second of them hangs: how many did the worker get? */
+static int64_t handed_out_with(int64_t deliveries)
+{
+	struct memory_packet packet = {.kind = MEMORY_DELIVER, .number = deliveries};
+
+	rig_start(&rig, FIELDS("max_attempts=15"), 1);
+	rig_broker(&rig, MEMORY_QUIET, 1);
+	rig_broker(&rig, MEMORY_GENERATE, 2000);
+	rig_wait(&rig, rig_report(&rig, "done") == 2000);
+	rig_deliver(&rig, "busy", "slow", 0);
+	rig_wait(&rig, rig_seen(&rig, "busy") == 1);
+	rig_deliver(&rig, "before", "done", 0);
+	snprintf(packet.id, sizeof packet.id, "often");
+	snprintf(packet.type, sizeof packet.type, "order.paid");
+	snprintf(packet.body, sizeof packet.body, "hang");
+	assert_int_equal(send(rig.control, &packet, sizeof packet, 0), sizeof packet);
+	rig_deliver(&rig, "behind", "done", 0);
+	rig_wait(&rig, rig_seen(&rig, "often") == 1);
+	rig_wait(&rig, rig_report(&rig, "in_flight") + rig_report(&rig, "held") == 2);
+	assert_int_equal(rig_seen(&rig, "behind"), 0);
+	return rig_report(&rig, "in_flight");
+}
+
+/* An event that the broker gave out far too often has no neighbours in its batch. */
+static void test_suspect(void **state)
+{
+	(void)state;
+	assert_int_equal(handed_out_with(29), 2);
+	rig_stop(&rig);
+	assert_int_equal(handed_out_with(30), 1);
+}
+
+/* A broker that confirms nothing cannot make us take without end. */
+static void test_settlements_pile_up(void **state)
+{
+	(void)state;
+	rig_start(&rig, NULL, 2);
+	rig_deliver(&rig, "fast", "done", 0);
+	wait_settled("fast");
+	rig_broker(&rig, MEMORY_QUIET, 1);
+	rig_broker(&rig, MEMORY_HOLD, 1);
+	rig_broker(&rig, MEMORY_GENERATE, 30000);
+	rig_wait(&rig, strstr(rig_report_text(&rig, "last_error"),
+			      "events wait for the broker to take what became of them"));
+	rig_wait(&rig, rig_report(&rig, "unsettled") >= 9000);
+	rig_wait(&rig, rig_report(&rig, "unsettled_ms") >= 1000);
+	assert_in_range(rig_report(&rig, "held") + rig_report(&rig, "in_flight"), 9000, 10000);
+	rig_broker(&rig, MEMORY_HOLD, 0);
+	rig_wait(&rig, rig_report(&rig, "done") == 30001);
+	assert_int_equal(rig_report(&rig, "unsettled"), 0);
+}
+
+/* A broker that stores nothing for now, as under an alarm: what is done is settled all the same. */
+static void test_retries_wait(void **state)
+{
+	char id[16];
+
+	(void)state;
+	rig_start(&rig, NULL, 1);
+	rig_broker(&rig, MEMORY_BLOCK, 1);
+	for (int i = 0; i < 100; i++) {
+		snprintf(id, sizeof id, "w%d", i);
+		rig_deliver(&rig, id, i % 2 ? "done" : "retry", 0);
+	}
+	rig_wait(&rig, rig_report(&rig, "done") == 50);
+	rig_wait(&rig, rig_report(&rig, "unsettled") == 50);
+	assert_int_equal(rig_count(&rig, MEMORY_SETTLED), 50);
+	rig_broker(&rig, MEMORY_BLOCK, 0);
+	rig_wait(&rig, rig_report(&rig, "retried") == 50);
+	assert_int_equal(rig_count(&rig, MEMORY_SETTLED), 100);
+}
+
+/* Retries that find no place: the event is given out again, but not as fast as it can fail. */
+static void test_retries_refused(void **state)
+{
+	int64_t until_ms;
+	int given = 1;
+
+	(void)state;
+	rig_start(&rig, FIELDS("brake=off"), 1);
+	rig_broker(&rig, MEMORY_FAIL_SETTLED, -ENOENT);
+	rig_deliver(&rig, "one", "retry", 0);
+	rig_wait(&rig, strstr(rig_report_text(&rig, "last_error"), "one could not be settled"));
+	until_ms = clock_now_ms() + 1500;
+	while (clock_now_ms() < until_ms) {
+		if (rig_count(&rig, MEMORY_SETTLED) == given) {
+			rig_deliver(&rig, "one", "retry", 0);
+			given++;
+		}
+		rig_turn(&rig, 5);
+	}
+	assert_in_range(rig_seen(&rig, "one"), 3, 8);
+	rig_broker(&rig, MEMORY_FAIL_SETTLED, 0);
+	rig_deliver(&rig, "two", "done", 0);
+	assert_int_equal(wait_settled("two")->number, DROVER_SETTLE_DONE);
+}
+
 /* The template's death is not the events' fault: none is judged. */
 static void test_template_lost(void **state)
 {
@@ -784,6 +912,11 @@ int main(int argc, char **argv)
 		TEST(respawn),
 		TEST(crash_loop),
 		TEST(broker_down),
+		TEST(connection_lost),
+		TEST(suspect),
+		TEST(settlements_pile_up),
+		TEST(retries_wait),
+		TEST(retries_refused),
 		TEST(template_lost),
 		TEST(throughput),
 		TEST(age),

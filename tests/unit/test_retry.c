@@ -181,12 +181,45 @@ static void test_outlasts_an_hour(void **state)
 	}
 }
 
+static const struct {
+	const char *name;
+	int max_attempts;
+	int64_t deliveries, attempts;
+	bool suspect;
+} suspects[] = {
+	{"new", 15, 0, 0, false},
+	{"not known", 15, -1, 0, false},
+	{"not known, few attempts allowed", 1, -1, 0, false},
+	{"as often as allowed", 15, 15, 0, false},
+	{"one less than twice that", 15, 29, 0, false},
+	{"twice that", 15, 30, 0, true},
+	{"most of it is explained", 15, 30, 1, false},
+	{"a copy counts anew", 15, 3, 14, false},
+	{"some restarts of an event with one attempt", 1, 9, 0, false},
+	{"more of them than happen", 1, 10, 0, true},
+	{"huge", 1000000, INT64_MAX, 0, true},
+	{"huge attempts", 15, 0, INT64_C(1) << 40, false},
+};
+
+static void test_suspect(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ROWS(suspects); i++) {
+		const struct retry_policy policy = {.max_attempts = suspects[i].max_attempts};
+
+		want_int(suspects[i].name,
+			 retry_is_suspect(&policy, suspects[i].deliveries, suspects[i].attempts),
+			 suspects[i].suspect);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_next),
 		cmocka_unit_test(test_delay),
 		cmocka_unit_test(test_outlasts_an_hour),
+		cmocka_unit_test(test_suspect),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

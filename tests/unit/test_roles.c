@@ -465,6 +465,43 @@ static void errand_says_what_it_would_declare(void **state)
 	expect_end(scene, 0, "would be new; and 1 more", NULL);
 }
 
+static void errand_declares_for_a_client(void **state)
+{
+	static const char *const fields[] = {"errand", "declare", "arg.dry_run", "true", NULL};
+	struct scene *scene = *state;
+
+	atomic_store(&scene->stage->again, 3);
+	start_errand(scene, fields, true);
+	expect_end(scene, 0, "would be new; and 1 more",
+		   "{\"type\":\"q0\",\"queue\":\"q0\",\"outcome\":\"differs\",\"sentence\":\"would "
+		   "be new\"}\n"
+		   "{\"type\":\"q1\",\"queue\":\"q1\",\"outcome\":\"differs\",\"sentence\":\"would "
+		   "be new\"}\n");
+}
+
+static void errand_declares_one_type(void **state)
+{
+	static const char *const fields[] = {"errand", "declare", "arg.type", "q1", NULL};
+	struct scene *scene = *state;
+
+	start_errand(scene, fields, true);
+	expect_end(scene, 0, "", "{\"type\":\"q1\",\"queue\":\"q1\",\"outcome\":\"same\"}\n");
+}
+
+/* One that fails keeps no other from being declared, and the first is the one that is told. */
+static void errand_declares_what_it_can(void **state)
+{
+	static const char *const fields[] = {"errand", "declare", NULL};
+	struct scene *scene = *state;
+
+	atomic_store(&scene->stage->undeclarable, 1);
+	start_errand(scene, fields, true);
+	expect_end(scene, -EACCES, "queue q0 cannot be declared: it is walled up",
+		   "{\"type\":\"q0\",\"queue\":\"q0\",\"outcome\":\"failed\",\"sentence\":\"it is "
+		   "walled up\"}\n"
+		   "{\"type\":\"q1\",\"queue\":\"q1\",\"outcome\":\"same\"}\n");
+}
+
 static void errand_tells_of_a_broker_that_is_down(void **state)
 {
 	static const char *const fields[] = {"errand", "declare", NULL};
@@ -482,6 +519,23 @@ static void errand_checks_settings(void **state)
 
 	start_errand(scene, fields, false);
 	expect_end(scene, -EINVAL, "curtain: no such setting", NULL);
+}
+
+/* A secret is named before anything else is said, and its value in no sentence. */
+static void errand_keeps_secrets(void **state)
+{
+	static const char *const fields[] = {"errand", "check", "set.combination", "4711x", NULL};
+	static const char *const range[] = {"errand", "check", "set.combination", "47110", NULL};
+	struct scene *scene = *state;
+	struct message_view view;
+
+	start_errand(scene, fields, false);
+	expect(&scene->role, "secret", &view);
+	assert_string_equal(message_text(&view, "name", ""), "combination");
+	expect_end(scene, -EINVAL, "combination = \"***\" is not a whole number", NULL);
+	channel_close(&scene->role);
+	start_errand(scene, range, false);
+	expect_end(scene, -ERANGE, "combination = *** is out of range: 1 to 9999 is allowed", NULL);
 }
 
 static const char *const publish_lines[] = {"errand",     "publish", "arg.type", "q0",
@@ -701,8 +755,12 @@ int main(void)
 		TEST(registrar_without_registry),
 		TEST(errand_declares),
 		TEST(errand_says_what_it_would_declare),
+		TEST(errand_declares_for_a_client),
+		TEST(errand_declares_one_type),
+		TEST(errand_declares_what_it_can),
 		TEST(errand_tells_of_a_broker_that_is_down),
 		TEST(errand_checks_settings),
+		TEST(errand_keeps_secrets),
 		TEST(errand_publishes_lines),
 		TEST(errand_declares_what_comes_early),
 		TEST(errand_names_the_line),

@@ -802,7 +802,7 @@ static const char *keep(char **at, const char *text)
 }
 
 /* In one block of memory. */
-static struct drover_queue *copy_queue(const struct drover_queue *queue)
+struct drover_queue *topology_copy(const struct drover_queue *queue)
 {
 	struct drover_queue known = {0};
 	struct drover_queue *copy;
@@ -877,7 +877,7 @@ int topology_declare(struct rabbit *rabbit, const struct drover_queue *queue, bo
 	}
 	declaration = calloc(1, sizeof *declaration);
 	if (declaration)
-		declaration->queue = copy_queue(queue);
+		declaration->queue = topology_copy(queue);
 	if (!declaration || !declaration->queue) {
 		free(declaration);
 		return -ENOMEM;
@@ -907,6 +907,18 @@ void topology_lost(struct rabbit *rabbit)
 	for (size_t i = 0; i < RUNGS; i++) {
 		forget(&topology->rungs[LADDER_RETRY][i]);
 		forget(&topology->rungs[LADDER_DELAY][i]);
+	}
+}
+
+void topology_gone(struct rabbit *rabbit, const char *exchange)
+{
+	struct topology *topology = rabbit->topology;
+
+	for (size_t i = 0; topology && i < RUNGS; i++) {
+		if (!strcmp(topology->rungs[LADDER_RETRY][i].name, exchange))
+			forget(&topology->rungs[LADDER_RETRY][i]);
+		if (!strcmp(topology->rungs[LADDER_DELAY][i].name, exchange))
+			forget(&topology->rungs[LADDER_DELAY][i]);
 	}
 }
 

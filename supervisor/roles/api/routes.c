@@ -27,6 +27,8 @@ static const struct route routes[] = {
 	{"GET", "/v1/dead", "dead", ROUTE_LINES, SELECTION, " list show export ", "", false, false},
 	{"POST", "/v1/dead", "dead", ROUTE_SUM, SELECTION "rate ", " replay purge ", "", false,
 	 false},
+	{"POST", "/v1/declare", "declare", ROUTE_LINES, " type broker dry_run ", NULL, "", false,
+	 false},
 	{"POST", "/v1/publish", "publish", ROUTE_SUM,
 	 " type format broker id source subject time datacontenttype traceparent delay ", NULL, "",
 	 true, false},
@@ -78,6 +80,7 @@ static const struct argument {
 	{"note", "arg.note", TEXT},
 	{"author", "arg.author", TEXT},
 	{"reset", "arg.reset", FLAG},
+	{"dry_run", "arg.dry_run", FLAG},
 	{"pid", "arg.pid", NUMBER},
 };
 

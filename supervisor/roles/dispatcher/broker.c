@@ -16,23 +16,30 @@
 
 #include "base/banned.h"
 
+#define RECONNECT_MS 500 /* while the gauge sees the broker up and we do not */
+
 static void on_state(void *context, enum drover_broker_state state, const char *sentence)
 {
 	struct dispatcher *d = context;
 
+	bool had = *d->broker_sentence;
+
 	snprintf(d->broker_sentence, sizeof d->broker_sentence, "%s", sentence ? sentence : "");
+	d->changed = true;
+	if (state == DROVER_BROKER_UP && *d->broker_sentence && (!had || state != d->broker_state))
+		log_warning("the broker is up, but %s", d->broker_sentence);
+	else if (state == DROVER_BROKER_UP && (had || state != d->broker_state))
+		log_info("the broker is up");
 	if (state == d->broker_state)
 		return;
-	if (state == DROVER_BROKER_UP)
-		log_info("the broker is up");
-	else if (state == DROVER_BROKER_DOWN)
+	if (state == DROVER_BROKER_DOWN)
 		log_warning("the broker is not reachable: %s; workers stay, no event is handed out "
 			    "until it is",
 			    d->broker_sentence);
 	else if (state == DROVER_BROKER_REFUSED)
 		log_warning("the broker refuses: %s; it is tried again", d->broker_sentence);
 	d->broker_state = state;
-	d->changed = true;
+	dispatcher_due(d, DUTY_RECONNECT, clock_now_ms() + RECONNECT_MS);
 	dispatcher_wake(d);
 }
 
@@ -73,6 +80,7 @@ static void on_deliver(void *context, struct drover_delivery *delivery)
 		outcome_dead(d, job, why.text);
 	else
 		job_move(d, job, JOB_HELD);
+	job->alone = retry_is_suspect(&d->policy.retry, delivery->deliveries, delivery->attempts);
 	dispatcher_wake(d);
 }
 
@@ -131,9 +139,26 @@ int broker_open(struct dispatcher *d, const struct message_view *view, struct wh
 
 void broker_told(struct dispatcher *d, enum drover_broker_state state)
 {
-	/* The plugin tries again when it is asked to work; the gauge says that this is worth it. */
-	if (state == DROVER_BROKER_UP && d->broker_state != DROVER_BROKER_UP)
-		d->client.calls->process(d->client.broker);
+	d->seen_up = state == DROVER_BROKER_UP;
+	d->due_ms[DUTY_RECONNECT] = NEVER;
+	dispatcher_due(d, DUTY_RECONNECT, broker_reconnect(d, clock_now_ms()));
+}
+
+/*
+ * The plugin tries again when it is asked to work, and the gauge says that this is worth it. It says
+ * so once, and never when only our own connection was lost: so until that is up, it is asked again.
+ */
+int64_t broker_reconnect(struct dispatcher *d, int64_t now_ms)
+{
+	if (!d->seen_up || d->broker_state == DROVER_BROKER_UP)
+		return NEVER;
+	d->client.calls->process(d->client.broker);
+	return d->broker_state == DROVER_BROKER_DOWN ? now_ms + RECONNECT_MS : NEVER;
+}
+
+bool broker_subscribed(const struct dispatcher *d)
+{
+	return d->subscribed && d->broker_state == DROVER_BROKER_UP;
 }
 
 /* Each step waits for the one before it; -EAGAIN asks for another turn, which follows `process`. */
@@ -160,14 +185,31 @@ static void declare_and_subscribe(struct dispatcher *d)
 	}
 }
 
+/*
+ * What is on its way out takes no place from what can be handed out; but where it piles up, as when
+ * the broker stores no retries, taking more has an end.
+ */
+static uint32_t credit_wanted(struct dispatcher *d)
+{
+	uint32_t wanted = handout_wanted(d), most = wanted > JOBS_MAX ? wanted : JOBS_MAX;
+	size_t leaving = jobs_count(d) - d->n_jobs[JOB_HELD] - d->n_jobs[JOB_OUT];
+
+	if (!wanted)
+		return 0;
+	if (leaving < most - wanted)
+		return wanted + (uint32_t)leaving;
+	dispatcher_error(d,
+			 "%zu events wait for the broker to take what became of them; few more or "
+			 "none are taken before it does",
+			 leaving);
+	return most;
+}
+
 static void give_credit(struct dispatcher *d)
 {
-	/* What is on its way out takes no place from what can be handed out. */
-	uint32_t events = handout_wanted(d);
+	uint32_t events = credit_wanted(d);
 	int r;
 
-	if (events)
-		events += (uint32_t)(jobs_count(d) - d->n_jobs[JOB_HELD] - d->n_jobs[JOB_OUT]);
 	if (!d->subscribed || (d->credited && events == d->credit))
 		return;
 	r = d->client.calls->credit(d->client.broker, events, HELD_BYTES);

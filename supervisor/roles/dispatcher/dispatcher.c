@@ -27,8 +27,9 @@ static int64_t drain_duty(struct dispatcher *d, int64_t now_ms);
 
 /* A duty returns when it is due next; a hold has none. */
 static int64_t (*const duties[DUTIES])(struct dispatcher *d, int64_t now_ms) = {
-	[DUTY_WORKERS] = workers_tend, [DUTY_SPAWN] = workers_missing, [DUTY_INBOX] = outcome_inbox,
-	[DUTY_REPORT] = report_send,   [DUTY_DRAIN] = drain_duty,
+	[DUTY_WORKERS] = workers_tend, [DUTY_SPAWN] = workers_missing,
+	[DUTY_INBOX] = outcome_inbox,  [DUTY_REPORT] = report_send,
+	[DUTY_DRAIN] = drain_duty,     [DUTY_RECONNECT] = broker_reconnect,
 };
 
 void dispatcher_wake(struct dispatcher *d)

@@ -39,6 +39,7 @@
 #define UNREADY_MAX    8     /* workers that are being started at a time */
 #define BATCH_BYTES    (1u << 20)
 #define HELD_BYTES     (64u << 20) /* of bodies in our hands */
+#define JOBS_MAX       10000       /* in all stages */
 #define EMIT_BYTES_MAX (16u << 20) /* of the events that one event emits, as in drover/handler.h */
 #define EMIT_MAX       10000       /* how many of them */
 #define ERROR_MAX      256
@@ -66,6 +67,7 @@ enum job_stage {
 	JOB_EMITTING, /* done; what it emitted is being published */
 	JOB_RECORDING, /* done; to be recorded in the inbox */
 	JOB_UNSETTLED, /* its settlement is to be requested */
+	JOB_UNSTORED,  /* the same of one that is to be stored elsewhere: a retry, a dead letter */
 	JOB_SETTLING,  /* requested; the broker has yet to confirm */
 	JOB_STAGES,
 };
@@ -91,8 +93,9 @@ struct job {
 
 	uint32_t settlement; /* enum drover_settlement_kind, from JOB_EMITTING on */
 	int64_t delay_ms;
-	char *reason; /* NULL: none */
-	bool skipped; /* by the inbox */
+	int64_t ended_ms; /* from JOB_UNSETTLED on: since when */
+	char *reason;     /* NULL: none */
+	bool skipped;     /* by the inbox */
 };
 TAILQ_HEAD(job_list, job);
 
@@ -198,7 +201,9 @@ enum duty {
 	DUTY_INBOX,
 	DUTY_REPORT,
 	DUTY_DRAIN,
+	DUTY_RECONNECT,
 	HOLD_DECLARE,
+	HOLD_HANDOUT,
 	HOLD_PROBE,
 	HOLD_SETTLE,
 	HOLD_PUBLISH,
@@ -230,6 +235,7 @@ struct dispatcher {
 	bool credited;
 	enum drover_broker_state broker_state;
 	char broker_sentence[ERROR_MAX];
+	bool seen_up; /* by the gauge, which has a connection of its own */
 
 	/* jobs.c */
 	struct job_list jobs[JOB_STAGES];
@@ -260,6 +266,7 @@ struct dispatcher {
 	/* outcome.c, emit.c */
 	struct emitted_list unpublished;
 	struct backoff settle_backoff, publish_backoff;
+	struct backoff refused_backoff; /* retries and dead letters that found no place */
 	struct counters counters;
 
 	/* inbox */
@@ -271,7 +278,8 @@ struct dispatcher {
 
 	/* talk.c */
 	struct lines_limit log_limit;   /* of what handlers print */
-	struct lines_limit event_limit; /* of our own lines about single events */
+	struct lines_limit event_limit; /* of our own lines about single events, dead */
+	struct lines_limit loose_limit; /* and not settled */
 
 	/* report.c */
 	bool changed;
@@ -279,6 +287,7 @@ struct dispatcher {
 	bool reported_busy, reported_handled;
 	const char *reported_mode;
 	enum drover_broker_state reported_broker;
+	bool reported_subscribed;
 };
 
 /* dispatcher.c */
@@ -308,11 +317,13 @@ void setup_free(struct dispatcher *d);
 int broker_open(struct dispatcher *d, const struct message_view *view, struct why *why);
 void broker_turn(struct dispatcher *d);                                 /* topology and credit */
 void broker_told(struct dispatcher *d, enum drover_broker_state state); /* by the gauge */
+int64_t broker_reconnect(struct dispatcher *d, int64_t now_ms); /* the duty: asks for a try */
+bool broker_subscribed(const struct dispatcher *d);             /* it consumes now */
 
 /* jobs.c */
 struct job *job_new(struct dispatcher *d, struct drover_delivery *delivery); /* NULL: no memory */
 void job_move(struct dispatcher *d, struct job *job, enum job_stage stage);  /* to its end */
-void job_hold_first(struct dispatcher *d, struct job *job);
+void job_move_first(struct dispatcher *d, struct job *job, enum job_stage stage);
 void job_give(struct dispatcher *d, struct job *job, struct worker *worker); /* JOB_OUT */
 void job_free(struct dispatcher *d, struct job *job);
 bool job_in_flight(const struct dispatcher *d,

@@ -227,7 +227,7 @@ void handout_turn(struct dispatcher *d, int64_t now_ms)
 	estimate(d, now_ms);
 	give_back(d);
 	while (handout_open(d) && d->n_workers[WORKER_IDLE] && d->n_jobs[JOB_HELD] &&
-	       !is_taken(d)) {
+	       !is_taken(d) && !dispatcher_holds(d, HOLD_HANDOUT)) {
 		struct batch_input input = {
 			.mean_ms = d->mean_ms,
 			.p99_ms = d->p99_ms,

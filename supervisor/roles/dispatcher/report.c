@@ -90,6 +90,33 @@ static void add_generation(struct dispatcher *d)
 	message_add_int(&d->message, "generation_failed_starts", serving->failed_starts);
 }
 
+static const enum job_stage unsettled_stages[] = {JOB_UNSETTLED, JOB_UNSTORED, JOB_SETTLING};
+
+#define UNSETTLED_STAGES (sizeof unsettled_stages / sizeof *unsettled_stages)
+
+static size_t count_unsettled(const struct dispatcher *d)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < UNSETTLED_STAGES; i++)
+		n += d->n_jobs[unsettled_stages[i]];
+	return n;
+}
+
+/* Each list is in the order in which events came into it. */
+static int64_t unsettled_ms(const struct dispatcher *d, int64_t now_ms)
+{
+	int64_t since_ms = now_ms;
+
+	for (size_t i = 0; i < UNSETTLED_STAGES; i++) {
+		const struct job *first = TAILQ_FIRST(&d->jobs[unsettled_stages[i]]);
+
+		if (first && first->ended_ms < since_ms)
+			since_ms = first->ended_ms;
+	}
+	return now_ms - since_ms;
+}
+
 static void add_flow(struct dispatcher *d, int64_t now_ms)
 {
 	int64_t until_ms = 0;
@@ -98,6 +125,7 @@ static void add_flow(struct dispatcher *d, int64_t now_ms)
 		until_ms = 0;
 	message_add_int(&d->message, "broker_state", d->broker_state);
 	message_add_text(&d->message, "broker_sentence", d->broker_sentence);
+	message_add_flag(&d->message, "subscribed", broker_subscribed(d));
 	message_add_text(&d->message, "mode", report_mode(d));
 	message_add_int(&d->message, "mode_until_ms", until_ms);
 	message_add_int(&d->message, "starting",
@@ -108,6 +136,8 @@ static void add_flow(struct dispatcher *d, int64_t now_ms)
 	message_add_int(&d->message, "held", (int64_t)d->n_jobs[JOB_HELD]);
 	/* Until it is settled the broker counts an event too. */
 	message_add_int(&d->message, "in_flight", (int64_t)(jobs_count(d) - d->n_jobs[JOB_HELD]));
+	message_add_int(&d->message, "unsettled", (int64_t)count_unsettled(d));
+	message_add_int(&d->message, "unsettled_ms", unsettled_ms(d, now_ms));
 	message_add_int(&d->message, "handling_us",
 			d->mean_ms < 0 ? -1 : (int64_t)(d->mean_ms * 1000));
 	message_add_int(&d->message, "oldest_wait_ms", oldest_wait_ms(d, now_ms));
@@ -137,6 +167,7 @@ int64_t report_send(struct dispatcher *d, int64_t now_ms)
 	d->reported_handled = d->counters.handled > 0;
 	d->reported_mode = report_mode(d);
 	d->reported_broker = d->broker_state;
+	d->reported_subscribed = broker_subscribed(d);
 	d->idle_low = d->n_workers[WORKER_IDLE];
 	return now_ms + ALIVE_MS;
 }
@@ -145,7 +176,8 @@ void report_turn(struct dispatcher *d, int64_t now_ms)
 {
 	bool at_once = (all_busy(d) && !d->reported_busy) ||
 		       (d->counters.handled && !d->reported_handled) ||
-		       d->broker_state != d->reported_broker || !d->reported_mode ||
+		       d->broker_state != d->reported_broker ||
+		       broker_subscribed(d) != d->reported_subscribed || !d->reported_mode ||
 		       strcmp(report_mode(d), d->reported_mode) != 0;
 
 	if (at_once)

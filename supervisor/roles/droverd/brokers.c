@@ -166,7 +166,10 @@ static void log_state(const struct broker *broker)
 
 	switch (broker->state) {
 	case DROVER_BROKER_UP:
-		log_notice("broker %s is up%s%s", broker->config->name, colon, sentence);
+		if (*sentence)
+			log_warning("broker %s is up, but %s", broker->config->name, sentence);
+		else
+			log_notice("broker %s is up", broker->config->name);
 		break;
 	case DROVER_BROKER_DOWN:
 		log_warning("broker %s is down%s%s; workers stay as they are, it is tried again "
@@ -187,6 +190,8 @@ static void take_state(struct broker *broker, const struct message_view *view)
 {
 	struct supervisor *supervisor = broker->supervisor;
 	int64_t state = message_int(view, "state", DROVER_BROKER_DOWN);
+	enum drover_broker_state before = broker->state;
+	bool had = *broker->sentence, known = broker->reported;
 
 	broker->state = state < DROVER_BROKER_CONNECTING || state > DROVER_BROKER_REFUSED
 				? DROVER_BROKER_DOWN
@@ -194,7 +199,10 @@ static void take_state(struct broker *broker, const struct message_view *view)
 	snprintf(broker->sentence, sizeof broker->sentence, "%s",
 		 message_text(view, "sentence", ""));
 	broker->reported = true;
-	log_state(broker);
+	/* What a broker that is up says may hold numbers that change; that it says something is news. */
+	if (!known || before != DROVER_BROKER_UP || broker->state != DROVER_BROKER_UP ||
+	    had != !!*broker->sentence)
+		log_state(broker);
 	if (broker->state != DROVER_BROKER_UP)
 		forget_depths(broker);
 	for (size_t i = 0; i < supervisor->n_types; i++)
@@ -222,6 +230,7 @@ static void take_depth(struct broker *broker, const struct message_view *view)
 		.consumers = message_int(view, "consumers", DROVER_UNKNOWN),
 	};
 	type->depth_known = type->depth.ready >= 0;
+	type->depth_ms = clock_now_ms();
 	decide_soon(broker->supervisor);
 }
 

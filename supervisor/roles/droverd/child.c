@@ -23,17 +23,19 @@
 
 #define PING_EVERY_MS   1000
 #define REAPED_PER_TURN 64
+#define CREDENTIALS     "CREDENTIALS_DIRECTORY" /* systemd.exec(5) */
 
 static const struct {
 	const char *name;
 	int64_t patience_ms; /* to answer a ping */
+	bool trusted;        /* may read the node's credentials: no handler's code runs in it */
 } programs[PROGRAMS] = {
-	[PROGRAM_REGISTRAR] = {"registrar", 5000},
-	[PROGRAM_GAUGE] = {"gauge", 5000},
-	[PROGRAM_API] = {"api", 5000},
-	[PROGRAM_ERRAND] = {"errand", 5000},
-	[PROGRAM_DISPATCHER] = {"dispatcher", 2000},
-	[PROGRAM_TEMPLATE] = {"template", 2000},
+	[PROGRAM_REGISTRAR] = {"registrar", 5000, true},
+	[PROGRAM_GAUGE] = {"gauge", 5000, true},
+	[PROGRAM_API] = {"api", 5000, false},
+	[PROGRAM_ERRAND] = {"errand", 5000, true},
+	[PROGRAM_DISPATCHER] = {"dispatcher", 2000, true},
+	[PROGRAM_TEMPLATE] = {"template", 2000, false},
 };
 
 const char *program_name(enum program program)
@@ -209,22 +211,31 @@ static int open_programs(struct children *children, const char *directory, struc
 }
 
 /* Roles get a clean environment; what sanitizers and tests pass along is harmless to them. */
-static char **make_environment(void)
+static char **make_environment(bool trusted)
 {
 	static const char *const kept[] = {"PATH",          "LANG",           "TZ",
 					   "DROVER_DEBUG",  "DROVER_TEST_ID", "ASAN_OPTIONS",
 					   "UBSAN_OPTIONS", "LSAN_OPTIONS",   "JOURNAL_STREAM",
-					   "GCOV_PREFIX"};
+					   "GCOV_PREFIX",   CREDENTIALS};
 	char **environment = calloc(sizeof kept / sizeof *kept + 1, sizeof *environment);
 	size_t n = 0;
 
 	for (size_t i = 0; environment && i < sizeof kept / sizeof *kept; i++) {
 		const char *value = getenv(kept[i]);
 
+		if (!trusted && !strcmp(kept[i], CREDENTIALS))
+			continue;
 		if (value && asprintf(&environment[n], "%s=%s", kept[i], value) >= 0)
 			n++;
 	}
 	return environment;
+}
+
+static void free_environment(char **environment)
+{
+	for (char **e = environment; e && *e; e++)
+		free(*e);
+	free(environment);
 }
 
 int children_open(struct children *children, sd_event *event, const char *directory,
@@ -234,8 +245,9 @@ int children_open(struct children *children, sd_event *event, const char *direct
 	int r;
 
 	*children = (struct children){.event = event, .pinged_ms = clock_now_ms()};
-	children->environment = make_environment();
-	if (!children->environment)
+	children->environment = make_environment(false);
+	children->trusted = make_environment(true);
+	if (!children->environment || !children->trusted)
 		return why_set(why, -ENOMEM, "out of memory");
 	r = open_programs(children, directory, why);
 	if (r < 0)
@@ -266,10 +278,9 @@ void children_close(struct children *children)
 	for (int i = 0; i < PROGRAMS; i++)
 		if (children->programs[i] >= 0)
 			close(children->programs[i]);
-	for (char **e = children->environment; e && *e; e++)
-		free(*e);
-	free(children->environment);
-	children->environment = NULL;
+	free_environment(children->environment);
+	free_environment(children->trusted);
+	children->environment = children->trusted = NULL;
 }
 
 /* The added entries, and those of ours that they do not replace. */
@@ -328,7 +339,9 @@ int child_start(struct children *children, const struct child_request *request,
 		struct child **ret_child, struct why *why)
 {
 	struct child *child = calloc(1, sizeof *child);
-	char **environment = join_environment(children->environment, request->environment);
+	char **ours =
+		programs[request->program].trusted ? children->trusted : children->environment;
+	char **environment = join_environment(ours, request->environment);
 	char title[PROCESS_TITLE_MAX + 16];
 	int pair[2] = {-1, -1}, fds[2], r;
 	struct process_spec spec = {

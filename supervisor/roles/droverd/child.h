@@ -66,7 +66,8 @@ struct children {
 	int programs[PROGRAMS];
 	struct child *first;
 	int64_t pinged_ms;
-	char **environment;            /* of roles: nothing of ours but what they need */
+	char **environment; /* of roles: nothing of ours but what they need */
+	char **trusted;     /* of those that open plugins: with the directory of our credentials */
 	void (*reaped)(void *context); /* after children have ended; NULL: nobody asks */
 	void *context;
 };

@@ -53,6 +53,7 @@ static const struct command commands[] = {
 	{"drain", RIGHT_COMMAND, operate_drain, NULL, false, false},
 	{"restart", RIGHT_COMMAND, operate_restart, NULL, false, true},
 	{"reload", RIGHT_COMMAND, operate_reload, NULL, false, false},
+	{"declare", RIGHT_COMMAND, operate_declare, NULL, false, false},
 	{"publish", RIGHT_COMMAND, operate_publish, NULL, true, true},
 	/* A list names reasons and ids; events themselves are shown to operators only. */
 	{"dead", RIGHT_COMMAND, operate_dead, "list", false, true},

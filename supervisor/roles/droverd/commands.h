@@ -71,6 +71,6 @@ const char *rows_node_state(const struct supervisor *supervisor);
 
 /* operate.c */
 request_function operate_scale, operate_pause, operate_resume, operate_drain, operate_restart,
-	operate_reload, operate_publish, operate_dead;
+	operate_reload, operate_declare, operate_publish, operate_dead;
 
 #endif

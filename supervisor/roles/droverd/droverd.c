@@ -116,23 +116,6 @@ usage:
 	return false;
 }
 
-static int dump(struct supervisor *supervisor)
-{
-	struct buf text = {0};
-	int r = config_load(supervisor->config_file, supervisor->config_explicit,
-			    &supervisor->config, &text);
-
-	if (r < 0) {
-		fputs(buf_text(&text), stderr);
-	} else {
-		buf_clear(&text);
-		config_dump(supervisor->config, &text);
-		fputs(buf_text(&text), stdout);
-	}
-	buf_free(&text);
-	return r < 0 ? EXIT_CONFIG : EXIT_SUCCESS;
-}
-
 /* Start. */
 
 static void raise_limits(void)
@@ -165,6 +148,29 @@ static int open_basics(struct supervisor *supervisor, struct why *why)
 		return why_set(why, r, "event loop: %s", strerror(-r));
 	return children_open(&supervisor->children, supervisor->event, supervisor->paths.programs,
 			     why);
+}
+
+static int dump(struct supervisor *supervisor)
+{
+	struct buf text = {0};
+	struct why why = {0};
+	int r = config_load(supervisor->config_file, supervisor->config_explicit,
+			    &supervisor->config, &text);
+
+	if (r < 0) {
+		fputs(buf_text(&text), stderr);
+	} else {
+		buf_clear(&text);
+		/* Without them no plugin can be asked, and all their settings count as secret. */
+		snprintf(supervisor->instance, sizeof supervisor->instance, "check");
+		if (open_basics(supervisor, &why) < 0)
+			fprintf(stderr, "droverd: %s\n", why.text);
+		errand_find_secrets(supervisor, supervisor->config);
+		config_dump(supervisor->config, &text);
+		fputs(buf_text(&text), stdout);
+	}
+	buf_free(&text);
+	return r < 0 ? EXIT_CONFIG : EXIT_SUCCESS;
 }
 
 static int check(struct supervisor *supervisor)

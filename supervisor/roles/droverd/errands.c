@@ -84,6 +84,8 @@ static void add_args(struct message *message, const struct message_view *ask)
 			continue;
 		if (field.type == MESSAGE_INT)
 			message_add_int(message, field.key, field.number);
+		else if (field.type == MESSAGE_FLAG)
+			message_add_flag(message, field.key, field.number);
 		else
 			message_add_text(message, field.key, field.text);
 	}
@@ -147,6 +149,8 @@ struct trial {
 	const char *plugin;
 	int fd; /* the errand's channel */
 	pid_t pid;
+	struct config_plugin *marked; /* whose secrets are to be marked; NULL: nobody's */
+	bool marks;                   /* that was done */
 };
 
 static int begin_trial(struct supervisor *supervisor, const char *name, struct trial *ret_trial,
@@ -171,7 +175,7 @@ static int begin_trial(struct supervisor *supervisor, const char *name, struct t
 			.title = title,
 			.fds = &pair[1],
 			.n_fds = 1,
-			.environment = open_yet ? supervisor->children.environment : environ,
+			.environment = open_yet ? supervisor->children.trusted : environ,
 			.death_signal = SIGKILL,
 		};
 
@@ -187,20 +191,37 @@ static int begin_trial(struct supervisor *supervisor, const char *name, struct t
 	return r;
 }
 
+static void mark_secrets(struct trial *trial, const struct message_view *view)
+{
+	struct config_plugin *plugin = trial->marked;
+	struct message_field field;
+	size_t position = 0;
+
+	if (!plugin)
+		return;
+	trial->marks = true;
+	while (message_next(view, &position, &field))
+		for (size_t i = 0; field.text && i < plugin->n_settings; i++)
+			if (!strcmp(plugin->settings[i].name, field.text))
+				plugin->settings[i].secret = true;
+}
+
 /*
  * Reads with recv and into its own memory: the view that a caller higher up is reading must stay.
  * 1: *ret_status and why are the answer. 0: something else came.
  */
-static int read_answer(int fd, int *ret_status, struct why *why)
+static int read_answer(struct trial *trial, int *ret_status, struct why *why)
 {
 	static uint8_t data[MESSAGE_MAX];
 	struct message_view view;
-	ssize_t size = recv(fd, data, sizeof data, MSG_DONTWAIT);
+	ssize_t size = recv(trial->fd, data, sizeof data, MSG_DONTWAIT);
 
 	if (size < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET))
 		return 0;
 	if (size <= 0 || message_read(data, (size_t)size, &view) < 0)
 		return -EPIPE;
+	if (message_is(&view, "secret"))
+		mark_secrets(trial, &view);
 	if (!message_is(&view, "end") && !message_is(&view, "failed"))
 		return 0;
 	*ret_status = (int)message_int(&view, "status", -EINVAL);
@@ -209,7 +230,7 @@ static int read_answer(int fd, int *ret_status, struct why *why)
 	return 1;
 }
 
-static int await_trial(const struct trial *trial, struct why *why)
+static int await_trial(struct trial *trial, struct why *why)
 {
 	int64_t until_ms = clock_now_ms() + CHECK_PATIENCE_MS, left_ms;
 	struct pollfd wait = {.fd = trial->fd, .events = POLLIN};
@@ -218,7 +239,7 @@ static int await_trial(const struct trial *trial, struct why *why)
 
 	while (!r && (left_ms = until_ms - clock_now_ms()) > 0)
 		if (poll(&wait, 1, (int)left_ms) > 0)
-			r = read_answer(trial->fd, &status, why);
+			r = read_answer(trial, &status, why);
 	/*
 	 * It has nothing left to do but to end, and may be unable to. One that closed its channel
 	 * by dying keeps the status that it died with.
@@ -248,19 +269,18 @@ static const struct config_place *place_of(const struct config_plugin *plugin, c
 	return &plugin->place;
 }
 
-static int check_plugin(struct supervisor *supervisor, const struct config *config,
-			const char *kind, const struct config_plugin *plugin, struct why *why)
+static int try_plugin(struct supervisor *supervisor, const struct config *config, const char *kind,
+		      const struct config_plugin *plugin, struct trial *trial, struct why *why)
 {
-	struct trial trial = {.plugin = plugin->plugin};
 	struct channel channel;
 	struct message message = {0};
-	const struct config_place *place;
 	int r;
 
-	r = begin_trial(supervisor, plugin->name, &trial, why);
+	trial->plugin = plugin->plugin;
+	r = begin_trial(supervisor, plugin->name, trial, why);
 	if (r < 0)
 		return r;
-	channel_open(&channel, trial.fd);
+	channel_open(&channel, trial->fd);
 	message_start(&message, "setup");
 	message_add_text(&message, "errand", "check");
 	message_add_text(&message, "arg.kind", kind);
@@ -273,7 +293,16 @@ static int check_plugin(struct supervisor *supervisor, const struct config *conf
 	if (r < 0)
 		why_set(why, r, "speak to its trial: %s", strerror(-r));
 	/* Also where nothing could be sent: it must end in any case. */
-	r = await_trial(&trial, why);
+	return await_trial(trial, why);
+}
+
+static int check_plugin(struct supervisor *supervisor, const struct config *config,
+			const char *kind, const struct config_plugin *plugin, struct why *why)
+{
+	struct trial trial = {0};
+	const struct config_place *place;
+	int r = try_plugin(supervisor, config, kind, plugin, &trial, why);
+
 	if (r >= 0)
 		return 0;
 	place = place_of(plugin, why->text);
@@ -294,4 +323,25 @@ int errand_check(struct supervisor *supervisor, const struct config *config, str
 	if (!r)
 		r = check_plugin(supervisor, config, "registries", &config->registry, &said);
 	return r < 0 ? why_set(why, r, "%s", said.text) : 0;
+}
+
+/* What a plugin that cannot be asked would call a secret is not known: then all of it is one. */
+static void find_secrets(struct supervisor *supervisor, const struct config *config,
+			 const char *kind, struct config_plugin *plugin)
+{
+	struct trial trial = {.marked = plugin};
+	struct why ignored;
+
+	if (!plugin->n_settings)
+		return;
+	try_plugin(supervisor, config, kind, plugin, &trial, &ignored);
+	for (size_t i = 0; !trial.marks && i < plugin->n_settings; i++)
+		plugin->settings[i].secret = true;
+}
+
+void errand_find_secrets(struct supervisor *supervisor, struct config *config)
+{
+	for (size_t i = 0; i < config->n_brokers; i++)
+		find_secrets(supervisor, config, "brokers", &config->brokers[i]);
+	find_secrets(supervisor, config, "registries", &config->registry);
 }

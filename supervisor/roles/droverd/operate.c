@@ -325,24 +325,60 @@ static int broker_of_event(const struct request *request, const char *event,
 	return 0;
 }
 
+static int broker_named(const struct request *request, const char *name,
+			const struct broker **ret_broker, struct why *why)
+{
+	const struct broker *broker = broker_find(request->supervisor, name);
+
+	if (!broker)
+		return why_set(why, -ENOENT, "there is no broker \"%.64s\"; status lists them",
+			       name);
+	*ret_broker = broker;
+	return 0;
+}
+
 int operate_publish(struct request *request, const struct message_view *ask, struct why *why)
 {
 	const char *name = message_text(ask, "arg.broker", "");
 	const char *event = message_text(ask, "arg.type", "");
 	const struct broker *broker = NULL;
-	int r = 0;
+	int r = *name ? broker_named(request, name, &broker, why)
+		      : broker_of_event(request, event, &broker, why);
 
-	if (*name) {
-		broker = broker_find(request->supervisor, name);
-		if (!broker)
-			r = why_set(why, -ENOENT, "there is no broker \"%.64s\"; status lists them",
-				    name);
-	} else {
-		r = broker_of_event(request, event, &broker, why);
+	return r < 0 ? r : serve(request, "publish", broker, ask, why);
+}
+
+/* Of a type, or the only one. */
+static int broker_of_type(const struct request *request, const struct message_view *ask,
+			  const struct broker **ret_broker, struct why *why)
+{
+	const struct broker *first = request->supervisor->brokers;
+	const struct type *type;
+
+	if (!*message_text(ask, "arg.type", "")) {
+		if (!first || first->next)
+			return why_set(why, -EINVAL,
+				       "there are several brokers; name one, or an event type");
+		*ret_broker = first;
+		return 0;
 	}
-	if (r < 0)
-		return r;
-	return serve(request, "publish", broker, ask, why);
+	type = request_type(request, ask, why);
+	if (!type)
+		return -ENOENT;
+	if (!type->broker)
+		return why_set(why, -ENOENT, "%s has no broker", type->name);
+	*ret_broker = type->broker;
+	return 0;
+}
+
+int operate_declare(struct request *request, const struct message_view *ask, struct why *why)
+{
+	const char *name = message_text(ask, "arg.broker", "");
+	const struct broker *broker = NULL;
+	int r = *name ? broker_named(request, name, &broker, why)
+		      : broker_of_type(request, ask, &broker, why);
+
+	return r < 0 ? r : serve(request, "declare", broker, ask, why);
 }
 
 int operate_dead(struct request *request, const struct message_view *ask, struct why *why)

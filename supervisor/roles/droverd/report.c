@@ -56,6 +56,13 @@ static void read_histogram(const struct message_view *view, const char *key,
 		histogram_decode(field.blob, field.size, *histogram);
 }
 
+static void note_subscription(struct type *type, bool subscribed)
+{
+	if (type->report.subscribed != subscribed)
+		type->subscribed_ms = clock_now_ms();
+	type->report.subscribed = subscribed;
+}
+
 /* What follows from a report at once. */
 static void notice(struct type *type, int64_t now_ms)
 {
@@ -101,6 +108,7 @@ void report_take(struct type *type, const struct message_view *view)
 	report->log_dropped = (uint64_t)message_int(view, "log_dropped", 0);
 	report->broker_state = (enum drover_broker_state)message_int(view, "broker_state", 0);
 	read_text(view, "broker_sentence", report->broker_sentence, sizeof report->broker_sentence);
+	note_subscription(type, message_flag(view, "subscribed"));
 	read_text(view, "mode", report->mode, sizeof report->mode);
 	report->mode_until_ms = message_int(view, "mode_until_ms", 0);
 	report->starting = (int)message_int(view, "starting", 0);
@@ -110,6 +118,8 @@ void report_take(struct type *type, const struct message_view *view)
 		report->idle_low < 0 || idle_low < report->idle_low ? idle_low : report->idle_low;
 	report->held = message_int(view, "held", 0);
 	report->in_flight = message_int(view, "in_flight", 0);
+	report->unsettled = message_int(view, "unsettled", 0);
+	report->unsettled_ms = message_int(view, "unsettled_ms", 0);
 	report->handling_us = message_int(view, "handling_us", -1);
 	report->oldest_wait_ms = message_int(view, "oldest_wait_ms", -1);
 	report->generation = (unsigned)message_int(view, "generation", 0);
@@ -132,6 +142,7 @@ void report_end(struct type *type)
 
 	for (size_t i = 0; i < N_COUNTERS; i++)
 		*counter(&type->totals, i) += *counter(&report->counters, i);
+	note_subscription(type, false);
 	type->report = (struct report){.handling_us = report->handling_us, .idle_low = -1};
 	type->busy_since_ms = 0;
 	type->seen_handled = type->rated_done = type->rated_failed = 0;
@@ -160,4 +171,15 @@ int64_t report_waiting(const struct type *type)
 	else
 		ready += type->report.held;
 	return ready > 0 ? ready : 0;
+}
+
+int64_t report_foreign(const struct type *type)
+{
+	int64_t foreign = type->depth.consumers - type->report.subscribed;
+
+	/* A count from before our own came or went says nothing of the others. */
+	if (!type->depth_known || type->depth.consumers < 0 ||
+	    type->depth_ms <= type->subscribed_ms)
+		return -1;
+	return foreign > 0 ? foreign : 0;
 }

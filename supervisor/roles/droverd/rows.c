@@ -130,6 +130,7 @@ static void row_broker(const struct request *request, const struct broker *broke
 	else
 		message_add_unknown(&row, "state");
 	add_text(&row, "sentence", broker->sentence);
+	add_text(&row, "undeclared", broker->declare_failure);
 	message_add_int(&row, "restarts", broker->restarts);
 	request_row(request, &row);
 }
@@ -144,6 +145,7 @@ static void add_counts(struct message *row, const struct type *type)
 	add_count(row, "delayed", type->depth_known ? depth->delayed : -1);
 	add_count(row, "dead", type->depth_known ? depth->dead : -1);
 	message_add_int(row, "in_flight", type->report.in_flight);
+	message_add_int(row, "unsettled", type->report.unsettled);
 	message_add_int(row, "workers.running", type->report.ready + type->report.starting);
 	message_add_int(row, "workers.starting", type->report.starting);
 	message_add_int(row, "workers.busy", type->report.busy);
@@ -260,6 +262,15 @@ static void add_error(struct message *row, const struct type *type)
 	add_time(row, "last_error_at", type->last_error_wall_ms);
 }
 
+/* What its own connection has to say while it is up; what the node's has is with the broker. */
+static const char *broker_says(const struct type *type)
+{
+	const struct report *report = &type->report;
+
+	return report->fresh && report->broker_state == DROVER_BROKER_UP ? report->broker_sentence
+									 : NULL;
+}
+
 static void row_type(struct request *request, struct type *type)
 {
 	struct message row = {0};
@@ -267,7 +278,12 @@ static void row_type(struct request *request, struct type *type)
 	request_row_start(&row, request, "type");
 	add_state(&row, type);
 	add_text(&row, "broker", type->broker ? type->broker->config->name : NULL);
-	add_text(&row, "queue", type->config->queue ? type->config->queue : type->name);
+	add_text(&row, "queue", type_queue_name(type->config));
+	add_text(&row, "broker_says", broker_says(type));
+	add_count(&row, "consumers", type->depth_known ? type->depth.consumers : -1);
+	add_count(&row, "foreign_consumers", report_foreign(type));
+	add_ms(&row, "unsettled_ms",
+	       type->report.unsettled ? (double)type->report.unsettled_ms : -1);
 	add_counts(&row, type);
 	add_times(&row, type);
 	add_totals(&row, type);

@@ -49,11 +49,16 @@ static bool is_probing(const struct type *type)
 	return !strcmp(type->report.mode, "probe");
 }
 
+static bool is_lost(enum drover_broker_state state)
+{
+	return state == DROVER_BROKER_DOWN || state == DROVER_BROKER_REFUSED;
+}
+
+/* By the gauge's connection or by its own; each can be lost alone. */
 static bool is_cut_off(const struct type *type)
 {
-	return type->broker && type->broker->reported &&
-	       (type->broker->state == DROVER_BROKER_DOWN ||
-		type->broker->state == DROVER_BROKER_REFUSED);
+	return (type->broker && type->broker->reported && is_lost(type->broker->state)) ||
+	       (type->broker && type->report.fresh && is_lost(type->report.broker_state));
 }
 
 static bool is_running(const struct type *type)
@@ -116,7 +121,10 @@ static void tell_probe(const struct type *type, char *text, size_t size)
 
 static void tell_broker(const struct type *type, char *text, size_t size)
 {
-	snprintf(text, size, "broker %s: %s", type->config->broker, type->broker->sentence);
+	const char *sentence = is_lost(type->broker->state) ? type->broker->sentence
+							    : type->report.broker_sentence;
+
+	snprintf(text, size, "broker %s: %s", type->config->broker, sentence);
 }
 
 static const struct {

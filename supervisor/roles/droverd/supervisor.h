@@ -58,12 +58,14 @@ struct report {
 	bool fresh; /* there was one since the pair started */
 	enum drover_broker_state broker_state;
 	char broker_sentence[REPORT_TEXT_MAX];
+	bool subscribed;
 	char mode[12]; /* "normal", "probe", "paused", "draining" */
 	int64_t mode_until_ms;
 	/* workers; `ready` ones have started up, the busy ones included */
 	int starting, ready, busy;
 	int idle_low; /* fewest idle since the last decision; < 0: unknown */
 	int64_t held, in_flight;
+	int64_t unsettled, unsettled_ms;
 	struct counters counters;
 	int64_t handling_us; /* -1: unknown */
 	int64_t oldest_wait_ms;
@@ -142,6 +144,8 @@ struct type {
 	/* what was measured */
 	struct drover_depth depth;
 	bool depth_known;
+	int64_t depth_ms;      /* monotonic: when it came */
+	int64_t subscribed_ms; /* when our dispatcher last began or ceased to consume */
 	struct report report;
 	struct counters totals; /* of dispatchers that are gone, so that none goes backwards */
 	struct histogram *handling, *waiting; /* since the pair started; NULL while there is none */
@@ -327,6 +331,8 @@ void report_end(struct type *type); /* it is gone: its counters go to the totals
 void report_add_totals(const struct type *type, struct message *row); /* "totals.done", … */
 /* Events that could be handled and that no worker has in hand; -1: not known. */
 int64_t report_waiting(const struct type *type);
+/* Consumers of its queue that are not this node's; -1: not known. */
+int64_t report_foreign(const struct type *type);
 
 /* brokers.c: gauges, and the errands that declare the queues. */
 /* Brokers of the configuration in force; the one before must still exist. */
@@ -362,6 +368,8 @@ void decide_soon(struct supervisor *supervisor); /* something changed */
  * -errno with file, line and what is wrong. Invalidates no message view.
  */
 int errand_check(struct supervisor *supervisor, const struct config *config, struct why *why);
+/* Marks the settings of plugins that must not be shown, in the same way. */
+void errand_find_secrets(struct supervisor *supervisor, struct config *config);
 /*
  * Starts an errand for what the api asks, with the arg.* of `ask`; *ret_api_fd is the api's end of
  * the channel to it.

@@ -65,6 +65,17 @@ int errand_arg_number(const struct errand *errand, const char *name, int64_t lea
 	return 0;
 }
 
+bool errand_arg_flag(const struct errand *errand, const char *name)
+{
+	struct message_field field;
+	char key[64];
+
+	snprintf(key, sizeof key, "arg.%s", name);
+	if (!message_find(&errand->args, key, &field))
+		return false;
+	return field.text ? !strcmp(field.text, "true") : field.number != 0;
+}
+
 const struct errand_queue *errand_find_queue(const struct errand *errand, const char *type)
 {
 	for (size_t i = 0; i < errand->n_queues; i++)
@@ -322,13 +333,37 @@ static int check_registry(const struct message_view *setup, struct why *why)
 	return r;
 }
 
+/* What the plugin wants to be kept secret, also where its settings are refused afterwards. */
+static void tell_secrets(struct errand *errand, enum drover_plugin_kind kind)
+{
+	size_t size = kind == DROVER_KIND_BROKER ? sizeof(struct drover_broker)
+						 : sizeof(struct drover_registry);
+	const struct drover_plugin *plugin;
+	struct message message = {0};
+	struct why ignored;
+	void *handle;
+
+	if (plugin_open(message_text(&errand->args, "plugin_path", ""), "", kind, size, &plugin,
+			&handle, &ignored) < 0)
+		return; /* the check will say why */
+	message_start(&message, "secret");
+	for (const struct drover_option *option = plugin->options; option && option->name; option++)
+		if (option->flags & DROVER_OPTION_SECRET)
+			message_add_text(&message, "name", option->name);
+	endpoint_send(&errand->role.supervisor, &message);
+	message_free(&message);
+	plugin_close(handle);
+}
+
 static void check(struct errand *errand)
 {
 	const char *kind = errand_arg(errand, "kind");
+	bool registry = kind && !strcmp(kind, "registries");
 	struct why why = {0};
 	int r;
 
-	if (kind && !strcmp(kind, "registries")) {
+	tell_secrets(errand, registry ? DROVER_KIND_REGISTRY : DROVER_KIND_BROKER);
+	if (registry) {
 		r = check_registry(&errand->args, &why);
 	} else {
 		r = broker_client_open(&errand->broker, errand->role.event, &errand->args,

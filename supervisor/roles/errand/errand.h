@@ -85,6 +85,7 @@ const char *errand_arg(const struct errand *errand, const char *name);
 /* As a whole number, given as one or as text, of at least `least`; -EINVAL with a sentence. */
 int errand_arg_number(const struct errand *errand, const char *name, int64_t least,
 		      int64_t fallback, int64_t *ret_number, struct why *why);
+bool errand_arg_flag(const struct errand *errand, const char *name); /* given as one or "true" */
 const struct errand_queue *errand_find_queue(const struct errand *errand, const char *type);
 
 void errand_hold_input(struct errand *errand, bool hold);

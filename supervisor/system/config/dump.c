@@ -131,7 +131,7 @@ static bool is_secret(const char *name)
 
 static void write_setting(struct writer *writer, const struct config_setting *setting)
 {
-	bool list = setting->n_values != 1, secret = is_secret(setting->name);
+	bool list = setting->n_values != 1, secret = setting->secret || is_secret(setting->name);
 
 	start_line(writer, writer->comment);
 	buf_printf(writer->out, "%s = %s", setting->name, list ? "[" : "");
