@@ -347,14 +347,7 @@ void dead_pass(struct box *box, bool shows)
 static void take(struct box *box, struct content *content)
 {
 	const amqp_basic_get_ok_t *got = content->method.decoded;
-	struct mail mail = {
-		.properties = content->properties,
-		.raw_properties = content->raw_properties,
-		.routing_key = got->routing_key,
-		.body = content->body,
-		.size = content->size,
-		.redelivered = got->redelivered,
-	};
+	struct mail mail = letter_mail(box, content);
 	struct letter *letter = letter_seen(box, &mail);
 	struct fault fault = {"no memory"};
 	int r = letter ? 0 : -ENOMEM;

@@ -15,7 +15,8 @@ struct box;
 /* A message that is a letter. */
 struct mail {
 	const amqp_basic_properties_t *properties;
-	amqp_bytes_t raw_properties, routing_key;
+	amqp_bytes_t raw_properties;
+	amqp_bytes_t routing_key; /* of one that came through the exchange of events; else empty */
 	const void *body;
 	size_t size;
 	bool redelivered;
@@ -125,6 +126,8 @@ void dead_get(struct box *box);
 
 /* letter.c */
 
+/* The content's body stays the content's. */
+struct mail letter_mail(const struct box *box, const struct content *content);
 struct letter *letter_find(const struct box *box, const char *key);
 /* The letter that a message is, as of this pass; a new one perhaps. NULL: no memory. */
 struct letter *letter_seen(struct box *box, const struct mail *mail);

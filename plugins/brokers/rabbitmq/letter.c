@@ -15,6 +15,23 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+struct mail letter_mail(const struct box *box, const struct content *content)
+{
+	const amqp_basic_get_ok_t *got = content->method.decoded;
+	const char *exchange = box->rabbit->settings.exchange;
+	bool event = got->exchange.len == strlen(exchange) &&
+		     !memcmp(got->exchange.bytes, exchange, got->exchange.len);
+
+	return (struct mail){
+		.properties = content->properties,
+		.raw_properties = content->raw_properties,
+		.routing_key = event ? got->routing_key : amqp_empty_bytes,
+		.body = content->body,
+		.size = content->size,
+		.redelivered = got->redelivered,
+	};
+}
+
 /* Keys. */
 
 static uint64_t hash(uint64_t sum, const void *data, size_t size)

@@ -225,20 +225,17 @@ static struct passing *passing_new(struct box *box, struct content *content)
 		passing_free(passing);
 		return NULL;
 	}
+	passing->mail = letter_mail(box, content);
+	passing->mail.properties = properties;
+	passing->mail.raw_properties = raw;
 	passing->browser = box->browser;
 	passing->tag = got->delivery_tag;
 	passing->epoch = box->rabbit->main.channels[CHANNEL_WORK].epoch;
 	memcpy(passing->routing_key, got->routing_key.bytes, got->routing_key.len);
+	if (passing->mail.routing_key.len)
+		passing->mail.routing_key = amqp_cstring_bytes(passing->routing_key);
 	passing->body = content->body;
 	content->body = NULL;
-	passing->mail = (struct mail){
-		.properties = properties,
-		.raw_properties = raw,
-		.routing_key = amqp_cstring_bytes(passing->routing_key),
-		.body = passing->body,
-		.size = content->size,
-		.redelivered = got->redelivered,
-	};
 	passing->letter = letter_seen(box, &passing->mail);
 	if (!passing->letter) {
 		passing_free(passing);
