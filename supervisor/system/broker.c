@@ -186,6 +186,8 @@ struct drover_queue *broker_queue_read(const struct message_view *view)
 									     : DROVER_DECLARE_NONE,
 		.retry_queue = keep_text(&at, view, "retry_queue"),
 		.dead_letter = keep_text(&at, view, "dead_letter"),
+		.timeout_ms = message_int(view, "timeout_ms", 0),
+		.max_attempts = (uint32_t)message_int(view, "max_attempts", 0),
 	};
 	keep_list(&at, view, "bind", bind);
 	return queue;

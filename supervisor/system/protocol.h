@@ -13,8 +13,8 @@
  * Fields of a broker (gauge, dispatcher, errand): broker (its name), plugin (its name),
  *   plugin_path, set.NAME* (its settings as in the configuration), state_dir, node, instance
  * Fields of a queue: type, queue, bind*, retry_first_ms, retry_factor_percent, retry_cap_ms,
- *   exclusive, declare ("auto", "none"), [retry_queue, dead_letter], content_type, max_bytes,
- *   required*
+ *   exclusive, declare ("auto", "none"), [retry_queue, dead_letter], timeout_ms, max_attempts,
+ *   content_type, max_bytes, required*
  *
  * gauge
  *   → setup {broker fields, interval_ms}

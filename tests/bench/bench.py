@@ -134,6 +134,32 @@ DROVER_EXPORT const struct drover_handler drover_plugin = {
 """
 
 
+# Each worker notes when it got which attempt of an event. One that is at its first attempt waits to be killed, with HANG set.
+ATTEMPTS = NOOP.replace("static enum", r"""#include <fcntl.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+static void note(unsigned attempt)
+{
+	struct timespec now;
+	char line[64];
+	int fd = open(getenv("ATTEMPTS"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644), size;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	size = snprintf(line, sizeof line, "%u %lld %d\n", attempt, (long long)now.tv_sec * 1000000000 + now.tv_nsec, (int)getpid());
+	if (fd < 0 || write(fd, line, (size_t)size) != size)
+		abort();
+	close(fd);
+	if (getenv("HANG") && attempt == 1)
+		pause();
+	else
+		usleep(5000);
+}
+
+static enum""").replace("(void)s, (void)e, (void)o;", "(void)s, (void)o;\n\tnote(e->attempt);")
+
+
 @contextlib.contextmanager
 def node():
     """A private droverd. Its queue lies on a disk, as in real life, and where the bare loop has its own; not on a tmpfs."""
@@ -143,6 +169,18 @@ def node():
     made = module.Drover(directory, uuid.uuid4().hex)
     with tempfile.TemporaryDirectory(prefix="drover-bench.", dir="/var/tmp") as made.state, contextlib.closing(made):
         yield made
+
+
+@contextlib.contextmanager
+def rabbitmq_server():
+    import rabbitmq as module
+    with contextlib.closing(module.Server()) as server:
+        yield server.start()
+
+
+def has_rabbitmq(build):
+    import rabbitmq as module
+    return (build / "tests/bench/bare_rabbitmq").exists() and module.SERVER.exists()
 
 
 def wait(*arguments, **options):
@@ -310,6 +348,114 @@ def start(build, rounds, quick):
     return pairs
 
 
+class Queues:
+    """A vhost of its own, filled and emptied by the bare loops."""
+
+    def __init__(self, build, server):
+        self.vhost = server.vhost()
+        self.bare = [build / "tests/bench/bare_rabbitmq", str(server.port), self.vhost.name]
+        self.php = ["php", TOP / "tests/bench/bare_rabbitmq.php", str(server.port), self.vhost.name]
+
+    def fill(self, queue, events):
+        subprocess.run([*self.bare, queue, "fill", str(events), "properties"], check=True)
+
+    def reference(self, events, *command):
+        """(events per second, µs of CPU per event) of a command that drains `bare`."""
+        self.vhost.channel.queue_declare("bare", durable=True)
+        self.fill("bare", events)
+        return tuple(map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()))
+
+    def each(self, events):
+        return self.reference(events, *self.bare, "bare", "drain", str(events), "1")
+
+    def per_hundred(self, events):
+        return self.reference(events, *self.bare, "bare", "drain", str(events), "100")
+
+    def ordinary(self, events):
+        return self.reference(events, *self.php, "bare", str(events))
+
+    def serve(self, drover, type_, settings):
+        """Starts droverd with a type here that has no handler yet, and waits for its queue."""
+        drover.configure(f'brokers = ( {self.vhost.configuration()} ); types = ( {{ type = "{type_}"; {settings} }} );')
+        drover.start()
+        wait(lambda: self.vhost.ready(type_) is not None, lambda: "the queue is there:\n" + drover.log())
+
+    def ours(self, events, workers):
+        """The same of Drover with a no-op C handler: of dispatcher and workers, their start included."""
+        with node() as drover:
+            path = drover.directory / "notes"
+            path.write_bytes(bytes(8 * 193))
+            self.serve(drover, "noop", f'min = {workers}; max = {workers}; environment = [ "NOTES={path}" ];')
+            self.fill("noop", events)
+            drover.handler("noop.so", COUNTED)
+            wait(lambda: sum(count for count, _, _ in read_notes(path)) >= events, lambda: "all are handled:\n" + drover.log(), every=0.1)
+            drover.wait_type("noop", lambda t: t["totals"]["done"] == events, "all are settled")
+            cpu = cpu_seconds([*drover.processes("dispatcher noop"), *drover.processes("worker noop")])
+            notes = read_notes(path)
+            assert sum(count for count, _, _ in notes) == events, "an event was handled twice"
+            seconds = (max(last for _, _, last in notes) - min(first for _, first, _ in notes)) / 1e9
+            return events / seconds, 1e6 * cpu / events
+
+
+def rabbitmq(build, rounds, quick):
+    """(events per second, µs of CPU per event) of Drover with 1 and 2 workers and of the loops that they are measured by."""
+    events = 10000 if quick else 50000
+    taken = []
+    with rabbitmq_server() as server:
+        for _ in range(rounds):
+            queues = Queues(build, server)
+            with contextlib.closing(queues.vhost):
+                taken.append((queues.each(events), queues.ours(events, 1), queues.per_hundred(events), queues.ours(events, 2),
+                              queues.ordinary(events)))
+    return taken
+
+
+def attempts(path):
+    return [tuple(map(int, line.split())) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def rabbitmq_crash(build, rounds, quick):
+    """Milliseconds from kill -9 of a worker that has an event until another worker has it."""
+    taken = []
+    with rabbitmq_server() as server, node() as drover:
+        queues = Queues(build, server)
+        path = drover.directory / "attempts"
+        # Each event crashes once, which is what the brake is for.
+        queues.serve(drover, "job", f'min = 2; max = 2; brake = "off"; environment = [ "ATTEMPTS={path}", "HANG=1" ];')
+        drover.handler("job.so", ATTEMPTS)
+        drover.wait_type("job", lambda t: t["workers"]["idle"] == 2, "has its workers")
+        for n in range(20 if quick else 50 * rounds):
+            queues.fill("job", 1)
+            wait(lambda: len(attempts(path)) == 2 * n + 1, lambda: "a worker has it:\n" + drover.log(), every=0.002)
+            began = time.monotonic_ns()
+            os.kill(attempts(path)[-1][2], signal.SIGKILL)
+            wait(lambda: len(attempts(path)) == 2 * n + 2, lambda: "another worker has it:\n" + drover.log(), every=0.002)
+            assert attempts(path)[-1][0] == 2
+            taken.append((attempts(path)[-1][1] - began) / 1e6)
+    return taken
+
+
+def rabbitmq_back(build, rounds, quick):
+    """Seconds from when the broker listens again after kill -9 until a worker has an event."""
+    taken = []
+    with rabbitmq_server() as server, node() as drover:
+        queues = Queues(build, server)
+        path = drover.directory / "attempts"
+        queues.serve(drover, "job", f'min = 1; max = 1; environment = [ "ATTEMPTS={path}" ];')
+        queues.fill("job", 20000)
+        drover.handler("job.so", ATTEMPTS)
+        for _ in range(rounds):
+            seen = len(attempts(path))
+            wait(lambda: len(attempts(path)) > seen, lambda: "events are handled:\n" + drover.log())
+            server.kill()
+            server.start(ready=False)
+            wait(server.listens, "the broker listens", timeout=120, every=0.001)
+            began = time.monotonic_ns()
+            wait(lambda: attempts(path)[-1][1] > began, lambda: "an event is handled:\n" + drover.log(), every=0.01)
+            taken.append((next(ns for _, ns, _ in attempts(path) if ns > began) - began) / 1e9)
+    return taken
+
+
 def median(values):
     return statistics.median(values)
 
@@ -374,6 +520,37 @@ def rows_start(data):
             Row("1,000 types: RSS of the supervisor, MiB", f"{rss:.1f} MiB", rss, 16, 8)]
 
 
+def rows_rabbitmq(data):
+    each, one, hundred, two, php = range(5)
+
+    def rate(side):
+        return f"{median([sides[side][0] for sides in data]):,.0f}/s"
+
+    def ratio(side, by):
+        return median([sides[side][0] / sides[by][0] for sides in data])
+
+    rows = []
+    for side, workers in ((one, "1 worker"), (two, "2 workers")):
+        rows += [Row(f"RabbitMQ, no-op C handler, {workers} / {what}", rate(side), ratio(side, by), least, goal, rate(by), down=False)
+                 for what, by, least, goal in (("a bare C loop that acknowledges each event", each, 1, 1.3),
+                                               ("that loop with an acknowledgement per 100", hundred, 0.65, 0.85),
+                                               ("a php-amqplib consumer whose callback does nothing", php, 2.5, 3.5))]
+    for side, workers in ((one, "1 worker"), (two, "2 workers")):
+        ours, theirs = (median([sides[i][1] for sides in data]) for i in (side, each))
+        rows.append(Row(f"CPU of dispatcher and {workers} per event over the loop that acknowledges each, µs", f"{ours:.1f} µs",
+                        median([sides[side][1] - sides[each][1] for sides in data]), 10, 6, f"{theirs:.1f} µs"))
+    return rows
+
+
+def rows_rabbitmq_crash(data):
+    return [Row(f"RabbitMQ: kill -9 of a worker until its event is in another, ms, {name}", f"{value:.2f} ms", value, least, goal)
+            for name, value, least, goal in (("p50", median(data), None, None), ("p99", percentile(data, 0.99), 20, 5))]
+
+
+def rows_rabbitmq_back(data):
+    return [Row("RabbitMQ listens again after its kill -9 until an event is handled, s", f"{median(data):.2f} s", median(data), 1, 0.6)]
+
+
 # name: what measures it, and the rows that its rounds make
 MEASURES = {
     "throughput": (throughput, rows_throughput),
@@ -383,6 +560,9 @@ MEASURES = {
     "memory": (memory, rows_memory),
     "idle": (idle, rows_idle),
     "start": (start, rows_start),
+    "rabbitmq": (rabbitmq, rows_rabbitmq),
+    "rabbitmq_crash": (rabbitmq_crash, rows_rabbitmq_crash),
+    "rabbitmq_back": (rabbitmq_back, rows_rabbitmq_back),
 }
 
 
@@ -400,6 +580,9 @@ def main():
     print("| what | ours | reference | figure | at least | goal |\n|---|---|---|---|---|---|", flush=True)
     for name in arguments.names or MEASURES:
         measure, rows = MEASURES[name]
+        if name.startswith("rabbitmq") and not has_rabbitmq(build):
+            print(f"{name} is skipped: it needs a build with librabbitmq, and the server that `tests/run.sh packages` unpacks", flush=True)
+            continue
         for row in rows(measure(build, rounds, arguments.quick)):
             bound = row.least
             if arguments.quick and bound:

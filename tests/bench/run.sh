@@ -2,6 +2,7 @@
 # Measures Drover, each figure against its reference in the same run: rounds interleaved, medians shown.
 #
 #     tests/bench/run.sh [--quick] [BUILD] [NAME ...]      NAME: throughput burst fork respawn memory idle start
+#                                                           rabbitmq rabbitmq_crash rabbitmq_back
 #
 # Without --quick: five rounds or more, and the table for docs/benchmarks.md; exit 1 if a bound is missed. With it: one short
 # round, for CI, which fails only if something is ten times worse than its bound. BUILD is a build without sanitizers, made

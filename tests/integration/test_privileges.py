@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from drover import DROVERCTL, DROVERD, environment_of, wait
+from drover import BUILD, DROVERCTL, DROVERD, environment_of, wait
 from handlers import SCRIPTED
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -146,3 +146,29 @@ def test_only_those_that_open_plugins_know_the_credentials(drover):
     for title in ("api", "template", "worker"):
         pids = drover.processes(title)
         assert pids and not any(told in environment_of(pid) for pid in pids), title
+
+
+@pytest.mark.skipif(not (BUILD / "plugins/brokers/rabbitmq.so").exists(), reason="the rabbitmq plugin is not built")
+def test_what_a_plugin_calls_secret_shows_nowhere(drover):
+    secret = "swordfish-4711"
+    drover.configure(f'brokers = ( {{ name = "main"; plugin = "rabbitmq"; hosts = [ "amqp://u:{secret}@127.0.0.1:1/" ]; }} ); '
+                     'types = ( { type = "job"; min = 1; } );')
+    drover.handler("job", "#!/bin/sh\n")
+    drover.start()
+    wait(lambda: drover.json("status")["brokers"][0]["state"] in ("down", "refused"), "nobody listens there")
+    drover.wait_type("job", lambda t: t["state"] == "cut off", "is cut off")
+    dumped = subprocess.run([DROVERD, "--config", drover.config_file, "--dump-config"], check=True, capture_output=True, text=True)
+    assert "rabbitmq" in dumped.stdout and "hosts = " in dumped.stdout
+    shown = dumped.stdout + dumped.stderr
+    wrong = drover.directory / "wrong.conf"
+    wrong.write_text(drover.config_file.read_text().replace("hosts", "heartbeat = 5; hosts").replace("127.0.0.1:1", "127.0.0.1:x"))
+    checked = subprocess.run([DROVERD, "--config", wrong, "--check"], capture_output=True, text=True)
+    assert checked.returncode == 78
+    shown += checked.stdout + checked.stderr
+    for command in (["status"], ["status", "job"], ["plugins"], ["declare"]):
+        shown += drover.ctl(*command, check=False).stdout + drover.ctl("--json", *command, check=False).stdout
+        shown += drover.ctl(*command, check=False).stderr
+    shown += drover.log()
+    for pid in [drover.process.pid, *drover.descendants()]:
+        shown += b"".join(environment_of(pid)).decode() + Path(f"/proc/{pid}/cmdline").read_text()
+    assert secret not in shown

@@ -38,7 +38,7 @@ struct memory {
 	void *fat; /* the body of generated events; NULL: generate_body */
 	size_t fat_size;
 	uint32_t credit, held;
-	int refuse_settle, fail_settled, fail_publish, quiet, declared, hold;
+	int refuse_settle, fail_settled, fail_publish, quiet, declared, hold, block;
 	int64_t away; /* calls until it is back; 0: it is there */
 };
 
@@ -198,6 +198,9 @@ static void command(struct memory *memory, const struct memory_packet *packet)
 		memory->fat_size = (size_t)packet->number;
 		memory->fat = calloc(1, memory->fat_size);
 		break;
+	case MEMORY_BLOCK:
+		memory->block = (int)packet->number;
+		break;
 	case MEMORY_HOLD:
 		memory->hold = (int)packet->number;
 		break;
@@ -297,6 +300,9 @@ static int memory_settle(void *broker, struct drover_delivery *delivery,
 
 	if (memory->refuse_settle)
 		return memory->refuse_settle;
+	if (memory->block &&
+	    (settlement->kind == DROVER_SETTLE_RETRY || settlement->kind == DROVER_SETTLE_DEAD))
+		return -EAGAIN;
 	TAILQ_INSERT_TAIL(&memory->settled, taken, link);
 	if (memory->quiet)
 		return 0;

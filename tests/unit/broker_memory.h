@@ -18,6 +18,7 @@ enum memory_kind {
 	MEMORY_FAIL_PUBLISH,  /* number: the error that `published` has from now on */
 	MEMORY_QUIET,         /* number: not 0 switches the notes about settling off */
 	MEMORY_FATTEN,        /* number: bytes of the bodies of generated events from now on */
+	MEMORY_BLOCK,         /* number: not 0: retries and dead letters get -EAGAIN for now */
 	MEMORY_HOLD,          /* number: not 0: settlements are not confirmed for now */
 	MEMORY_AWAY, /* number: so many calls of `process` until it is UP again; now DOWN */
 	/* from the plugin */

@@ -45,8 +45,12 @@ static void test_queue(void **state)
 	message_add_text(&message, "declare", "none");
 	message_add_text(&message, "retry_queue", "orders.retry");
 	message_add_text(&message, "dead_letter", "broker");
+	message_add_int(&message, "timeout_ms", 90000);
+	message_add_int(&message, "max_attempts", 7);
 	queue = read_back(&message);
 	assert_int_equal(queue->size, sizeof *queue);
+	assert_int_equal(queue->timeout_ms, 90000);
+	assert_int_equal(queue->max_attempts, 7);
 	assert_string_equal(queue->type, "order.paid");
 	assert_string_equal(queue->name, "orders");
 	assert_string_equal(queue->bind[0], "order.paid");
@@ -76,6 +80,8 @@ static void test_bare_queue(void **state)
 	assert_int_equal(queue->declare, DROVER_DECLARE_AUTO);
 	assert_null(queue->retry_queue);
 	assert_null(queue->dead_letter);
+	assert_int_equal(queue->timeout_ms, 0);
+	assert_int_equal(queue->max_attempts, 0);
 	free(queue);
 }
 

@@ -798,6 +798,26 @@ static void test_settlements_pile_up(void **state)
 	assert_int_equal(rig_report(&rig, "unsettled"), 0);
 }
 
+/* A broker that stores nothing for now, as under an alarm: what is done is settled all the same. */
+static void test_retries_wait(void **state)
+{
+	char id[16];
+
+	(void)state;
+	rig_start(&rig, NULL, 1);
+	rig_broker(&rig, MEMORY_BLOCK, 1);
+	for (int i = 0; i < 100; i++) {
+		snprintf(id, sizeof id, "w%d", i);
+		rig_deliver(&rig, id, i % 2 ? "done" : "retry", 0);
+	}
+	rig_wait(&rig, rig_report(&rig, "done") == 50);
+	rig_wait(&rig, rig_report(&rig, "unsettled") == 50);
+	assert_int_equal(rig_count(&rig, MEMORY_SETTLED), 50);
+	rig_broker(&rig, MEMORY_BLOCK, 0);
+	rig_wait(&rig, rig_report(&rig, "retried") == 50);
+	assert_int_equal(rig_count(&rig, MEMORY_SETTLED), 100);
+}
+
 /* Retries that find no place: the event is given out again, but not as fast as it can fail. */
 static void test_retries_refused(void **state)
 {
@@ -895,6 +915,7 @@ int main(int argc, char **argv)
 		TEST(connection_lost),
 		TEST(suspect),
 		TEST(settlements_pile_up),
+		TEST(retries_wait),
 		TEST(retries_refused),
 		TEST(template_lost),
 		TEST(throughput),

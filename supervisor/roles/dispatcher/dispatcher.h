@@ -67,6 +67,7 @@ enum job_stage {
 	JOB_EMITTING, /* done; what it emitted is being published */
 	JOB_RECORDING, /* done; to be recorded in the inbox */
 	JOB_UNSETTLED, /* its settlement is to be requested */
+	JOB_UNSTORED,  /* the same of one that is to be stored elsewhere: a retry, a dead letter */
 	JOB_SETTLING,  /* requested; the broker has yet to confirm */
 	JOB_STAGES,
 };
@@ -92,7 +93,7 @@ struct job {
 
 	uint32_t settlement; /* enum drover_settlement_kind, from JOB_EMITTING on */
 	int64_t delay_ms;
-	int64_t ended_ms; /* with JOB_UNSETTLED and JOB_SETTLING: since when */
+	int64_t ended_ms; /* from JOB_UNSETTLED on: since when */
 	char *reason;     /* NULL: none */
 	bool skipped;     /* by the inbox */
 };
@@ -322,7 +323,7 @@ bool broker_subscribed(const struct dispatcher *d);             /* it consumes n
 /* jobs.c */
 struct job *job_new(struct dispatcher *d, struct drover_delivery *delivery); /* NULL: no memory */
 void job_move(struct dispatcher *d, struct job *job, enum job_stage stage);  /* to its end */
-void job_hold_first(struct dispatcher *d, struct job *job);
+void job_move_first(struct dispatcher *d, struct job *job, enum job_stage stage);
 void job_give(struct dispatcher *d, struct job *job, struct worker *worker); /* JOB_OUT */
 void job_free(struct dispatcher *d, struct job *job);
 bool job_in_flight(const struct dispatcher *d,

@@ -125,11 +125,11 @@ void job_move(struct dispatcher *d, struct job *job, enum job_stage stage)
 	TAILQ_INSERT_TAIL(&d->jobs[stage], job, link);
 }
 
-void job_hold_first(struct dispatcher *d, struct job *job)
+void job_move_first(struct dispatcher *d, struct job *job, enum job_stage stage)
 {
 	leave(d, job);
-	enter(d, job, JOB_HELD);
-	TAILQ_INSERT_HEAD(&d->jobs[JOB_HELD], job, link);
+	enter(d, job, stage);
+	TAILQ_INSERT_HEAD(&d->jobs[stage], job, link);
 }
 
 void job_give(struct dispatcher *d, struct job *job, struct worker *worker)

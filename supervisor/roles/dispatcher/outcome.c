@@ -57,6 +57,12 @@ static void set_reason(struct job *job, const char *reason, const char *suffix)
 		snprintf(job->reason, size, "%s%s", reason, suffix);
 }
 
+/* To be stored elsewhere: its retry or its dead letter. */
+static bool moves(const struct job *job)
+{
+	return job->settlement == DROVER_SETTLE_RETRY || job->settlement == DROVER_SETTLE_DEAD;
+}
+
 static void settle_as(struct dispatcher *d, struct job *job, enum drover_settlement_kind kind,
 		      int64_t delay_ms)
 {
@@ -64,7 +70,7 @@ static void settle_as(struct dispatcher *d, struct job *job, enum drover_settlem
 	job->delay_ms = delay_ms;
 	job->ended_ms = clock_now_ms();
 	emit_drop(d, job);
-	job_move(d, job, JOB_UNSETTLED);
+	job_move(d, job, moves(job) ? JOB_UNSTORED : JOB_UNSETTLED);
 	dispatcher_wake(d);
 }
 
@@ -103,7 +109,7 @@ static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outco
 		if (handout_open(d)) {
 			job->alone = true;
 			emit_drop(d, job);
-			job_hold_first(d, job);
+			job_move_first(d, job, JOB_HELD);
 			dispatcher_wake(d);
 			return;
 		}
@@ -215,7 +221,7 @@ void outcome_back(struct dispatcher *d, struct job *job)
 {
 	note_brake(d, job, BRAKE_RETURNED, clock_now_ms());
 	emit_drop(d, job);
-	job_hold_first(d, job);
+	job_move_first(d, job, JOB_HELD);
 	dispatcher_wake(d);
 }
 
@@ -255,12 +261,6 @@ void outcome_unemitted(struct dispatcher *d, struct job *job, const char *reason
 void outcome_published(struct dispatcher *d, struct job *job)
 {
 	succeed(d, job);
-}
-
-/* To be stored elsewhere: its retry or its dead letter. */
-static bool moves(const struct job *job)
-{
-	return job->settlement == DROVER_SETTLE_RETRY || job->settlement == DROVER_SETTLE_DEAD;
 }
 
 /*
@@ -342,29 +342,36 @@ static bool record(struct dispatcher *d)
 	return true;
 }
 
-static void settle(struct dispatcher *d)
+static int request(struct dispatcher *d, struct job *job)
+{
+	const struct drover_settlement settlement = {
+		.size = sizeof settlement,
+		.kind = job->settlement,
+		.attempts = job->attempts,
+		.delay_ms = job->delay_ms,
+		.reason = job->reason,
+		.node = d->node,
+	};
+
+	/* It may be confirmed, and gone, before the request returns. */
+	job_move(d, job, JOB_SETTLING);
+	return d->client.calls->settle(d->client.broker, job->delivery, &settlement);
+}
+
+static void settle(struct dispatcher *d, enum job_stage stage)
 {
 	struct job *job;
+	int r;
 
-	while (!dispatcher_holds(d, HOLD_SETTLE) && (job = TAILQ_FIRST(&d->jobs[JOB_UNSETTLED]))) {
-		const struct drover_settlement settlement = {
-			.size = sizeof settlement,
-			.kind = job->settlement,
-			.attempts = job->attempts,
-			.delay_ms = job->delay_ms,
-			.reason = job->reason,
-			.node = d->node,
-		};
-		int r;
-
-		/* It may be confirmed, and gone, before the request returns. */
-		job_move(d, job, JOB_SETTLING);
-		r = d->client.calls->settle(d->client.broker, job->delivery, &settlement);
+	while (!dispatcher_holds(d, HOLD_SETTLE) && (job = TAILQ_FIRST(&d->jobs[stage]))) {
+		r = request(d, job);
 		if (r >= 0)
 			continue;
-		job_move(d, job, JOB_UNSETTLED);
-		if (r == -EAGAIN)
+		if (r == -EAGAIN) {
+			job_move_first(d, job, stage);
 			return; /* asked again after the next `process` */
+		}
+		job_move(d, job, stage); /* the others may have more luck */
 		dispatcher_hold(d, HOLD_SETTLE, &d->settle_backoff, 0);
 		dispatcher_error(d, "the broker does not settle event %.64s: %s; tried again",
 				 job->delivery->event.id, strerror(-r));
@@ -376,7 +383,9 @@ void outcome_turn(struct dispatcher *d)
 	emit_turn(d);
 	if (!TAILQ_EMPTY(&d->jobs[JOB_RECORDING]) && !d->inbox_blocked)
 		record(d);
-	settle(d);
+	/* A broker that stores nothing for now still takes what is done. */
+	settle(d, JOB_UNSETTLED);
+	settle(d, JOB_UNSTORED);
 }
 
 static void unblock(struct dispatcher *d)

@@ -90,17 +90,30 @@ static void add_generation(struct dispatcher *d)
 	message_add_int(&d->message, "generation_failed_starts", serving->failed_starts);
 }
 
-/* The lists are in the order in which the events came into them. */
+static const enum job_stage unsettled_stages[] = {JOB_UNSETTLED, JOB_UNSTORED, JOB_SETTLING};
+
+#define UNSETTLED_STAGES (sizeof unsettled_stages / sizeof *unsettled_stages)
+
+static size_t count_unsettled(const struct dispatcher *d)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < UNSETTLED_STAGES; i++)
+		n += d->n_jobs[unsettled_stages[i]];
+	return n;
+}
+
+/* Each list is in the order in which events came into it. */
 static int64_t unsettled_ms(const struct dispatcher *d, int64_t now_ms)
 {
-	const struct job *requested = TAILQ_FIRST(&d->jobs[JOB_SETTLING]),
-			 *waiting = TAILQ_FIRST(&d->jobs[JOB_UNSETTLED]);
 	int64_t since_ms = now_ms;
 
-	if (requested && requested->ended_ms < since_ms)
-		since_ms = requested->ended_ms;
-	if (waiting && waiting->ended_ms < since_ms)
-		since_ms = waiting->ended_ms;
+	for (size_t i = 0; i < UNSETTLED_STAGES; i++) {
+		const struct job *first = TAILQ_FIRST(&d->jobs[unsettled_stages[i]]);
+
+		if (first && first->ended_ms < since_ms)
+			since_ms = first->ended_ms;
+	}
 	return now_ms - since_ms;
 }
 
@@ -123,8 +136,7 @@ static void add_flow(struct dispatcher *d, int64_t now_ms)
 	message_add_int(&d->message, "held", (int64_t)d->n_jobs[JOB_HELD]);
 	/* Until it is settled the broker counts an event too. */
 	message_add_int(&d->message, "in_flight", (int64_t)(jobs_count(d) - d->n_jobs[JOB_HELD]));
-	message_add_int(&d->message, "unsettled",
-			(int64_t)(d->n_jobs[JOB_UNSETTLED] + d->n_jobs[JOB_SETTLING]));
+	message_add_int(&d->message, "unsettled", (int64_t)count_unsettled(d));
 	message_add_int(&d->message, "unsettled_ms", unsettled_ms(d, now_ms));
 	message_add_int(&d->message, "handling_us",
 			d->mean_ms < 0 ? -1 : (int64_t)(d->mean_ms * 1000));

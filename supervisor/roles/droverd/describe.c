@@ -77,6 +77,8 @@ void message_add_queue(struct message *message, const struct config_type *type)
 	message_add_text(message, "declare", config_declare_name(type->declare));
 	message_add_text(message, "retry_queue", type->retry_queue);
 	message_add_text(message, "dead_letter", type->dead_letter);
+	message_add_int(message, "timeout_ms", type->timeout_ms);
+	message_add_int(message, "max_attempts", type->max_attempts);
 	add_retry(message, type);
 	add_definition(message, type);
 }
