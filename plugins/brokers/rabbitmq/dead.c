@@ -1,2 +1,661 @@
 /* SPDX-License-Identifier: MIT */
-#include "rabbitmq.h"
+/*
+ * Dead letters for errands. A pass gets the letters of a queue, one after the other, none of them
+ * acknowledged: those of a queue of ours stay in our hands until they are settled, and go back to
+ * their places when the errand ends; what becomes of those of others is rotate.c's. A lock, a queue
+ * of this connection, keeps two errands from seeing a half of the letters each. Nothing is
+ * acknowledged that was not replayed, confirmed, or is to be purged. Called by rabbitmq.c.
+ */
+#include "dead.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LOCK_MS       5000 /* so long another errand may take */
+#define LOCK_RETRY_MS 100
+#define TURN_MS       50
+#define WINDOW        256 /* letters asked for, of our own boxes */
+#define WINDOW_ROTATE 32  /* their bodies are in memory */
+
+static void forget_ack(struct acks *list, struct ack *ack)
+{
+	STAILQ_REMOVE_HEAD(list, link);
+	free(ack);
+}
+
+void dead_settled(struct letter *letter, int error, const char *sentence)
+{
+	struct rabbit *rabbit = letter->box->rabbit;
+	bool gone = !error || (!letter->tag && !letter->box->foreign);
+
+	letter->state = LETTER_SHOWN;
+	rabbit->calls.letter_settled(rabbit->calls.context, letter->key, error, sentence);
+	if (gone)
+		letter_free(letter);
+}
+
+/* Acknowledging. */
+
+static int send_barrier(struct rpc *rpc, struct channel *channel)
+{
+	amqp_basic_qos_t method = {.prefetch_count = 0};
+
+	(void)rpc;
+	return link_send_method(channel, AMQP_BASIC_QOS_METHOD, &method);
+}
+
+static struct channel *work(const struct browser *browser)
+{
+	return &browser->rabbit->main.channels[CHANNEL_WORK];
+}
+
+static void flush(struct browser *browser);
+
+/*
+ * AMQP confirms no acknowledgement. But a channel's methods are handled in their order: what was
+ * sent before an answered request was seen.
+ */
+static void on_barrier(struct rpc *rpc, const struct rpc_reply *reply)
+{
+	struct browser *browser = rpc->cookie;
+	int error = browser->barrier_epoch == work(browser)->epoch ? reply->error : -ENOTCONN;
+	struct ack *ack;
+
+	browser->barring = false;
+	while ((ack = STAILQ_FIRST(&browser->barred))) {
+		struct letter *letter = ack->letter;
+
+		forget_ack(&browser->barred, ack);
+		if (letter)
+			dead_settled(letter, error, error ? "the connection was lost" : NULL);
+	}
+	flush(browser);
+}
+
+static void flush(struct browser *browser)
+{
+	struct ack *ack;
+
+	while ((ack = STAILQ_FIRST(&browser->to_send))) {
+		amqp_basic_ack_t method = {.delivery_tag = ack->tag};
+
+		if (link_send_method(work(browser), AMQP_BASIC_ACK_METHOD, &method) < 0)
+			break;
+		STAILQ_REMOVE_HEAD(&browser->to_send, link);
+		STAILQ_INSERT_TAIL(&browser->sent, ack, link);
+	}
+	if (browser->barring || STAILQ_EMPTY(&browser->sent))
+		return;
+	STAILQ_CONCAT(&browser->barred, &browser->sent);
+	browser->barring = true;
+	browser->barrier_epoch = work(browser)->epoch;
+	browser->barrier = (struct rpc){
+		.send = send_barrier, .done = on_barrier, .cookie = browser};
+	rpc_start(work(browser), &browser->barrier);
+}
+
+int dead_ack(struct browser *browser, uint64_t tag, struct letter *letter)
+{
+	struct ack *ack = malloc(sizeof *ack);
+
+	if (!ack)
+		return -ENOMEM;
+	*ack = (struct ack){.tag = tag, .letter = letter};
+	STAILQ_INSERT_TAIL(&browser->to_send, ack, link);
+	flush(browser);
+	return 0;
+}
+
+/* If it cannot be sent, it comes back with the end of the connection. */
+void dead_requeue(struct browser *browser, uint64_t tag)
+{
+	amqp_basic_nack_t method = {.delivery_tag = tag, .requeue = 1};
+
+	link_send_method(work(browser), AMQP_BASIC_NACK_METHOD, &method);
+}
+
+/* A pass. */
+
+void dead_pass_over(struct box *box, int error, const char *sentence)
+{
+	struct rabbit *rabbit = box->rabbit;
+	bool shows = box->shows;
+
+	box->state = PASS_NONE;
+	box->browser->active = NULL;
+	if (box->foreign)
+		rotate_over(box, error, sentence);
+	if (!shows)
+		return;
+	if (error)
+		rabbit->calls.browse_failed(rabbit->calls.context, error, sentence);
+	else
+		rabbit->calls.letter(rabbit->calls.context, NULL);
+}
+
+__attribute__((format(printf, 3, 4))) static void pass_failed(struct box *box, int error,
+							      const char *format, ...)
+{
+	struct fault fault;
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(fault.sentence, sizeof fault.sentence, format, ap);
+	va_end(ap);
+	dead_pass_over(box, error, fault.sentence);
+}
+
+static void check_end(struct box *box)
+{
+	if (box->state == PASS_GETTING && box->got == box->asked &&
+	    (box->asked == box->n || box->empty) && TAILQ_EMPTY(&box->passing))
+		dead_pass_over(box, 0, NULL);
+}
+
+void dead_get(struct box *box)
+{
+	size_t window = box->foreign ? WINDOW_ROTATE : WINDOW;
+	amqp_basic_get_t method = {.queue = amqp_cstring_bytes(box->dead)};
+
+	while (box->state == PASS_GETTING && !box->empty && box->asked < box->n &&
+	       box->asked - box->got + box->n_passing < window) {
+		if (link_send_method(work(box->browser), AMQP_BASIC_GET_METHOD, &method) < 0)
+			return;
+		box->asked++;
+		box->browser->getting++;
+	}
+	check_end(box);
+}
+
+/* What is in our hands already, in turns. */
+static void show_held(struct box *box)
+{
+	int64_t start = now_ms();
+	struct letter *letter;
+
+	while ((letter = box->shown ? TAILQ_NEXT(box->shown, link) : TAILQ_FIRST(&box->letters))) {
+		struct mail mail;
+		amqp_pool_t pool;
+		void *bytes = NULL;
+		int r;
+
+		box->shown = letter;
+		letter->pass = box->pass;
+		if (box->foreign || letter->state != LETTER_SHOWN)
+			continue;
+		init_amqp_pool(&pool, 4096);
+		r = spool_read(letter, &pool, &mail, &bytes);
+		if (r == 0)
+			r = letter_show(letter, &mail);
+		empty_amqp_pool(&pool);
+		free(bytes);
+		if (r < 0) {
+			pass_failed(box, r, "letter %s: %s", letter->key, strerror(-r));
+			return;
+		}
+		if (box->state != PASS_SHOWING || now_ms() - start >= TURN_MS)
+			return;
+	}
+	box->state = PASS_GETTING;
+	dead_get(box);
+}
+
+static int send_count(struct rpc *rpc, struct channel *channel)
+{
+	const struct box *box = rpc->cookie;
+	amqp_queue_declare_t method = {.queue = amqp_cstring_bytes(box->dead), .passive = 1};
+
+	return link_send_method(channel, AMQP_QUEUE_DECLARE_METHOD, &method);
+}
+
+static void on_count(struct rpc *rpc, const struct rpc_reply *reply)
+{
+	struct box *box = rpc->cookie;
+	const amqp_queue_declare_ok_t *found;
+
+	if (reply->error == -ENOENT && !box->foreign) {
+		dead_pass_over(box, 0, NULL); /* nothing ever died */
+		return;
+	}
+	if (reply->error) {
+		pass_failed(box, reply->error, "queue %s: %s", box->dead, reply->text);
+		return;
+	}
+	found = reply->method->decoded;
+	/* 0 may mean that a quorum queue could not be asked. */
+	box->n = found->message_count ? found->message_count : 1;
+	box->state = box->foreign ? PASS_GETTING : PASS_SHOWING;
+	if (box->foreign)
+		dead_get(box);
+}
+
+static void count(struct box *box)
+{
+	box->state = PASS_COUNTING;
+	box->rpc = (struct rpc){.send = send_count, .done = on_count, .cookie = box};
+	rpc_start(&box->rabbit->main.channels[CHANNEL_CONTROL], &box->rpc);
+}
+
+static int send_lock(struct rpc *rpc, struct channel *channel)
+{
+	const struct box *box = rpc->cookie;
+	amqp_table_entry_t kind = {
+		.key = amqp_cstring_bytes("x-queue-type"),
+		.value = {.kind = AMQP_FIELD_KIND_UTF8,
+			  .value.bytes = amqp_cstring_bytes("classic")},
+	};
+	amqp_queue_declare_t method = {
+		.queue = amqp_cstring_bytes(box->look),
+		.exclusive = 1,
+		.auto_delete = 1,
+		.arguments = {.num_entries = 1, .entries = &kind},
+	};
+
+	return link_send_method(channel, AMQP_QUEUE_DECLARE_METHOD, &method);
+}
+
+static void on_lock(struct rpc *rpc, const struct rpc_reply *reply)
+{
+	struct box *box = rpc->cookie;
+
+	if (!reply->error) {
+		box->locked = true;
+		count(box);
+	} else if (reply->error == -EBUSY && now_ms() < box->deadline_ms) {
+		box->retry_ms = now_ms() + LOCK_RETRY_MS;
+	} else if (reply->error == -EBUSY) {
+		pass_failed(box, -EBUSY,
+			    "somebody else has been looking at the dead letters in %s for more "
+			    "than %d s (queue %s is his); try again when he is through",
+			    box->dead, LOCK_MS / 1000, box->look);
+	} else if (reply->error == -EACCES) {
+		pass_failed(box, -EACCES,
+			    "the user needs the permission to configure queue %s, which keeps two "
+			    "from looking at the letters in %s at once (%s)",
+			    box->look, box->dead, reply->text);
+	} else {
+		pass_failed(box, reply->error, "queue %s: %s", box->look, reply->text);
+	}
+}
+
+static void lock(struct box *box)
+{
+	box->retry_ms = NEVER;
+	box->rpc = (struct rpc){.send = send_lock, .done = on_lock, .cookie = box};
+	rpc_start(&box->rabbit->main.channels[CHANNEL_CONTROL], &box->rpc);
+}
+
+void dead_pass(struct box *box, bool shows)
+{
+	box->browser->active = box;
+	box->pass++;
+	box->shows = shows;
+	box->n = box->asked = box->got = 0;
+	box->empty = false;
+	box->shown = NULL;
+	if (box->locked) {
+		count(box);
+		return;
+	}
+	box->state = PASS_LOCKING;
+	box->deadline_ms = now_ms() + LOCK_MS;
+	lock(box);
+}
+
+/* The channel of the passes. */
+
+static void take(struct box *box, struct content *content)
+{
+	const amqp_basic_get_ok_t *got = content->method.decoded;
+	struct mail mail = {
+		.properties = content->properties,
+		.raw_properties = content->raw_properties,
+		.routing_key = got->routing_key,
+		.body = content->body,
+		.size = content->size,
+		.redelivered = got->redelivered,
+	};
+	struct letter *letter = letter_seen(box, &mail);
+	struct fault fault = {"no memory"};
+	int r = letter ? 0 : -ENOMEM;
+
+	if (r == 0) {
+		letter->tag = got->delivery_tag;
+		r = spool_write(letter, &mail, &fault);
+	}
+	if (r == 0)
+		r = letter_show(letter, &mail);
+	if (r < 0) {
+		dead_requeue(box->browser, got->delivery_tag);
+		if (letter)
+			letter_free(letter);
+		pass_failed(box, r, "%s", fault.sentence);
+	}
+}
+
+static void on_content(struct channel *channel, struct content *content)
+{
+	struct rabbit *rabbit = channel->link->rabbit;
+	struct browser *browser = rabbit->browser;
+	struct box *box = browser->active;
+	const amqp_basic_get_ok_t *got = content->method.decoded;
+
+	browser->getting--;
+	if (!box || box->state != PASS_GETTING) {
+		dead_requeue(browser, got->delivery_tag);
+		return;
+	}
+	if (box->got++ == 0 && got->message_count >= box->n)
+		box->n = (size_t)got->message_count + 1;
+	if (box->foreign)
+		rotate_take(box, content);
+	else
+		take(box, content);
+	if (browser->active == box)
+		dead_get(box);
+}
+
+static bool on_method(struct channel *channel, const amqp_method_t *method)
+{
+	struct browser *browser = channel->link->rabbit->browser;
+	struct box *box = browser->active;
+
+	if (method->id != AMQP_BASIC_GET_EMPTY_METHOD)
+		return false;
+	browser->getting--;
+	if (box && box->state == PASS_GETTING) {
+		box->got++;
+		box->empty = true;
+		check_end(box);
+	}
+	return true;
+}
+
+/* What was in our hands is the broker's again. */
+static void drop_letters(struct box *box, const char *sentence)
+{
+	struct letter *letter, *next;
+
+	for (letter = TAILQ_FIRST(&box->letters); letter; letter = next) {
+		next = TAILQ_NEXT(letter, link);
+		letter->tag = 0;
+		if (letter->state == LETTER_ACKING)
+			dead_settled(letter, -ENOTCONN, sentence);
+		else if (letter->state == LETTER_SHOWN)
+			letter_free(letter);
+	}
+}
+
+static void drop_acks(struct acks *acks)
+{
+	struct ack *ack;
+
+	while ((ack = STAILQ_FIRST(acks)))
+		forget_ack(acks, ack);
+}
+
+static void drop_all(struct browser *browser, const char *sentence)
+{
+	drop_acks(&browser->to_send);
+	drop_acks(&browser->sent);
+	drop_acks(&browser->barred);
+	browser->getting = 0;
+	if (browser->active)
+		dead_pass_over(browser->active, -ENOTCONN, sentence);
+	for (struct box *box = browser->boxes; box; box = box->next)
+		drop_letters(box, sentence);
+}
+
+static void on_closed(struct channel *channel, uint16_t code, const char *text)
+{
+	(void)code;
+	drop_all(channel->link->rabbit->browser, text ? text : "the connection was lost");
+}
+
+static void on_unblocked(struct channel *channel)
+{
+	struct browser *browser = channel->link->rabbit->browser;
+
+	flush(browser);
+	if (browser->active)
+		dead_get(browser->active);
+}
+
+static const struct channel_calls work_calls = {
+	.closed = on_closed,
+	.method = on_method,
+	.content = on_content,
+	.unblocked = on_unblocked,
+};
+
+/* Boxes. */
+
+static void box_free(struct box *box)
+{
+	while (!TAILQ_EMPTY(&box->letters))
+		letter_free(TAILQ_FIRST(&box->letters));
+	if (box->spool_fd >= 0)
+		close(box->spool_fd);
+	free(box->table);
+	free(box->queue);
+	free(box->type);
+	free(box);
+}
+
+static int box_new(struct browser *browser, const struct drover_queue *queue, struct box **ret_box)
+{
+	const char *dead = queue->size >= sizeof *queue ? queue->dead_letter : NULL;
+	struct box *box = calloc(1, sizeof *box);
+	int r = -ENOMEM;
+
+	if (!box)
+		return r;
+	TAILQ_INIT(&box->letters);
+	TAILQ_INIT(&box->passing);
+	box->browser = browser;
+	box->rabbit = browser->rabbit;
+	box->spool_fd = -1;
+	box->retry_ms = box->idle_ms = NEVER;
+	box->foreign = dead;
+	box->queue = strdup(queue->name);
+	box->type = strdup(queue->type);
+	box->table = calloc(LETTER_BUCKETS, sizeof(struct letter *));
+	if (box->queue && box->type && box->table)
+		r = dead ? 0 : topology_dead_name(queue, box->dead);
+	if (r == 0 && dead && snprintf(box->dead, NAME_SIZE, "%s", dead) >= NAME_SIZE)
+		r = -ENAMETOOLONG;
+	if (r == 0 && snprintf(box->look, NAME_SIZE, "%s.look", box->dead) >= NAME_SIZE)
+		r = -ENAMETOOLONG;
+	if (r < 0) {
+		box_free(box);
+		return r;
+	}
+	box->next = browser->boxes;
+	browser->boxes = box;
+	*ret_box = box;
+	return 0;
+}
+
+static struct box *find_box(const struct browser *browser, const char *queue)
+{
+	struct box *box = browser ? browser->boxes : NULL;
+
+	while (box && strcmp(box->queue, queue) != 0)
+		box = box->next;
+	return box;
+}
+
+static int browser_get(struct rabbit *rabbit, struct browser **ret_browser)
+{
+	struct browser *browser = rabbit->browser;
+
+	if (!browser) {
+		browser = rabbit->browser = calloc(1, sizeof *browser);
+		if (!browser)
+			return -ENOMEM;
+		browser->rabbit = rabbit;
+		STAILQ_INIT(&browser->to_send);
+		STAILQ_INIT(&browser->sent);
+		STAILQ_INIT(&browser->barred);
+	}
+	if (rabbit->main.channels[CHANNEL_WORK].state == CHANNEL_UNUSED)
+		link_use(&rabbit->main, CHANNEL_WORK, &work_calls);
+	*ret_browser = browser;
+	return 0;
+}
+
+/* What the handle is called for. */
+
+int dead_browse(struct rabbit *rabbit, const struct drover_queue *queue)
+{
+	const char *dead = queue->size >= sizeof *queue ? queue->dead_letter : NULL;
+	struct browser *browser;
+	struct fault fault;
+	struct box *box;
+	int r;
+
+	if (dead && !strcmp(dead, DROVER_DEAD_LETTER_BROKER)) {
+		r = fault_set(&fault, -ENOTSUP,
+			      "what dies of queue %s is the broker's affair (dead_letter = "
+			      "\"broker\"): it is where the queue's own dead-letter rule puts it",
+			      queue->name);
+		rabbit->calls.browse_failed(rabbit->calls.context, r, fault.sentence);
+		return 0;
+	}
+	if (!rabbit->main.open)
+		return -EAGAIN;
+	r = browser_get(rabbit, &browser);
+	if (r < 0)
+		return r;
+	if (work(browser)->state != CHANNEL_OPEN || browser->active || browser->getting)
+		return -EAGAIN;
+	box = find_box(browser, queue->name);
+	if (!box)
+		r = box_new(browser, queue, &box);
+	if (r == 0)
+		dead_pass(box, true);
+	return r;
+}
+
+static void on_replayed(struct rabbit *rabbit, void *cookie, int error, const char *sentence)
+{
+	struct letter *letter = cookie;
+
+	if (!error && !letter->tag) {
+		error = -ENOTCONN;
+		sentence = "it was replayed, but the connection was lost before the letter was "
+			   "taken out: it is still there";
+	}
+	if (!error)
+		error = dead_ack(rabbit->browser, letter->tag, letter);
+	if (error)
+		dead_settled(letter, error, sentence);
+	else
+		letter->state = LETTER_ACKING;
+}
+
+static int replay(struct letter *letter)
+{
+	struct mail mail;
+	amqp_pool_t pool;
+	void *bytes = NULL;
+	int r;
+
+	init_amqp_pool(&pool, 4096);
+	r = spool_read(letter, &pool, &mail, &bytes);
+	if (r == 0)
+		r = letter_replay(letter->box, &mail, on_replayed, letter);
+	empty_amqp_pool(&pool);
+	free(bytes);
+	if (r == 0)
+		letter->state = LETTER_COPYING;
+	return r;
+}
+
+int dead_settle(struct rabbit *rabbit, const struct drover_queue *queue, const char *key,
+		enum drover_letter_action action)
+{
+	struct box *box = find_box(rabbit->browser, queue->name);
+	struct letter *letter = box ? letter_find(box, key) : NULL;
+	int r;
+
+	if (action != DROVER_LETTER_REPLAY && action != DROVER_LETTER_PURGE)
+		return -EINVAL;
+	if (!letter || letter->state != LETTER_SHOWN)
+		return -ENOENT;
+	if (box->foreign)
+		return rotate_want(letter, action);
+	if (action == DROVER_LETTER_REPLAY)
+		return replay(letter);
+	letter->state = LETTER_ACKING;
+	r = dead_ack(rabbit->browser, letter->tag, letter);
+	if (r < 0)
+		letter->state = LETTER_SHOWN;
+	return r;
+}
+
+void dead_lost(struct rabbit *rabbit)
+{
+	if (!rabbit->browser)
+		return;
+	drop_all(rabbit->browser, "the connection was lost");
+	for (struct box *box = rabbit->browser->boxes; box; box = box->next)
+		box->locked = false;
+}
+
+void dead_process(struct rabbit *rabbit)
+{
+	struct browser *browser = rabbit->browser;
+	struct box *active = browser ? browser->active : NULL;
+
+	if (!browser)
+		return;
+	if (active && active->state == PASS_LOCKING && active->retry_ms <= now_ms())
+		lock(active);
+	else if (active && active->state == PASS_SHOWING)
+		show_held(active);
+	for (struct box *box = browser->boxes; box; box = box->next)
+		if (box->foreign)
+			rotate_process(box);
+}
+
+int64_t dead_due_ms(const struct rabbit *rabbit)
+{
+	const struct browser *browser = rabbit->browser;
+	const struct box *active = browser ? browser->active : NULL;
+	int64_t due = NEVER, rotate;
+
+	if (active && active->state == PASS_LOCKING)
+		due = active->retry_ms;
+	else if (active && active->state == PASS_SHOWING)
+		due = 0;
+	for (const struct box *box = browser ? browser->boxes : NULL; box; box = box->next) {
+		rotate = box->foreign ? rotate_due_ms(box) : NEVER;
+		due = rotate < due ? rotate : due;
+	}
+	return due;
+}
+
+void dead_close(struct rabbit *rabbit)
+{
+	struct browser *browser = rabbit->browser;
+
+	if (!browser)
+		return;
+	drop_acks(&browser->to_send);
+	drop_acks(&browser->sent);
+	drop_acks(&browser->barred);
+	while (browser->boxes) {
+		struct box *box = browser->boxes;
+
+		browser->boxes = box->next;
+		if (box->foreign)
+			rotate_over(box, -ECANCELED, NULL);
+		box_free(box);
+	}
+	free(browser);
+	rabbit->browser = NULL;
+}

@@ -431,8 +431,7 @@ size_t publish_waiting(const struct rabbit *rabbit)
 
 /* Requests. */
 
-/* Whether there is a connection, or soon will be. */
-static bool is_connected(struct rabbit *rabbit)
+bool publish_ready(struct rabbit *rabbit)
 {
 	struct publisher *publisher = rabbit->publishing;
 
@@ -508,7 +507,7 @@ int publish_start(struct rabbit *rabbit, const struct outgoing *outgoing, publis
 	publisher->bytes += message->size;
 	if (rabbit->publisher.blocked)
 		rabbit_changed(rabbit);
-	if (is_connected(rabbit))
+	if (publish_ready(rabbit))
 		rabbit_soon(rabbit); /* many are sent in one turn */
 	return 0;
 }
@@ -535,7 +534,7 @@ int publish_event(struct rabbit *rabbit, const struct drover_event *event, int64
 	if (!event->type || !*event->type)
 		return -EINVAL;
 	if (delay_ms > 0) {
-		if (!is_connected(rabbit))
+		if (!publish_ready(rabbit))
 			return -EAGAIN;
 		r = topology_rung(&rabbit->publisher, LADDER_DELAY, delay_ms, rung);
 		if (r < 0)

@@ -87,6 +87,8 @@ void rabbit_changed(struct rabbit *rabbit)
 			 "the broker takes no messages (%.80s): %zu retries, dead letters and "
 			 "published events wait; events are handled all the same",
 			 *publisher->blocked_why ? publisher->blocked_why : "an alarm", waiting);
+	else
+		snprintf(sentence, sizeof sentence, "%s", consume_says(rabbit));
 	rabbit_state(rabbit, DROVER_BROKER_UP, sentence);
 }
 

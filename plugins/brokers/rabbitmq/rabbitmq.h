@@ -242,11 +242,20 @@ struct message_text {
 	const char *reason, *node, *letter;                 /* NULL: none */
 	const char *routing_key;                            /* it was first published with */
 };
-/* `type` is the subscribed one, the last fallback. NULL: no memory. */
+/*
+ * `type` is the subscribed one, the last fallback; before that comes `routing_key`, given for a
+ * message that came through the exchange of events. NULL: no memory.
+ */
 struct message_text *event_read(const amqp_basic_properties_t *properties, amqp_bytes_t routing_key,
 				const char *type, bool redelivered);
 
-/* The properties of an event that is published, made in the pool. -ENOMEM. */
+/* How often the queue rejected it, as the broker counts (x-death). */
+uint32_t event_rejections(const amqp_basic_properties_t *properties, const char *queue);
+
+/*
+ * The properties of an event that is published, made in the pool; its texts stay the event's.
+ * -ENOMEM; -EINVAL: AMQP has no place for one of its attributes.
+ */
 int event_write(const struct drover_event *event, amqp_pool_t *pool,
 		amqp_basic_properties_t *ret_properties);
 
@@ -273,6 +282,11 @@ struct outgoing {
 	size_t size;
 	bool body_stays; /* the body is not copied: it stays until `done` */
 };
+/*
+ * Is the publishing connection open? It is opened soon, if not. A part that must ask the broker for
+ * something before it publishes waits for it.
+ */
+bool publish_ready(struct rabbit *rabbit);
 /*
  * Opens the publishing connection when it is first needed. -EAGAIN: too much waits. Otherwise done
  * is called exactly once, never from within; -ENOTCONN: it may or may not have arrived.
@@ -304,29 +318,13 @@ enum ladder {
  */
 int topology_rung(struct link *link, enum ladder ladder, int64_t delay_ms, char name[NAME_SIZE]);
 int topology_declare(struct rabbit *rabbit, const struct drover_queue *queue, bool dry_run);
+/* It turned out that a rung is gone: it is made again when it is next asked for. */
+void topology_gone(struct rabbit *rabbit, const char *exchange);
+struct drover_queue *topology_copy(const struct drover_queue *queue); /* free(3) it; NULL */
 void topology_lost(struct rabbit *rabbit); /* the connection of its requests is lost */
 void topology_close(struct rabbit *rabbit);
 
 /* consume.c: the subscription, credit, and deliveries in our hands. */
-
-enum held_state {
-	HELD_WAITING,   /* not delivered to the caller: beyond the credit */
-	HELD_DELIVERED, /* in the caller's hands */
-	HELD_COPYING,   /* settled: its copy is on its way */
-	HELD_ACKING,    /* settled: to be acknowledged */
-};
-
-struct held {
-	struct drover_delivery delivery; /* first: what the caller sees */
-	TAILQ_ENTRY(held) link;
-	struct rabbit *rabbit;
-	enum held_state state;
-	uint64_t tag;
-	uint32_t epoch; /* of the channel it came by; another one's: stale */
-	struct message_text *text;
-	amqp_bytes_t raw_properties; /* as on the wire; malloc'ed */
-	void *body;
-};
 
 int consume_open(struct rabbit *rabbit);
 void consume_close(struct rabbit *rabbit);
@@ -338,6 +336,7 @@ void consume_up(struct rabbit *rabbit);   /* the connection is there: channel, s
 void consume_lost(struct rabbit *rabbit); /* what is in our hands is stale */
 void consume_process(struct rabbit *rabbit);
 int64_t consume_due_ms(const struct rabbit *rabbit);
+const char *consume_says(const struct rabbit *rabbit); /* what is amiss; "" */
 
 /* depths.c: the gauge's questions. */
 

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What dead.c, letter.c and rotate.c share: a box for each queue of dead letters that was looked
+ * into, with the letters that were shown, and a pass at a time over all letters of a box.
+ */
+#ifndef DROVER_RABBITMQ_DEAD_H
+#define DROVER_RABBITMQ_DEAD_H
+
+#include "rabbitmq.h"
+
+#include <sys/types.h>
+
+struct box;
+
+/* A message that is a letter. */
+struct mail {
+	const amqp_basic_properties_t *properties;
+	amqp_bytes_t raw_properties, routing_key;
+	const void *body;
+	size_t size;
+	bool redelivered;
+};
+
+enum letter_state {
+	LETTER_SHOWN,
+	LETTER_WANTED,  /* rotate.c: to be settled when it comes by */
+	LETTER_COPYING, /* its copy is on its way to the queue */
+	LETTER_ACKING,
+};
+
+/* A letter that was shown. In a box of ours it is in our hands, and its bytes are in the spool. */
+struct letter {
+	TAILQ_ENTRY(letter) link; /* in the order of the queue */
+	struct letter *next;      /* in the table */
+	struct box *box;
+	enum letter_state state;
+	enum drover_letter_action action;
+	uint32_t pass; /* the last in which it was seen */
+	uint32_t wanted_in; /* rotate.c: the pass that was under way when it was asked for */
+	uint64_t tag;
+	off_t at; /* in the spool: properties, routing key, body */
+	size_t properties_size, routing_key_size, body_size;
+	char key[];
+};
+TAILQ_HEAD(letters, letter);
+
+enum pass_state {
+	PASS_NONE,
+	PASS_LOCKING,
+	PASS_COUNTING,
+	PASS_SHOWING, /* what is in our hands already */
+	PASS_GETTING,
+};
+
+enum { LETTER_BUCKETS = 65536 };
+
+struct passing;
+TAILQ_HEAD(passings, passing);
+
+struct box {
+	struct box *next;
+	struct browser *browser;
+	struct rabbit *rabbit;
+	char *queue, *type;
+	char dead[NAME_SIZE], look[NAME_SIZE]; /* `look` is the lock: a queue of this connection */
+	/* It may have limits: each look at a letter counts, and the last one destroys it. */
+	bool foreign;
+	bool locked;
+
+	struct letters letters;
+	struct letter **table; /* LETTER_BUCKETS of them */
+	int spool_fd;
+	off_t spool_end;
+
+	enum pass_state state;
+	uint32_t pass; /* its number */
+	bool shows;    /* the letters that it gets */
+	int64_t deadline_ms, retry_ms; /* of the lock */
+	struct rpc rpc;
+	size_t n, asked, got;
+	bool empty;           /* the broker had less than n */
+	struct letter *shown; /* so far, of those in our hands; NULL: none */
+
+	/* rotate.c */
+	struct passings passing;
+	size_t n_passing, n_wanted;
+	int64_t idle_ms;       /* when letters that nobody wants go on; NEVER: not yet */
+	struct letter *untold; /* settled; the caller waits for it */
+};
+
+struct ack {
+	STAILQ_ENTRY(ack) link;
+	uint64_t tag;
+	struct letter *letter; /* NULL: nobody is told */
+};
+STAILQ_HEAD(acks, ack);
+
+struct browser {
+	struct rabbit *rabbit;
+	struct box *boxes;
+	struct box *active; /* it has a pass */
+	size_t getting;     /* letters asked for, of this pass or of one that failed */
+	struct acks to_send, sent, barred;
+	struct rpc barrier;
+	bool barring;
+	uint32_t barrier_epoch;
+};
+
+/* dead.c */
+
+/* When the broker has seen it the letter is settled. 0; -ENOMEM. */
+int dead_ack(struct browser *browser, uint64_t tag, struct letter *letter);
+void dead_requeue(struct browser *browser, uint64_t tag);
+/* Tells the caller, and forgets the letter unless it is still there to be settled. */
+void dead_settled(struct letter *letter, int error, const char *sentence);
+/* A pass: `shows` its letters to the caller. */
+void dead_pass(struct box *box, bool shows);
+void dead_pass_over(struct box *box, int error, const char *sentence);
+void dead_get(struct box *box);
+
+/* letter.c */
+
+struct letter *letter_find(const struct box *box, const char *key);
+/* The letter that a message is, as of this pass; a new one perhaps. NULL: no memory. */
+struct letter *letter_seen(struct box *box, const struct mail *mail);
+void letter_free(struct letter *letter);
+/* Shows it to the caller. 0 or -ENOMEM. */
+int letter_show(const struct letter *letter, const struct mail *mail);
+/* Publishes a copy as a new event to the queue the letter came from; as publish_start. */
+int letter_replay(const struct box *box, const struct mail *mail, publish_done *done, void *cookie);
+int spool_write(struct letter *letter, const struct mail *mail, struct fault *fault);
+/* The properties are in the pool; *ret_bytes is free(3)d after the last use. */
+int spool_read(const struct letter *letter, amqp_pool_t *pool, struct mail *ret_mail,
+	       void **ret_bytes);
+
+/* rotate.c: boxes of others. */
+
+int rotate_take(struct box *box, struct content *content);
+int rotate_want(struct letter *letter, enum drover_letter_action action);
+void rotate_process(struct box *box);
+int64_t rotate_due_ms(const struct box *box);
+/* The pass is over: nothing passes any more. */
+void rotate_over(struct box *box, int error, const char *sentence);
+
+#endif
