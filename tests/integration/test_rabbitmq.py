@@ -46,7 +46,8 @@ def lines(path, n):
 
 
 def declared(vhost, queue):
-    return wait(lambda: vhost.queue(queue), f"{queue} is declared")
+    """Until events come there."""
+    wait(lambda: vhost.queue(queue) and vhost.bindings(queue), f"{queue} is declared and bound")
 
 
 def check(drover):
