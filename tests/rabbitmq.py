@@ -1,7 +1,8 @@
 """A private rabbitmq-server for tests: on loopback, with ports and a directory of its own, driven as an operator would.
 
     tests/rabbitmq.py run COMMAND...     runs a command with a server beside it, which tests in it share
-    tests/rabbitmq.py port               in such a command: waits until the server is up, and says where
+    tests/rabbitmq.py ports              in such a command: waits until the server is up, and prints the ports of
+                                         AMQP and of the management API
 
 A server belongs to a guard, a process that ends it, its epmd and all that they started, and removes its directory, when
 whoever started it closes it or is gone in whatever way. What is unpacked in $DROVER_TOOLS/rabbitmq is what runs
@@ -175,8 +176,11 @@ management.tcp.port = {management_port}
         return self
 
     def log(self):
-        texts = [f for f in (self.directory / "output.log", self.directory / "server.log") if f.exists()]
-        return "".join(f.read_text(errors="replace") for f in texts)
+        """Its own; before it has one, what it printed."""
+        for file in (self.directory / "server.log", self.directory / "output.log"):
+            if file.exists():
+                return file.read_text(errors="replace")
+        return ""
 
     def close(self):
         """Ends it, if it is ours, and sees to it that nothing of it is left."""
@@ -460,8 +464,9 @@ def main(arguments):
         return guard(Path(arguments[1]))
     if arguments[:1] == ["run"] and len(arguments) > 1:
         return run(arguments[1:])
-    if arguments == ["port"] and SHARED in os.environ:
-        print(Server(os.environ[SHARED]).wait_up().port)
+    if arguments == ["ports"] and SHARED in os.environ:
+        server = Server(os.environ[SHARED]).wait_up()
+        print(server.port, server.management_port)
         return 0
     print(__doc__, file=sys.stderr)
     return 2

@@ -144,10 +144,12 @@ conformance() {
 	return $r
 }
 conformance_rabbitmq() {
-	local r=0 hosts
-	hosts=127.0.0.1:$(/usr/bin/python3 "$top/tests/rabbitmq.py" port) || return
-	conform rabbitmq set.hosts="$hosts" set.queue_type=classic || r=1
-	conform rabbitmq set.hosts="$hosts" set.queue_type=quorum || r=1
+	local r=0 port management type
+	read -r port management < <(/usr/bin/python3 "$top/tests/rabbitmq.py" ports) || return
+	for type in classic quorum; do
+		conform rabbitmq set.hosts="127.0.0.1:$port" set.management="http://127.0.0.1:$management" \
+			set.queue_type=$type || r=1
+	done
 	return $r
 }
 # conform PLUGIN SETTINGS...
