@@ -19,8 +19,8 @@ void put(struct buf *out, uint64_t value, int bytes)
 
 	if (!p)
 		return;
-	for (int i = 0; i < bytes; i++)
-		p[i] = (uint8_t)(value >> 8 * (bytes - 1 - i));
+	for (int i = bytes - 1; i >= 0; i--, value >>= 8)
+		p[i] = (uint8_t)value;
 	out->end += (size_t)bytes;
 }
 

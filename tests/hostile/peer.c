@@ -23,7 +23,12 @@
 /* A method by its two numbers. */
 #define METHOD(class, method) ((uint32_t)(class) << 16 | (method))
 
-enum { CONNECTIONS = 8, MESSAGES = 12, ROOM = 1 << 20 };
+enum {
+	CONNECTIONS = 8,
+	MESSAGES = 12, /* to a consumer */
+	ROOM = 1 << 20,
+	PATIENCE_MS = 8, /* for the frame of the plan; then it is one of those that come unasked */
+};
 
 struct connection {
 	int fd; /* -1: none */
@@ -47,7 +52,8 @@ struct connection {
 static struct peer {
 	struct plan plan;
 	uint64_t number, random;
-	bool broke; /* the frame of this round */
+	bool broke;  /* the frame of this round */
+	int idle_ms; /* nothing happened for so long */
 	struct rounds *rounds;
 	struct connection connections[CONNECTIONS];
 } peer;
@@ -476,6 +482,7 @@ static void accept_one(int listener)
 	if (peer.number != peer.rounds->number) {
 		peer.number = peer.rounds->number;
 		peer.broke = false;
+		peer.idle_ms = 0;
 	}
 	while (c < peer.connections + CONNECTIONS && c->fd >= 0)
 		c++;
@@ -494,6 +501,7 @@ static bool receive(struct connection *c)
 
 	if (n <= 0)
 		return n < 0 && errno == EAGAIN;
+	peer.idle_ms = 0;
 	c->in.end += (size_t)n;
 	while (!c->ended && take_frame(c))
 		;
@@ -531,6 +539,8 @@ static void serve(struct connection *c, int told)
 /* Nothing happens: the time to say something unasked, or to end what was broken. */
 static void idle(void)
 {
+	if (++peer.idle_ms >= PATIENCE_MS && !peer.broke)
+		peer.plan = (struct plan){.step = STEP_EXTRA};
 	for (struct connection *c = peer.connections; c < peer.connections + CONNECTIONS; c++) {
 		if (c->fd < 0 || !c->greeted)
 			continue;

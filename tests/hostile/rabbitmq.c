@@ -276,19 +276,23 @@ static pid_t spawn(void)
 	return pid;
 }
 
-/* Waits until the plugin's process has ended, or makes no progress. */
-static int judge(pid_t driver)
+/* Waits until the plugin's process has ended, or no frame is broken any more. */
+static int judge(pid_t driver, pid_t peer)
 {
 	uint64_t last = UINT64_MAX;
 	int64_t since = clock_now_ms();
 	int status;
 
 	while (waitpid(driver, &status, WNOHANG) == 0) {
-		if (results->rounds.number != last || results->done) {
-			last = results->rounds.number;
+		if (results->rounds.broken != last) {
+			last = results->rounds.broken;
 			since = clock_now_ms();
 		} else if (clock_now_ms() - since > LET_GO_MS + 2 * TURN_MS) {
 			kill(driver, SIGABRT);
+		}
+		if (waitpid(peer, NULL, WNOHANG) != 0) {
+			printf("the hostile server itself has ended\n");
+			kill(driver, SIGKILL);
 		}
 		usleep(20000);
 	}
@@ -324,7 +328,7 @@ int main(int argc, char **argv)
 		close(listener);
 		drive(argv[1], port, told[0], frames, seed, argc > 4 ? &only : NULL);
 	}
-	status = judge(driver);
+	status = judge(driver, peer);
 	kill(peer, SIGKILL);
 	waitpid(peer, NULL, 0);
 	check(WIFEXITED(status) && WEXITSTATUS(status) == 0 && results->done,

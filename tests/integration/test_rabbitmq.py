@@ -19,18 +19,18 @@ printf '%s %s %s %s %s\\n' "$DROVER_ID" "$DROVER_TYPE" "$DROVER_SOURCE" "$DROVER
 """
 
 
-def configure(drover, vhost, types, **settings):
+def configure(drover, vhost, types, /, **settings):
     drover.configure(f"brokers = ( {vhost.configuration(**settings)} );\ntypes = ( {types} );")
 
 
-def scripted(drover, vhost, rows="", name="job", **settings):
+def scripted(drover, vhost, rows="", name="job", /, **settings):
     configure(drover, vhost, f'{{ type = "{name}"; {FAST_RETRY} {rows} }}', **settings)
     drover.handler(f"{name}.so", SCRIPTED)
     drover.start()
     drover.wait_broker("up")
 
 
-def recording(drover, vhost, rows="", name="job", **settings):
+def recording(drover, vhost, rows="", name="job", /, **settings):
     """Its handler leaves a line per event: the file."""
     out = drover.directory / "out"
     out.touch()
@@ -75,9 +75,9 @@ def test_virtual_hosts_with_odd_names(drover, rabbitmq, name, how):
     vhost = rabbitmq.vhost(name)
     type_ = f"odd.{drover.test_id}" # others use "/", too
     if how == "setting":
-        out = recording(drover, vhost, name=type_)
+        out = recording(drover, vhost, "", type_)
     else:
-        out = recording(drover, vhost, name=type_, vhost=None,
+        out = recording(drover, vhost, "", type_, vhost=None,
                         hosts=f'[ "amqp://guest:guest@127.0.0.1:{rabbitmq.port}/{quote(name)}" ]')
     declared(vhost, type_)
     id_ = vhost.event(type_)

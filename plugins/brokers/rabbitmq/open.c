@@ -210,6 +210,15 @@ static int fail_to_log_in(struct attempt *attempt, const amqp_rpc_reply_t *reply
 	const amqp_connection_close_t *close = reply->reply.decoded;
 
 	if (reply->reply_type == AMQP_RESPONSE_SERVER_EXCEPTION &&
+	    reply->reply.id == AMQP_CONNECTION_CLOSE_METHOD &&
+	    close->reply_code == AMQP_ACCESS_REFUSED)
+		return fail(attempt, LINK_REFUSED,
+			    "%s: it refuses the user \"%s\" with the password it was given: %.*s",
+			    peer,
+			    attempt->endpoint->user ? attempt->endpoint->user
+						    : attempt->link->rabbit->settings.user,
+			    (int)close->reply_text.len, (const char *)close->reply_text.bytes);
+	if (reply->reply_type == AMQP_RESPONSE_SERVER_EXCEPTION &&
 	    reply->reply.id == AMQP_CONNECTION_CLOSE_METHOD)
 		return fail(attempt,
 			    close->reply_code == AMQP_CONNECTION_FORCED ? LINK_AWAY : LINK_REFUSED,

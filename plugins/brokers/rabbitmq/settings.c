@@ -76,46 +76,6 @@ static char *copy(const char *text, size_t size)
 	return text && size ? strndup(text, size) : NULL;
 }
 
-/* "amqp://user:password@host:port/vhost"; what it leaves out stays NULL. */
-static int read_url(struct endpoint *endpoint, const char *url, struct fault *fault)
-{
-	struct amqp_connection_info info;
-	/* Its parser writes into the text, and has defaults where a part is missing. */
-	char *text = strdup(url);
-	const char *after, *at, *slash;
-	int r = -ENOMEM;
-
-	if (!text)
-		return fault_set(fault, r, "no memory");
-	if (amqp_parse_url(text, &info) != AMQP_STATUS_OK) {
-		/* Not the URL itself: there may be a password in it. */
-		r = fault_set(fault, -EINVAL,
-			      "hosts: one that contains \"://\" is no URL like "
-			      "\"amqps://user@host:5671/vhost\"");
-		goto out;
-	}
-	after = strstr(url, "://") + 3;
-	slash = strchr(after, '/');
-	at = strchr(after, '@');
-	endpoint->host = strdup(info.host);
-	endpoint->port = info.port;
-	endpoint->tls = info.ssl;
-	if (at && (!slash || at < slash)) {
-		const char *colon = strchr(after, ':');
-
-		endpoint->user = strdup(info.user);
-		if (colon && colon < at)
-			endpoint->password = strdup(info.password);
-	}
-	if (slash && slash[1])
-		endpoint->vhost = strdup(info.vhost);
-	r = endpoint->host ? 0 : fault_set(fault, -ENOMEM, "no memory");
-out:
-	explicit_bzero(text, strlen(url));
-	free(text);
-	return r;
-}
-
 /* "host", "host:port", "[::1]:port" */
 static int read_host(struct endpoint *endpoint, const char *text, struct fault *fault)
 {
@@ -140,6 +100,77 @@ static int read_host(struct endpoint *endpoint, const char *text, struct fault *
 		endpoint->port = (int)port;
 	}
 	return endpoint->host ? 0 : fault_set(fault, -EINVAL, "hosts: \"%s\" names no host", text);
+}
+
+static int hex(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* A part of a URL, its %XX decoded; NULL: it is none, or there is no memory. */
+static char *decode(const char *text, size_t size)
+{
+	char *made = malloc(size + 1), *to = made;
+
+	for (size_t i = 0; made && i < size; i++) {
+		int high, low;
+
+		if (text[i] != '%') {
+			*to++ = text[i];
+			continue;
+		}
+		high = i + 2 < size ? hex(text[i + 1]) : -1;
+		low = high >= 0 ? hex(text[i + 2]) : -1;
+		if (low < 0 || !(high | low)) {
+			explicit_bzero(made, size);
+			free(made);
+			return NULL;
+		}
+		*to++ = (char)(high << 4 | low);
+		i += 2;
+	}
+	if (made)
+		*to = '\0';
+	return made;
+}
+
+/*
+ * "amqp://user:password@host:port/vhost"; what it leaves out stays NULL. The library's own parser
+ * takes no names beyond ASCII.
+ */
+static int read_url(struct endpoint *endpoint, const char *url, struct fault *fault)
+{
+	const char *after = strstr(url, "://") + 3, *slash = strchrnul(after, '/');
+	const char *at = memchr(after, '@', (size_t)(slash - after)), *colon;
+	char *place = strndup(at ? at + 1 : after, (size_t)(slash - (at ? at + 1 : after)));
+	int r = -EINVAL;
+
+	if (!place)
+		return fault_set(fault, -ENOMEM, "no memory");
+	endpoint->tls = !strncmp(url, "amqps://", 8);
+	endpoint->port = endpoint->tls ? PORT_TLS : PORT;
+	if (endpoint->tls || !strncmp(url, "amqp://", 7))
+		r = *place ? read_host(endpoint, place, fault) : -EINVAL;
+	free(place);
+	if (r == 0 && at) {
+		colon = memchr(after, ':', (size_t)(at - after));
+		endpoint->user = decode(after, (size_t)((colon ? colon : at) - after));
+		if (colon)
+			endpoint->password = decode(colon + 1, (size_t)(at - colon - 1));
+		r = endpoint->user && (!colon || endpoint->password) ? 0 : -EINVAL;
+	}
+	if (r == 0 && *slash && slash[1]) {
+		endpoint->vhost = decode(slash + 1, strlen(slash + 1));
+		r = endpoint->vhost ? 0 : -EINVAL;
+	}
+	/* Not the URL itself: there may be a password in it. */
+	return r == 0 ? 0
+		      : fault_set(fault, r,
+				  "hosts: one that contains \"://\" is no URL like "
+				  "\"amqps://user@host:5671/vhost\"");
 }
 
 static int read_hosts(const struct drover_host *host, struct settings *settings,
