@@ -17,11 +17,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEAD_MS    1000  /* between two looks at a queue of dead letters */
-#define MISSING_MS 1000  /* a queue that is not there is not looked for sooner */
-#define API_MS     5000  /* between two calls of the management API: as often as it has news */
-#define EMPTY_MS   11000 /* so long what it said stands, another call and its lag included */
-#define FAILED_MS  30000 /* until it is called again after a failure */
+#define DEAD_MS     1000  /* between two looks at a queue of dead letters */
+#define PATIENCE_MS 5000  /* so long a queue may be missing without a word */
+#define MISSING_MS  1000  /* a queue that is not there is not looked for sooner */
+#define API_MS      5000  /* between two calls of the management API: as often as it has news */
+#define EMPTY_MS    11000 /* so long what it said stands, another call and its lag included */
+#define FAILED_MS   30000 /* until it is called again after a failure */
 
 enum kind {
 	KIND_UNKNOWN, /* not asked */
@@ -35,9 +36,11 @@ struct look {
 	struct sample *sample;
 	const char *queue; /* NULL: nothing to look at */
 	enum kind kind;
+	bool foreign; /* others make it */
 	bool missing_told;
 	/* when it was looked at, was not there, was empty as the API says; 0: never */
 	int64_t at_ms, missing_ms, empty_ms;
+	int64_t missing_since_ms; /* 0: it is there */
 	int64_t ready, consumers;
 };
 
@@ -111,31 +114,27 @@ static int send_passive(struct rpc *rpc, struct channel *channel)
 }
 
 /*
- * What kind of queue is it? AMQP has no such question. But the declaration of a queue that is there
- * is refused with the first argument that differs; and one with a kind of queue that no broker
- * knows makes no queue, should it have gone meanwhile.
+ * What kind of queue is it? AMQP has no such question. But a declaration of one that is there
+ * changes nothing: it is accepted when the arguments are the same, or refused with the first that
+ * differs. A queue of ours is declared as it would be made; for one of others a kind that no broker
+ * knows is named, which makes none, should it have gone meanwhile.
  */
 static int send_kind(struct rpc *rpc, struct channel *channel)
 {
 	const struct look *look = rpc->cookie;
-	amqp_table_entry_t entries[2] = {
-		{
-			.key = amqp_cstring_bytes("x-queue-type"),
-			.value = {.kind = AMQP_FIELD_KIND_UTF8,
-				  .value.bytes = amqp_cstring_bytes("drover")},
-		},
-		{
-			.key = amqp_cstring_bytes("x-single-active-consumer"),
-			.value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1},
-		},
-	};
+	const struct sample *sample = look->sample;
+	amqp_table_entry_t entries[TOPOLOGY_ARGUMENTS];
 	amqp_queue_declare_t method = {
 		.queue = amqp_cstring_bytes(look->queue),
 		.durable = 1,
-		.arguments = {.num_entries = 1, .entries = entries},
+		.arguments.entries = entries,
 	};
 
-	method.arguments.num_entries += look->sample->exclusive && look == &look->sample->main;
+	method.arguments.num_entries =
+		topology_arguments(sample->rabbit, sample->exclusive && look == &sample->main,
+				   entries);
+	if (look->foreign)
+		entries[0].value.value.bytes = amqp_cstring_bytes("drover");
 	return link_send_method(channel, AMQP_QUEUE_DECLARE_METHOD, &method);
 }
 
@@ -188,12 +187,35 @@ static void on_kind(struct rpc *rpc, const struct rpc_reply *reply)
 {
 	struct look *look = rpc->cookie;
 
-	if (reply->code)
+	if (!reply->error)
+		look->kind = look->sample->rabbit->settings.quorum ? KIND_OTHER : KIND_CLASSIC;
+	else if (reply->code)
 		look->kind = read_kind(reply->text);
 	if (look->kind == KIND_CLASSIC)
 		looked(look);
 	else
 		doubt(look);
+}
+
+/* A queue may be looked for just before it is made: that is not worth a word. */
+static void not_there(struct look *look, const struct rpc_reply *reply)
+{
+	int64_t now = now_ms();
+
+	set_unknown(look);
+	look->kind = KIND_UNKNOWN;
+	if (!reply->code)
+		return;
+	if (reply->error == -ENOENT)
+		look->missing_ms = now;
+	if (!look->missing_since_ms)
+		look->missing_since_ms = now;
+	if (look->missing_told ||
+	    (reply->error == -ENOENT && now - look->missing_since_ms < PATIENCE_MS))
+		return;
+	look->missing_told = true;
+	rabbit_log(look->sample->rabbit, DROVER_LOG_WARNING, "the depth of queue %s is unknown: %s",
+		   look->queue, reply->text);
 }
 
 static void on_passive(struct rpc *rpc, const struct rpc_reply *reply)
@@ -203,20 +225,13 @@ static void on_passive(struct rpc *rpc, const struct rpc_reply *reply)
 	const amqp_queue_declare_ok_t *found;
 
 	if (reply->error) {
-		set_unknown(look);
-		look->missing_ms = reply->error == -ENOENT ? now_ms() : 0;
-		if (reply->code && !look->missing_told)
-			rabbit_log(look->sample->rabbit, DROVER_LOG_WARNING,
-				   "the depth of queue %s is unknown: %s", look->queue,
-				   reply->text ? reply->text : "the broker does not say why");
-		look->missing_told |= reply->code != 0;
-		look->kind = KIND_UNKNOWN;
+		not_there(look, reply);
 		looked(look);
 		return;
 	}
 	found = reply->method->decoded;
 	look->missing_told = false;
-	look->missing_ms = 0;
+	look->missing_ms = look->missing_since_ms = 0;
 	look->ready = found->message_count;
 	look->consumers = found->consumer_count;
 	if (look->ready || look->consumers || look->kind == KIND_CLASSIC) {
@@ -319,7 +334,7 @@ static void on_queues(void *context, int error, const char *sentence,
 static void forget(struct look *look)
 {
 	look->kind = KIND_UNKNOWN;
-	look->at_ms = look->missing_ms = look->empty_ms = 0;
+	look->at_ms = look->missing_ms = look->missing_since_ms = look->empty_ms = 0;
 	set_unknown(look);
 }
 
@@ -352,6 +367,8 @@ static void read_queue(struct sample *sample, const struct drover_queue *queue)
 	else if (strcmp(queue->dead_letter, DROVER_DEAD_LETTER_BROKER) != 0)
 		snprintf(dead, sizeof dead, "%s", queue->dead_letter);
 	sample->exclusive = queue->exclusive;
+	sample->main.foreign = known && queue->declare == DROVER_DECLARE_NONE;
+	sample->dead.foreign = known && queue->dead_letter;
 	if (!strcmp(dead, sample->dead_name))
 		return;
 	memcpy(sample->dead_name, dead, sizeof dead);
