@@ -220,10 +220,11 @@ static int answer_rung(struct shared *shared, const struct rpc_reply *reply)
 			   shared->name, shared->fault.sentence);
 	}
 	if (reply->error == -EEXIST)
-		return fault_set(&shared->fault, -EEXIST,
-				 "queue %s cannot serve as a retry queue (%s): it was made "
-				 "otherwise; delete it while it is empty, or name a retry_queue",
-				 shared->name, words(reply));
+		return fault_set(
+			&shared->fault, -EEXIST,
+			"queue %s serves as no retry queue, it was made otherwise: delete it "
+			"while it is empty, or name a retry_queue (%s)",
+			shared->name, words(reply));
 	return answer_look(shared, reply);
 }
 
