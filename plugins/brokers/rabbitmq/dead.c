@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Dead letters for errands. A pass gets the letters of a queue, one after the other, none of them
- * acknowledged: those of a queue of ours stay in our hands until they are settled, and go back when
- * the errand ends; what becomes of those of others is rotate.c's. A lock, a queue
+ * acknowledged. Those of a classic queue of ours stay in our hands until they are settled, and go
+ * back to their places when the errand ends; what becomes of others is rotate.c's. A lock, a queue
  * of this connection, keeps two errands from seeing a half of the letters each. Nothing is
- * acknowledged that was not replayed, confirmed, or is to be purged. Called by rabbitmq.c.
+ * acknowledged that was not copied, confirmed, or is to be purged. Called by rabbitmq.c.
  */
 #include "dead.h"
 
@@ -28,7 +28,7 @@ static void forget_ack(struct acks *list, struct ack *ack)
 void dead_tell(struct letter *letter, int error, const char *sentence)
 {
 	struct rabbit *rabbit = letter->box->rabbit;
-	bool gone = !error || error == -ENOENT || (!letter->tag && !letter->box->foreign);
+	bool gone = !error || error == -ENOENT || (!letter->tag && !letter->box->rotates);
 
 	letter->state = LETTER_SHOWN;
 	rabbit->calls.letter_settled(rabbit->calls.context, letter->key, error, sentence);
@@ -38,7 +38,7 @@ void dead_tell(struct letter *letter, int error, const char *sentence)
 
 static void settled(struct letter *letter, int error, const char *sentence)
 {
-	if (error || !letter->box->foreign || !rotate_keeps(letter))
+	if (error || !letter->box->rotates || !rotate_keeps(letter))
 		dead_tell(letter, error, sentence);
 }
 
@@ -133,7 +133,7 @@ void dead_pass_over(struct box *box, int error, const char *sentence)
 
 	box->state = PASS_NONE;
 	box->browser->active = NULL;
-	if (box->foreign)
+	if (box->rotates)
 		rotate_over(box, error, sentence);
 	if (!shows)
 		return;
@@ -172,8 +172,8 @@ static int compare_letters(const void *a, const void *b)
 }
 
 /*
- * The oldest first: RabbitMQ (3.10) puts what was in the hands of a connection that ended back into
- * a quorum queue in any order.
+ * The oldest first, also where a look that was cut off, at a time when the queue was another, has
+ * left them in any order.
  */
 static int sort(struct box *box)
 {
@@ -201,7 +201,7 @@ static void check_end(struct box *box)
 	if (box->state != PASS_GETTING || box->got < box->asked ||
 	    (box->asked < box->n && !box->empty))
 		return;
-	if (!box->foreign) {
+	if (!box->rotates) {
 		box->state = PASS_SHOWING;
 		box->shown = NULL;
 		if (sort(box) < 0)
@@ -241,7 +241,7 @@ static void on_get(struct rpc *rpc, const struct rpc_reply *reply)
 void dead_get(struct box *box)
 {
 	struct browser *browser = box->browser;
-	size_t most = box->foreign ? rotate_window(box) : GETS;
+	size_t most = box->rotates ? rotate_window(box) : GETS;
 
 	while (box->state == PASS_GETTING && !box->empty && box->asked < box->n &&
 	       box->asked - box->got + box->n_passing < most && browser->n_idle) {
@@ -423,7 +423,7 @@ static void on_content(struct channel *channel, struct content *content)
 	}
 	if (box->got == 0 && got->message_count >= box->n)
 		box->n = (size_t)got->message_count + 1;
-	if (box->foreign)
+	if (box->rotates)
 		rotate_take(box, content);
 	else
 		take(box, content);
@@ -507,8 +507,9 @@ static int box_new(struct browser *browser, const struct drover_queue *queue, st
 	box->browser = browser;
 	box->rabbit = browser->rabbit;
 	box->spool_fd = -1;
-	box->retry_ms = box->idle_ms = NEVER;
+	box->retry_ms = box->idle_ms = box->stuck_ms = NEVER;
 	box->foreign = dead;
+	box->rotates = dead || browser->rabbit->settings.quorum;
 	box->queue = strdup(queue->name);
 	box->type = strdup(queue->type);
 	box->table = calloc(LETTER_BUCKETS, sizeof(struct letter *));
@@ -636,7 +637,7 @@ int dead_settle(struct rabbit *rabbit, const struct drover_queue *queue, const c
 		return -EINVAL;
 	if (!letter || letter->state != LETTER_SHOWN)
 		return -ENOENT;
-	if (box->foreign)
+	if (box->rotates)
 		return rotate_want(letter, action);
 	if (action == DROVER_LETTER_REPLAY)
 		return replay(letter);
@@ -668,7 +669,7 @@ void dead_process(struct rabbit *rabbit)
 	else if (active && active->state == PASS_SHOWING)
 		show_some(active);
 	for (struct box *box = browser->boxes; box; box = box->next)
-		if (box->foreign)
+		if (box->rotates)
 			rotate_process(box);
 }
 
@@ -683,7 +684,7 @@ int64_t dead_due_ms(const struct rabbit *rabbit)
 	else if (active && active->state == PASS_SHOWING)
 		due = 0;
 	for (const struct box *box = browser ? browser->boxes : NULL; box; box = box->next) {
-		rotate = box->foreign ? rotate_due_ms(box) : NEVER;
+		rotate = box->rotates ? rotate_due_ms(box) : NEVER;
 		due = rotate < due ? rotate : due;
 	}
 	return due;
@@ -702,7 +703,7 @@ void dead_close(struct rabbit *rabbit)
 		struct box *box = browser->boxes;
 
 		browser->boxes = box->next;
-		if (box->foreign)
+		if (box->rotates)
 			rotate_over(box, -ECANCELED, NULL);
 		box_free(box);
 	}

@@ -36,6 +36,8 @@ struct letter {
 	struct box *box;
 	enum letter_state state;
 	enum drover_letter_action action;
+	unsigned twins;     /* of the same key but for its end: the highest number, … */
+	uint32_t twins_in;  /* … in that pass */
 	uint32_t pass;      /* the last in which it was seen */
 	uint32_t wanted_in; /* rotate.c: the pass that was under way when it was asked for */
 	uint64_t tag;
@@ -66,8 +68,8 @@ struct box {
 	struct rabbit *rabbit;
 	char *queue, *type;
 	char dead[NAME_SIZE], look[NAME_SIZE]; /* `look` is the lock: a queue of this connection */
-	/* It may have limits: each look at a letter counts, and the last one destroys it. */
-	bool foreign;
+	bool foreign;                          /* others made the queue */
+	bool rotates;                          /* its letters are rotate.c's */
 	bool locked;
 
 	struct letters letters;
@@ -88,8 +90,9 @@ struct box {
 
 	/* rotate.c */
 	struct passings passing;
-	size_t n_passing, n_wanted;
+	size_t n_passing, passing_bytes, n_wanted;
 	int64_t idle_ms;       /* when letters that nobody wants go on; NEVER: not yet */
+	int64_t stuck_ms;      /* until when the broker may take no copies; NEVER: it does */
 	struct letter *untold; /* settled; the caller waits for it */
 };
 

@@ -155,23 +155,45 @@ static struct letter *add(struct box *box, const char *key)
 	return letter;
 }
 
-struct letter *letter_seen(struct box *box, const struct mail *mail)
+/*
+ * Letters with nothing to tell them from each other are counted. The first of them knows how far,
+ * lest a hundred thousand of them compare all with all.
+ */
+static struct letter *find_twin(struct box *box, const struct message_text *text,
+				const struct mail *mail)
 {
-	struct message_text *text =
-		event_read(mail->properties, mail->routing_key, box->type, mail->redelivered);
-	struct letter *letter;
-	struct death death;
+	struct letter *first, *letter;
 	char key[NAME_SIZE];
-	unsigned twin = 0;
+	unsigned twin;
 
-	if (!text)
-		return NULL;
+	make_key(text, mail, 1, key);
+	first = letter_find(box, key);
+	twin = first && (first->tag || first->twins_in == box->pass) ? first->twins : 0;
 	do {
 		make_key(text, mail, ++twin, key);
 		letter = letter_find(box, key);
 	} while (letter && (letter->pass == box->pass || letter->tag));
 	if (!letter)
 		letter = add(box, key);
+	if (!first)
+		first = letter;
+	if (first) {
+		first->twins = twin;
+		first->twins_in = box->pass;
+	}
+	return letter;
+}
+
+struct letter *letter_seen(struct box *box, const struct mail *mail)
+{
+	struct message_text *text =
+		event_read(mail->properties, mail->routing_key, box->type, mail->redelivered);
+	struct letter *letter;
+	struct death death;
+
+	if (!text)
+		return NULL;
+	letter = find_twin(box, text, mail);
 	if (letter) {
 		letter->pass = box->pass;
 		letter->last_ms = text->last_ms;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Letters in a queue that others made. It may count how often a letter was looked at, and destroy
- * it at the last time. So a pass turns the whole queue round: a copy of each letter is put behind
- * the last one, and when that is confirmed the original is acknowledged; whatever happens in
- * between, there is one at least, and in the end all are in their order. A letter that is to be
- * replayed or purged is settled when it comes by. Called by dead.c.
+ * Letters that cannot be kept in our hands: in a queue that others made, which may count how often a
+ * letter was looked at, and destroy it at the last time; and in any quorum queue, for RabbitMQ (3.10)
+ * becomes ever slower with letters in somebody's hands, and puts them back in any order when he is
+ * gone. So a pass turns the whole queue round: a copy of each letter is put behind the last one, and
+ * when that is confirmed the original is acknowledged; whatever happens in between, there is one at
+ * least, and in the end all are in their order. A letter that is to be replayed or purged is settled
+ * when it comes by. Called by dead.c.
  */
 #include "dead.h"
 
@@ -12,7 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WINDOW_MAX 32  /* letters, whose bodies are in memory */
+#define WINDOW_MAX 128       /* letters in our hands */
+#define BYTES_MAX  (8 << 20) /* of their bodies */
+#define STUCK_MS   5000
 #define IDLE_MS    200 /* the caller may want more letters; then the rest of the queue goes round */
 
 /* A letter that came by. */
@@ -32,12 +36,20 @@ struct passing {
 	void *body;
 };
 
+static void leave(struct passing *passing)
+{
+	struct box *box = passing->box;
+
+	TAILQ_REMOVE(&box->passing, passing, link);
+	box->n_passing--;
+	box->passing_bytes -= passing->mail.size;
+	passing->box = NULL;
+}
+
 static void passing_free(struct passing *passing)
 {
-	if (passing->box) {
-		TAILQ_REMOVE(&passing->box->passing, passing, link);
-		passing->box->n_passing--;
-	}
+	if (passing->box)
+		leave(passing);
 	empty_amqp_pool(&passing->pool);
 	free(passing->body);
 	free(passing);
@@ -277,6 +289,7 @@ static struct passing *passing_new(struct box *box, struct content *content)
 	passing->box = box;
 	TAILQ_INSERT_TAIL(&box->passing, passing, link);
 	box->n_passing++;
+	box->passing_bytes += content->size;
 	return passing;
 }
 
@@ -288,6 +301,8 @@ size_t rotate_window(const struct box *box)
 {
 	size_t window = 1 + box->done / 8;
 
+	if (box->passing_bytes > BYTES_MAX)
+		return 0;
 	return window < WINDOW_MAX ? window : WINDOW_MAX;
 }
 
@@ -330,11 +345,34 @@ bool rotate_keeps(struct letter *letter)
 	return true;
 }
 
+/* A broker with an alarm takes no copy, for how long nobody knows. */
+static bool is_stuck(struct box *box)
+{
+	const struct link *publisher = &box->rabbit->publisher;
+
+	if (!publisher->blocked || TAILQ_EMPTY(&box->passing)) {
+		box->stuck_ms = NEVER;
+		return false;
+	}
+	if (box->stuck_ms == NEVER)
+		box->stuck_ms = now_ms() + STUCK_MS;
+	return box->stuck_ms <= now_ms();
+}
+
 void rotate_process(struct box *box)
 {
 	struct browser *browser = box->browser;
 	bool open = box->rabbit->main.channels[CHANNEL_WORK].state == CHANNEL_OPEN;
 
+	struct fault fault;
+
+	if (is_stuck(box)) {
+		fault_set(&fault, -EBUSY,
+			  "the broker takes no messages (%.80s): to look at letters in queue %s it "
+			  "must take copies of them",
+			  box->rabbit->publisher.blocked_why, box->dead);
+		dead_pass_over(box, -EBUSY, fault.sentence);
+	}
 	if (box->state == PASS_GETTING)
 		turn_all(box);
 	else if (box->n_wanted && !browser->active && browser->n_idle == GETS && open)
@@ -347,7 +385,9 @@ int64_t rotate_due_ms(const struct box *box)
 {
 	if (box->n_wanted && !box->browser->active && box->browser->n_idle == GETS)
 		return 0;
-	return box->state == PASS_GETTING && !box->n_wanted ? box->idle_ms : NEVER;
+	if (box->state == PASS_GETTING && !box->n_wanted && box->idle_ms < box->stuck_ms)
+		return box->idle_ms;
+	return box->stuck_ms;
 }
 
 /* Not seen in a whole pass. */
@@ -382,9 +422,7 @@ static void end_passing(struct passing *passing, int error, const char *sentence
 	} else if (passing->published) {
 		if (letter)
 			dead_tell(letter, error, sentence);
-		TAILQ_REMOVE(&box->passing, passing, link);
-		box->n_passing--;
-		passing->box = NULL; /* see on_late */
+		leave(passing); /* see on_late */
 	} else {
 		dead_requeue(box->browser, passing->tag);
 		passing_free(passing);
@@ -398,7 +436,7 @@ void rotate_over(struct box *box, int error, const char *sentence)
 
 	while ((passing = TAILQ_FIRST(&box->passing)))
 		end_passing(passing, error, sentence);
-	box->idle_ms = NEVER;
+	box->idle_ms = box->stuck_ms = NEVER;
 	box->untold = NULL;
 	if (untold)
 		dead_tell(untold, 0, NULL);
