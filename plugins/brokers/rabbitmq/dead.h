@@ -90,7 +90,7 @@ struct box {
 
 	/* rotate.c */
 	struct passings passing;
-	size_t n_passing, passing_bytes, n_wanted;
+	size_t n_passing, n_wanted;
 	int64_t idle_ms;       /* when letters that nobody wants go on; NEVER: not yet */
 	int64_t stuck_ms;      /* until when the broker may take no copies; NEVER: it does */
 	struct letter *untold; /* settled; the caller waits for it */
@@ -154,7 +154,6 @@ void rotate_take(struct box *box, struct content *content);
 int rotate_want(struct letter *letter, enum drover_letter_action action);
 void rotate_process(struct box *box);
 int64_t rotate_due_ms(const struct box *box);
-/* So many letters may be in our hands. */
 size_t rotate_window(const struct box *box);
 /* A letter was settled: true if the caller is to hear of it later. */
 bool rotate_keeps(struct letter *letter);
