@@ -83,6 +83,23 @@ def test_a_look_that_is_cut_off_destroys_nothing(drover, vhost):
     assert set(ids(drover)) == set(numbers(range(300)))
 
 
+def test_a_lost_connection_is_said_and_loses_no_letter(drover, vhost):
+    foreign(drover, vhost, 2000, body=bytes(2000))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        for what in (["list", "job"], ["replay", "job", "--all"]):
+            running = pool.submit(drover.ctl, "dead", *what, check=False)
+            wait(lambda: any("command" in str(c.get("client_properties")) for c in vhost.connections()) or running.done(),
+                 "the errand is connected")
+            vhost.close_connections()
+            done = running.result()
+            assert done.returncode == 0 or "connection" in done.stderr or "broker main" in done.stderr, done
+            drover.wait_broker("up")
+    handed = []
+    while vhost.ready("job"):
+        handed.append(vhost.take("job")[0].message_id)
+    assert set(ids(drover)) | set(handed) == set(numbers(range(2000)))
+
+
 def test_letters_of_others_are_settled_in_their_places(drover, vhost):
     foreign(drover, vhost, 50, **{"x-queue-type": "quorum", "x-delivery-limit": 2})
     drover.ctl("dead", "purge", "job", "--id", "10", "--id", "30")
