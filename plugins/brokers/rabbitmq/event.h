@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What reading events from messages (event.c) and writing them (write.c) have in common. */
+/*
+ * What reading events from messages (event.c) and writing them (write.c) have in common: the names
+ * of headers and attributes.
+ */
 #ifndef DROVER_RABBITMQ_EVENT_H
 #define DROVER_RABBITMQ_EVENT_H
 
