@@ -16,14 +16,14 @@ struct management_queue {
 	const char *name;
 	const char *kind;            /* "classic", "quorum", "stream"; NULL: not said */
 	int64_t ready;               /* DROVER_UNKNOWN: statistics are disabled, or not there yet */
-	int64_t delivery_limit;      /* -1: none that is known */
+	int64_t delivery_limit;      /* -1: not said; INT64_MAX: none */
 	int64_t consumer_timeout_ms; /* -1: none of its own that is known */
 	const char *const *bind;     /* routing keys; ends with NULL; NULL: not asked for */
 };
 
 struct management_setup {
 	const char *url; /* http[s]://[user:password@]host[:port][/prefix] */
-	const char *user, *password, *vhost;
+	const char *vhost;
 	const char *exchange; /* whose bindings count */
 	const char *ca_file;  /* NULL: the system's */
 	int verify;           /* the server's certificate */
@@ -42,7 +42,9 @@ struct management_calls {
 	/* Everything is copied. NULL: no memory. */
 	struct management *(*open)(const struct management_setup *setup);
 	void (*close)(struct management *management);
-	int (*fd)(struct management *management); /* readable: call `process` */
+	/* Whom the next questions come from, unless the URL says so. 0 or -ENOMEM. */
+	int (*login)(struct management *management, const char *user, const char *password);
+	int (*fd)(struct management *management);             /* readable: call `process` */
 	int64_t (*timeout_ms)(struct management *management); /* -1: none */
 	void (*process)(struct management *management);
 	/* All queues of the vhost, with depths. 0 or -ENOMEM. */

@@ -14,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FULL_MS        400   /* then those beyond the credit go back */
+#define FULL_MS        400 /* then those beyond the credit go back */
+#define SOON_MS        20
 #define STALE_MS       10000 /* a stale event that is settled is waited for */
 #define EXPIRE_MS      100   /* between looks for those */
 #define DECLARE_MS     1000
@@ -91,8 +92,10 @@ static void give_back(struct consumer *consumer)
 {
 	struct held *held;
 
-	if (!prefetch_stop(consumer))
+	if (!prefetch_stop(consumer)) {
+		consumer->full_ms = now_ms() - FULL_MS + SOON_MS;
 		return;
+	}
 	while ((held = TAILQ_FIRST(&consumer->beyond)))
 		settle_return(consumer, held);
 	consumer->full_ms = 0;

@@ -95,6 +95,7 @@ struct consumer {
 	size_t turned;               /* settled since turned_ms */
 	int64_t turned_ms, turn_ms;  /* how long it took to settle `target` of them */
 	int64_t united_ms;
+	int64_t missing_ms; /* since when the broker may send less than is wanted; 0: it may not */
 	int64_t subscribe_ms; /* not before: the last one failed */
 	int failures;
 	bool gone;       /* the queue is not there */

@@ -9,6 +9,7 @@
 #include "dead.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +18,7 @@
 #define LOCK_MS       5000 /* so long another errand may take */
 #define LOCK_RETRY_MS 100
 #define TURN_MS       50
-#define WINDOW        256 /* letters asked for, of our own boxes */
-#define WINDOW_ROTATE 32  /* their bodies are in memory */
+#define WINDOW_ROTATE 32 /* letters whose bodies are in memory */
 
 static void forget_ack(struct acks *list, struct ack *ack)
 {
@@ -26,15 +26,21 @@ static void forget_ack(struct acks *list, struct ack *ack)
 	free(ack);
 }
 
-void dead_settled(struct letter *letter, int error, const char *sentence)
+void dead_tell(struct letter *letter, int error, const char *sentence)
 {
 	struct rabbit *rabbit = letter->box->rabbit;
-	bool gone = !error || (!letter->tag && !letter->box->foreign);
+	bool gone = !error || error == -ENOENT || (!letter->tag && !letter->box->foreign);
 
 	letter->state = LETTER_SHOWN;
 	rabbit->calls.letter_settled(rabbit->calls.context, letter->key, error, sentence);
 	if (gone)
 		letter_free(letter);
+}
+
+static void settled(struct letter *letter, int error, const char *sentence)
+{
+	if (error || !letter->box->foreign || !rotate_keeps(letter))
+		dead_tell(letter, error, sentence);
 }
 
 /* Acknowledging. */
@@ -70,7 +76,7 @@ static void on_barrier(struct rpc *rpc, const struct rpc_reply *reply)
 
 		forget_ack(&browser->barred, ack);
 		if (letter)
-			dead_settled(letter, error, error ? "the connection was lost" : NULL);
+			settled(letter, error, error ? "the connection was lost" : NULL);
 	}
 	flush(browser);
 }
@@ -155,17 +161,44 @@ static void check_end(struct box *box)
 		dead_pass_over(box, 0, NULL);
 }
 
-void dead_get(struct box *box)
+static int send_get(struct rpc *rpc, struct channel *channel)
 {
-	size_t window = box->foreign ? WINDOW_ROTATE : WINDOW;
+	const struct box *box = rpc->cookie;
 	amqp_basic_get_t method = {.queue = amqp_cstring_bytes(box->dead)};
 
+	return link_send_method(channel, AMQP_BASIC_GET_METHOD, &method);
+}
+
+/* The letter itself came before: see on_content. */
+static void on_get(struct rpc *rpc, const struct rpc_reply *reply)
+{
+	struct box *box = rpc->cookie;
+	struct browser *browser = box->browser;
+
+	browser->idle[browser->n_idle++] = rpc;
+	if (browser->active != box || box->state != PASS_GETTING)
+		return;
+	box->got++;
+	if (reply->error) {
+		pass_failed(box, reply->error, "queue %s: %s", box->dead, reply->text);
+		return;
+	}
+	box->empty |= reply->method->id == AMQP_BASIC_GET_EMPTY_METHOD;
+	dead_get(box);
+}
+
+void dead_get(struct box *box)
+{
+	struct browser *browser = box->browser;
+	size_t most = box->foreign ? WINDOW_ROTATE : GETS;
+
 	while (box->state == PASS_GETTING && !box->empty && box->asked < box->n &&
-	       box->asked - box->got + box->n_passing < window) {
-		if (link_send_method(work(box->browser), AMQP_BASIC_GET_METHOD, &method) < 0)
-			return;
+	       box->asked - box->got + box->n_passing < most && browser->n_idle) {
+		struct rpc *rpc = browser->idle[--browser->n_idle];
+
+		*rpc = (struct rpc){.send = send_get, .done = on_get, .cookie = box};
 		box->asked++;
-		box->browser->getting++;
+		rpc_start(work(browser), rpc);
 	}
 	check_end(box);
 }
@@ -216,6 +249,8 @@ static void on_count(struct rpc *rpc, const struct rpc_reply *reply)
 	struct box *box = rpc->cookie;
 	const amqp_queue_declare_ok_t *found;
 
+	if (box->state != PASS_COUNTING)
+		return;
 	if (reply->error == -ENOENT && !box->foreign) {
 		dead_pass_over(box, 0, NULL); /* nothing ever died */
 		return;
@@ -261,6 +296,8 @@ static void on_lock(struct rpc *rpc, const struct rpc_reply *reply)
 {
 	struct box *box = rpc->cookie;
 
+	if (box->state != PASS_LOCKING)
+		return;
 	if (!reply->error) {
 		box->locked = true;
 		count(box);
@@ -338,40 +375,20 @@ static void take(struct box *box, struct content *content)
 
 static void on_content(struct channel *channel, struct content *content)
 {
-	struct rabbit *rabbit = channel->link->rabbit;
-	struct browser *browser = rabbit->browser;
-	struct box *box = browser->active;
+	struct browser *browser = channel->link->rabbit->browser;
 	const amqp_basic_get_ok_t *got = content->method.decoded;
+	struct box *box = browser->active;
 
-	browser->getting--;
 	if (!box || box->state != PASS_GETTING) {
 		dead_requeue(browser, got->delivery_tag);
 		return;
 	}
-	if (box->got++ == 0 && got->message_count >= box->n)
+	if (box->got == 0 && got->message_count >= box->n)
 		box->n = (size_t)got->message_count + 1;
 	if (box->foreign)
 		rotate_take(box, content);
 	else
 		take(box, content);
-	if (browser->active == box)
-		dead_get(box);
-}
-
-static bool on_method(struct channel *channel, const amqp_method_t *method)
-{
-	struct browser *browser = channel->link->rabbit->browser;
-	struct box *box = browser->active;
-
-	if (method->id != AMQP_BASIC_GET_EMPTY_METHOD)
-		return false;
-	browser->getting--;
-	if (box && box->state == PASS_GETTING) {
-		box->got++;
-		box->empty = true;
-		check_end(box);
-	}
-	return true;
 }
 
 /* What was in our hands is the broker's again. */
@@ -383,7 +400,7 @@ static void drop_letters(struct box *box, const char *sentence)
 		next = TAILQ_NEXT(letter, link);
 		letter->tag = 0;
 		if (letter->state == LETTER_ACKING)
-			dead_settled(letter, -ENOTCONN, sentence);
+			settled(letter, -ENOTCONN, sentence);
 		else if (letter->state == LETTER_SHOWN)
 			letter_free(letter);
 	}
@@ -402,7 +419,6 @@ static void drop_all(struct browser *browser, const char *sentence)
 	drop_acks(&browser->to_send);
 	drop_acks(&browser->sent);
 	drop_acks(&browser->barred);
-	browser->getting = 0;
 	if (browser->active)
 		dead_pass_over(browser->active, -ENOTCONN, sentence);
 	for (struct box *box = browser->boxes; box; box = box->next)
@@ -417,16 +433,11 @@ static void on_closed(struct channel *channel, uint16_t code, const char *text)
 
 static void on_unblocked(struct channel *channel)
 {
-	struct browser *browser = channel->link->rabbit->browser;
-
-	flush(browser);
-	if (browser->active)
-		dead_get(browser->active);
+	flush(channel->link->rabbit->browser);
 }
 
 static const struct channel_calls work_calls = {
 	.closed = on_closed,
-	.method = on_method,
 	.content = on_content,
 	.unblocked = on_unblocked,
 };
@@ -500,6 +511,8 @@ static int browser_get(struct rabbit *rabbit, struct browser **ret_browser)
 		STAILQ_INIT(&browser->to_send);
 		STAILQ_INIT(&browser->sent);
 		STAILQ_INIT(&browser->barred);
+		for (size_t i = 0; i < GETS; i++)
+			browser->idle[browser->n_idle++] = &browser->gets[i];
 	}
 	if (rabbit->main.channels[CHANNEL_WORK].state == CHANNEL_UNUSED)
 		link_use(&rabbit->main, CHANNEL_WORK, &work_calls);
@@ -530,7 +543,7 @@ int dead_browse(struct rabbit *rabbit, const struct drover_queue *queue)
 	r = browser_get(rabbit, &browser);
 	if (r < 0)
 		return r;
-	if (work(browser)->state != CHANNEL_OPEN || browser->active || browser->getting)
+	if (work(browser)->state != CHANNEL_OPEN || browser->active || browser->n_idle < GETS)
 		return -EAGAIN;
 	box = find_box(browser, queue->name);
 	if (!box)
@@ -549,12 +562,11 @@ static void on_replayed(struct rabbit *rabbit, void *cookie, int error, const ch
 		sentence = "it was replayed, but the connection was lost before the letter was "
 			   "taken out: it is still there";
 	}
+	letter->state = LETTER_ACKING;
 	if (!error)
 		error = dead_ack(rabbit->browser, letter->tag, letter);
 	if (error)
-		dead_settled(letter, error, sentence);
-	else
-		letter->state = LETTER_ACKING;
+		settled(letter, error, sentence);
 }
 
 static int replay(struct letter *letter)

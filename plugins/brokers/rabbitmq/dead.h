@@ -35,7 +35,7 @@ struct letter {
 	struct box *box;
 	enum letter_state state;
 	enum drover_letter_action action;
-	uint32_t pass; /* the last in which it was seen */
+	uint32_t pass;      /* the last in which it was seen */
 	uint32_t wanted_in; /* rotate.c: the pass that was under way when it was asked for */
 	uint64_t tag;
 	off_t at; /* in the spool: properties, routing key, body */
@@ -73,8 +73,8 @@ struct box {
 	off_t spool_end;
 
 	enum pass_state state;
-	uint32_t pass; /* its number */
-	bool shows;    /* the letters that it gets */
+	uint32_t pass;                 /* its number */
+	bool shows;                    /* the letters that it gets */
 	int64_t deadline_ms, retry_ms; /* of the lock */
 	struct rpc rpc;
 	size_t n, asked, got;
@@ -95,11 +95,16 @@ struct ack {
 };
 STAILQ_HEAD(acks, ack);
 
+enum { GETS = 128 };
+
 struct browser {
 	struct rabbit *rabbit;
 	struct box *boxes;
 	struct box *active; /* it has a pass */
-	size_t getting;     /* letters asked for, of this pass or of one that failed */
+	/* Requests for letters, of this pass or of one that failed. */
+	struct rpc gets[GETS];
+	struct rpc *idle[GETS];
+	size_t n_idle;
 	struct acks to_send, sent, barred;
 	struct rpc barrier;
 	bool barring;
@@ -112,7 +117,7 @@ struct browser {
 int dead_ack(struct browser *browser, uint64_t tag, struct letter *letter);
 void dead_requeue(struct browser *browser, uint64_t tag);
 /* Tells the caller, and forgets the letter unless it is still there to be settled. */
-void dead_settled(struct letter *letter, int error, const char *sentence);
+void dead_tell(struct letter *letter, int error, const char *sentence);
 /* A pass: `shows` its letters to the caller. */
 void dead_pass(struct box *box, bool shows);
 void dead_pass_over(struct box *box, int error, const char *sentence);
@@ -135,10 +140,12 @@ int spool_read(const struct letter *letter, amqp_pool_t *pool, struct mail *ret_
 
 /* rotate.c: boxes of others. */
 
-int rotate_take(struct box *box, struct content *content);
+void rotate_take(struct box *box, struct content *content);
 int rotate_want(struct letter *letter, enum drover_letter_action action);
 void rotate_process(struct box *box);
 int64_t rotate_due_ms(const struct box *box);
+/* A letter was settled: true if the caller is to hear of it later. */
+bool rotate_keeps(struct letter *letter);
 /* The pass is over: nothing passes any more. */
 void rotate_over(struct box *box, int error, const char *sentence);
 

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A message as an event, and an event as a message. Attributes are read from CloudEvents headers
- * (binary mode), else from AMQP's properties, else they have a fallback; other headers that are
- * scalars become extensions. Whatever a producer wrote is possible: what is no UTF-8 text, or comes
- * in a form that no attribute has, is left out and never refused. Also decides what a copy of a
- * message (retry, dead letter, replay) keeps: all but what was meant for its one passage through
- * the broker. Pure but for the clock and for ids that have to be made up.
+ * A message read as an event. Attributes come from CloudEvents headers (binary mode), else from
+ * AMQP's properties, else they have a fallback; other headers that are scalars become extensions.
+ * Whatever a producer wrote is possible: what is no UTF-8 text, or comes in a form that no attribute
+ * has, is left out and never refused. Called for each delivery and each letter; pure but for the
+ * clock and for ids that have to be made up.
  */
-#include "rabbitmq.h"
+#include "event.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -17,28 +16,8 @@
 #include <sys/random.h>
 #include <time.h>
 
-#define PREFIX        "cloudEvents:"
-#define PREFIX_LENGTH (sizeof PREFIX - 1)
-#define OUR_PREFIX    "drover-"
-/* As RabbitMQ's own interceptor names it, to the millisecond. */
-#define HEADER_PUBLISHED "timestamp_in_ms"
-#define SOURCE           "/rabbitmq"           /* of a producer that names none */
-#define EXTENSIONS_MAX   128                   /* more than these a handler is not given */
-#define NUMBER_SIZE      40                    /* a number, a moment or an id as text */
-#define SHORT_MAX        255                   /* bytes of AMQP's short strings */
-#define SECONDS_MAX      INT64_C(253402300799) /* the year 9999 */
-
-enum attribute {
-	ATTRIBUTE_ID,
-	ATTRIBUTE_SOURCE,
-	ATTRIBUTE_TYPE,
-	ATTRIBUTE_TIME,
-	ATTRIBUTE_SUBJECT,
-	ATTRIBUTE_CONTENT_TYPE,
-	ATTRIBUTE_TRACEPARENT,
-	ATTRIBUTE_SPECVERSION,
-	ATTRIBUTES,
-};
+#define EXTENSIONS_MAX 128                   /* more than these a handler is not given */
+#define SECONDS_MAX    INT64_C(253402300799) /* the year 9999 */
 
 static const char *const attribute_names[ATTRIBUTES] = {
 	[ATTRIBUTE_ID] = "id",
@@ -51,23 +30,23 @@ static const char *const attribute_names[ATTRIBUTES] = {
 	[ATTRIBUTE_SPECVERSION] = "specversion",
 };
 
-static bool is(amqp_bytes_t bytes, const char *text)
+bool event_is(amqp_bytes_t bytes, const char *text)
 {
 	return bytes.len == strlen(text) && !memcmp(bytes.bytes, text, bytes.len);
 }
 
-static bool begins(amqp_bytes_t bytes, const char *text)
+bool event_begins(amqp_bytes_t bytes, const char *text)
 {
 	size_t length = strlen(text);
 
 	return bytes.len >= length && !memcmp(bytes.bytes, text, length);
 }
 
-static enum attribute attribute_named(amqp_bytes_t name)
+enum attribute event_attribute(amqp_bytes_t name)
 {
 	enum attribute attribute = 0;
 
-	while (attribute < ATTRIBUTES && !is(name, attribute_names[attribute]))
+	while (attribute < ATTRIBUTES && !event_is(name, attribute_names[attribute]))
 		attribute++;
 	return attribute;
 }
@@ -132,8 +111,7 @@ static const char *keep(struct reading *reading, amqp_bytes_t bytes)
 	return kept;
 }
 
-/* RFC 3339; false: no such year. */
-static bool format_time(int64_t seconds, int milliseconds, char text[NUMBER_SIZE])
+bool event_format_time(int64_t seconds, int milliseconds, char text[NUMBER_SIZE])
 {
 	time_t at = (time_t)seconds;
 	struct tm tm;
@@ -150,7 +128,7 @@ static bool read_integer(const amqp_field_value_t *value, int64_t *ret_number)
 {
 	switch (value->kind) {
 	case AMQP_FIELD_KIND_I8:
-		*ret_number = value->value.i8;
+		*ret_number = (int)value->value.i8;
 		return true;
 	case AMQP_FIELD_KIND_U8:
 		*ret_number = value->value.u8;
@@ -205,7 +183,7 @@ static const char *read_value(struct reading *reading, const amqp_field_value_t 
 	} else if (value->kind == AMQP_FIELD_KIND_F64) {
 		snprintf(text, sizeof text, "%.17g", value->value.f64);
 	} else if (value->kind != AMQP_FIELD_KIND_TIMESTAMP || value->value.u64 > INT64_MAX ||
-		   !format_time((int64_t)value->value.u64, -1, text)) {
+		   !event_format_time((int64_t)value->value.u64, -1, text)) {
 		return NULL;
 	}
 	return keep(reading, amqp_cstring_bytes(text));
@@ -214,7 +192,7 @@ static const char *read_value(struct reading *reading, const amqp_field_value_t 
 static struct drover_attribute *find_extension(const struct reading *reading, amqp_bytes_t name)
 {
 	for (size_t i = 0; i < reading->n; i++)
-		if (is(name, reading->extensions[i].name))
+		if (event_is(name, reading->extensions[i].name))
 			return &reading->extensions[i];
 	return NULL;
 }
@@ -237,7 +215,7 @@ static void add_extension(struct reading *reading, amqp_bytes_t name, const char
 static void read_cloud_event(struct reading *reading, amqp_bytes_t name,
 			     const amqp_field_value_t *value)
 {
-	enum attribute attribute = attribute_named(name);
+	enum attribute attribute = event_attribute(name);
 	const char *text = read_value(reading, value);
 
 	if (!text)
@@ -262,16 +240,16 @@ static void read_ours(struct reading *reading, amqp_bytes_t name, const amqp_fie
 	int64_t number;
 
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-		if (is(name, texts[i].name))
+		if (event_is(name, texts[i].name))
 			*texts[i].to = read_value(reading, value);
 	if (!read_integer(value, &number) || number < 0)
 		return;
 	reading->moved = true;
-	if (is(name, HEADER_ATTEMPTS))
+	if (event_is(name, HEADER_ATTEMPTS))
 		text->attempts = number < UINT32_MAX - 1 ? (uint32_t)number : UINT32_MAX - 1;
-	else if (is(name, HEADER_FIRST))
+	else if (event_is(name, HEADER_FIRST))
 		text->first_ms = number;
-	else if (is(name, HEADER_LAST))
+	else if (event_is(name, HEADER_LAST))
 		text->last_ms = number;
 }
 
@@ -281,21 +259,21 @@ static void read_header(struct reading *reading, const amqp_table_entry_t *entry
 	amqp_bytes_t name = entry->key;
 	const char *text;
 
-	if (begins(name, PREFIX) || begins(name, "cloudEvents_")) {
+	if (event_begins(name, PREFIX) || event_begins(name, "cloudEvents_")) {
 		name.bytes = (char *)name.bytes + PREFIX_LENGTH;
 		name.len -= PREFIX_LENGTH;
 		read_cloud_event(reading, name, value);
-	} else if (begins(name, OUR_PREFIX)) {
+	} else if (event_begins(name, OUR_PREFIX)) {
 		read_ours(reading, name, value);
-	} else if (is(name, "x-delivery-count")) {
+	} else if (event_is(name, "x-delivery-count")) {
 		read_count(value, &reading->text->deliveries);
-	} else if (is(name, HEADER_PUBLISHED)) {
+	} else if (event_is(name, HEADER_PUBLISHED)) {
 		read_count(value, &reading->text->enqueued_ms);
-	} else if (is(name, "traceparent")) {
+	} else if (event_is(name, "traceparent")) {
 		reading->trace = read_value(reading, value);
-	} else if (begins(name, "x-")) {
-		reading->moved |= is(name, "x-death");
-	} else if (attribute_named(name) == ATTRIBUTES && !find_extension(reading, name)) {
+	} else if (event_begins(name, "x-")) {
+		reading->moved |= event_is(name, "x-death");
+	} else if (event_attribute(name) == ATTRIBUTES && !find_extension(reading, name)) {
 		text = read_value(reading, value);
 		if (text)
 			add_extension(reading, name, text, false);
@@ -337,7 +315,7 @@ static const char *read_property(struct reading *reading, const amqp_basic_prope
 	return (properties->_flags & flag) && value.len ? keep(reading, value) : NULL;
 }
 
-static void make_up_id(char text[NUMBER_SIZE])
+void event_make_up_id(char text[NUMBER_SIZE])
 {
 	static uint64_t random, counted;
 
@@ -362,7 +340,7 @@ static void read_id(struct reading *reading, const amqp_basic_properties_t *prop
 					  properties->message_id);
 	if (event->id)
 		return;
-	make_up_id(text);
+	event_make_up_id(text);
 	event->id = keep(reading, amqp_cstring_bytes(text));
 	event->flags |= DROVER_EVENT_ID_MADE_UP;
 }
@@ -392,7 +370,7 @@ static void read_time(struct reading *reading, const amqp_basic_properties_t *pr
 	    properties->timestamp <= (uint64_t)SECONDS_MAX)
 		seconds = (int64_t)properties->timestamp;
 	text->event.time = reading->attributes[ATTRIBUTE_TIME];
-	if (!text->event.time && seconds >= 0 && format_time(seconds, -1, formatted))
+	if (!text->event.time && seconds >= 0 && event_format_time(seconds, -1, formatted))
 		text->event.time = keep(reading, amqp_cstring_bytes(formatted));
 	if (text->first_ms == DROVER_UNKNOWN && seconds >= 0)
 		text->first_ms = seconds * 1000;
@@ -476,7 +454,7 @@ struct message_text *event_read(const amqp_basic_properties_t *properties, amqp_
 static const amqp_field_value_t *find_value(const amqp_table_t *table, const char *key)
 {
 	for (int i = 0; i < table->num_entries; i++)
-		if (is(table->entries[i].key, key))
+		if (event_is(table->entries[i].key, key))
 			return &table->entries[i].value;
 	return NULL;
 }
@@ -485,7 +463,7 @@ static bool says(const amqp_table_t *table, const char *key, const char *text)
 {
 	const amqp_field_value_t *value = find_value(table, key);
 
-	return value && value->kind == AMQP_FIELD_KIND_UTF8 && is(value->value.bytes, text);
+	return value && value->kind == AMQP_FIELD_KIND_UTF8 && event_is(value->value.bytes, text);
 }
 
 uint32_t event_rejections(const amqp_basic_properties_t *properties, const char *queue)
@@ -509,192 +487,4 @@ uint32_t event_rejections(const amqp_basic_properties_t *properties, const char 
 			sum += number;
 	}
 	return sum < UINT32_MAX - 1 ? (uint32_t)sum : UINT32_MAX - 1;
-}
-
-/* Writing. */
-
-struct writing {
-	amqp_pool_t *pool;
-	amqp_table_entry_t *entries;
-	int n;
-};
-
-static int start_writing(struct writing *writing, amqp_pool_t *pool, size_t most)
-{
-	writing->pool = pool;
-	writing->n = 0;
-	writing->entries = amqp_pool_alloc(pool, most * sizeof *writing->entries);
-	return writing->entries ? 0 : -ENOMEM;
-}
-
-static void write_text(struct writing *writing, amqp_bytes_t name, const char *value)
-{
-	amqp_table_entry_t *entry = &writing->entries[writing->n];
-
-	if (!value)
-		return;
-	entry->key = name;
-	entry->value.kind = AMQP_FIELD_KIND_UTF8;
-	entry->value.value.bytes = amqp_cstring_bytes(value);
-	writing->n++;
-}
-
-static void write_number(struct writing *writing, const char *name, int64_t value)
-{
-	amqp_table_entry_t *entry = &writing->entries[writing->n];
-
-	if (value <= 0)
-		return;
-	entry->key = amqp_cstring_bytes(name);
-	entry->value.kind = AMQP_FIELD_KIND_I64;
-	entry->value.value.i64 = value;
-	writing->n++;
-}
-
-static int write_extension(struct writing *writing, const struct drover_attribute *extension)
-{
-	size_t length = strlen(extension->name), size = PREFIX_LENGTH + length;
-	amqp_bytes_t name = amqp_cstring_bytes(extension->name);
-	char *key;
-
-	if (!length || size > SHORT_MAX || attribute_named(name) != ATTRIBUTES)
-		return -EINVAL;
-	key = amqp_pool_alloc(writing->pool, size);
-	if (!key)
-		return -ENOMEM;
-	memcpy(key, PREFIX, PREFIX_LENGTH);
-	memcpy(key + PREFIX_LENGTH, extension->name, length);
-	write_text(writing, (amqp_bytes_t){size, key}, extension->value);
-	return 0;
-}
-
-static void set_property(amqp_basic_properties_t *properties, amqp_flags_t flag, amqp_bytes_t *at,
-			 const char *value)
-{
-	if (!value || strlen(value) > SHORT_MAX)
-		return;
-	properties->_flags |= flag;
-	*at = amqp_cstring_bytes(value);
-}
-
-static char *pool_text(amqp_pool_t *pool, const char *text)
-{
-	size_t size = strlen(text) + 1;
-	char *kept = amqp_pool_alloc(pool, size);
-
-	return kept ? memcpy(kept, text, size) : NULL;
-}
-
-int event_write(const struct drover_event *event, amqp_pool_t *pool,
-		amqp_basic_properties_t *ret_properties)
-{
-	amqp_basic_properties_t properties = {
-		._flags = AMQP_BASIC_HEADERS_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
-			  AMQP_BASIC_TIMESTAMP_FLAG,
-		.delivery_mode = AMQP_DELIVERY_PERSISTENT,
-	};
-	const char *id = event->id, *time = event->time;
-	struct writing writing;
-	char text[NUMBER_SIZE];
-	int64_t now = wall_ms();
-	int r;
-
-	if (event->datacontenttype && strlen(event->datacontenttype) > SHORT_MAX)
-		return -EINVAL;
-	r = start_writing(&writing, pool, ATTRIBUTES + 2 + event->n_extensions);
-	if (r < 0)
-		return r;
-	if (!id) {
-		make_up_id(text);
-		id = pool_text(pool, text);
-	}
-	if (!time && format_time(now / 1000, (int)(now % 1000), text))
-		time = pool_text(pool, text);
-	if (!id || !time)
-		return -ENOMEM;
-	write_text(&writing, amqp_cstring_bytes(PREFIX "specversion"), "1.0");
-	write_text(&writing, amqp_cstring_bytes(PREFIX "id"), id);
-	write_text(&writing, amqp_cstring_bytes(PREFIX "source"),
-		   event->source ? event->source : SOURCE);
-	write_text(&writing, amqp_cstring_bytes(PREFIX "type"), event->type);
-	write_text(&writing, amqp_cstring_bytes(PREFIX "time"), time);
-	write_text(&writing, amqp_cstring_bytes(PREFIX "subject"), event->subject);
-	write_text(&writing, amqp_cstring_bytes(PREFIX "traceparent"), event->traceparent);
-	if (!event->id || (event->flags & DROVER_EVENT_ID_MADE_UP))
-		write_text(&writing, amqp_cstring_bytes(HEADER_ID), id);
-	write_number(&writing, HEADER_PUBLISHED, now);
-	for (size_t i = 0; r == 0 && i < event->n_extensions; i++)
-		r = write_extension(&writing, &event->extensions[i]);
-	if (r < 0)
-		return r;
-	properties.headers = (amqp_table_t){.num_entries = writing.n, .entries = writing.entries};
-	properties.timestamp = (uint64_t)(now / 1000);
-	set_property(&properties, AMQP_BASIC_MESSAGE_ID_FLAG, &properties.message_id, id);
-	set_property(&properties, AMQP_BASIC_TYPE_FLAG, &properties.type, event->type);
-	set_property(&properties, AMQP_BASIC_CONTENT_TYPE_FLAG, &properties.content_type,
-		     event->datacontenttype);
-	*ret_properties = properties;
-	return 0;
-}
-
-/* Headers that the broker sets or acts upon at each passage; ours are written anew. */
-static bool is_dropped(amqp_bytes_t name)
-{
-	static const char *const exact[] = {"CC", "BCC", "x-death", "x-delivery-count",
-					    "x-acquired-count"};
-	static const char *const prefixes[] = {OUR_PREFIX, "x-first-death-", "x-last-death-"};
-
-	for (size_t i = 0; i < sizeof exact / sizeof *exact; i++)
-		if (is(name, exact[i]))
-			return true;
-	for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
-		if (begins(name, prefixes[i]))
-			return true;
-	return false;
-}
-
-static void write_notes(struct writing *writing, const struct copy_notes *notes)
-{
-	if (!notes->anew) {
-		write_number(writing, HEADER_ATTEMPTS, notes->attempts);
-		write_number(writing, HEADER_LAST, notes->last_ms);
-		write_text(writing, amqp_cstring_bytes(HEADER_REASON), notes->reason);
-		write_text(writing, amqp_cstring_bytes(HEADER_NODE), notes->node);
-		write_text(writing, amqp_cstring_bytes(HEADER_LETTER), notes->letter);
-	}
-	write_number(writing, HEADER_FIRST, notes->first_ms);
-	write_text(writing, amqp_cstring_bytes(HEADER_ID), notes->made_up_id);
-	write_text(writing, amqp_cstring_bytes(HEADER_ROUTING_KEY), notes->routing_key);
-}
-
-int event_copy(const amqp_basic_properties_t *properties, const struct copy_notes *notes,
-	       amqp_pool_t *pool, amqp_basic_properties_t *ret_properties)
-{
-	static const amqp_table_t none;
-	const amqp_table_t *headers =
-		properties->_flags & AMQP_BASIC_HEADERS_FLAG ? &properties->headers : &none;
-	amqp_basic_properties_t copy = *properties;
-	char text[NUMBER_SIZE], *expiration;
-	struct writing writing;
-	int r = start_writing(&writing, pool, (size_t)headers->num_entries + 8);
-
-	if (r < 0)
-		return r;
-	for (int i = 0; i < headers->num_entries; i++)
-		if (!is_dropped(headers->entries[i].key))
-			writing.entries[writing.n++] = headers->entries[i];
-	write_notes(&writing, notes);
-	copy._flags |= AMQP_BASIC_HEADERS_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG;
-	copy._flags &= ~(amqp_flags_t)(AMQP_BASIC_USER_ID_FLAG | AMQP_BASIC_EXPIRATION_FLAG);
-	copy.headers = (amqp_table_t){.num_entries = writing.n, .entries = writing.entries};
-	copy.delivery_mode = AMQP_DELIVERY_PERSISTENT;
-	if (notes->expire_ms > 0) {
-		snprintf(text, sizeof text, "%" PRId64, notes->expire_ms);
-		expiration = pool_text(pool, text);
-		if (!expiration)
-			return -ENOMEM;
-		set_property(&copy, AMQP_BASIC_EXPIRATION_FLAG, &copy.expiration, expiration);
-	}
-	*ret_properties = copy;
-	return 0;
 }

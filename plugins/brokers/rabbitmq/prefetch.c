@@ -20,6 +20,7 @@
 #define EXCLUSIVE        8    /* a single active consumer is never replaced: another would wait */
 #define HIGHER_MS        20   /* a little more credit is believed after this, … */
 #define LOWER_MS         1000 /* … less after this: both come and go with each settlement */
+#define MISSING_MS       100  /* a small part of what is wanted may be missing for so long */
 #define QUICK_MS         100  /* all in our hands is settled within it */
 #define UNITE_MS         1000
 #define SUBSCRIPTIONS    6 /* at a time */
@@ -213,8 +214,10 @@ static void aim(struct consumer *consumer, int64_t now)
 	} else if (n > target) {
 		if (!consumer->higher_ms)
 			consumer->higher_ms = now;
-		if (now - consumer->higher_ms >= HIGHER_MS)
+		if (now - consumer->higher_ms >= HIGHER_MS) {
 			consumer->target = n;
+			consumer->higher_ms = 0;
+		}
 	} else if (n < target) {
 		if (!consumer->lower_ms) {
 			consumer->lower_ms = now;
@@ -283,14 +286,19 @@ static bool unite(struct consumer *consumer, const struct census *census, int64_
 	return true;
 }
 
-static void add(struct consumer *consumer, const struct census *census)
+static void add(struct consumer *consumer, const struct census *census, int64_t missing_ms,
+		int64_t now)
 {
 	uint32_t target = consumer->target, all = census->active + census->left,
 		 missing = all < target ? target - all : 0;
 
-	/* While events of a cancelled one are settled one by one, each need not be seen to. */
-	if (!missing || (census->left && missing < target / 8))
+	if (!missing_ms)
+		missing_ms = now;
+	/* While events of a cancelled one are settled one by one, not each is seen to at once. */
+	if (!missing || (census->left && missing < target / 8 && now - missing_ms < MISSING_MS)) {
+		consumer->missing_ms = missing ? missing_ms : 0;
 		return;
+	}
 	if (census->n < SUBSCRIPTIONS)
 		subscribe(consumer, missing);
 	else
@@ -299,9 +307,10 @@ static void add(struct consumer *consumer, const struct census *census)
 
 void prefetch_adjust(struct consumer *consumer)
 {
-	int64_t now = now_ms();
+	int64_t now = now_ms(), missing_ms = consumer->missing_ms;
 	struct census census;
 
+	consumer->missing_ms = 0;
 	if (!consumer->ready)
 		return;
 	aim(consumer, now);
@@ -316,6 +325,7 @@ void prefetch_adjust(struct consumer *consumer)
 		consumer->stopped = false;
 	if (consumer->subscribe_ms > now || consumer->stopped)
 		return;
+	consumer->subscribe_ms = 0;
 	if (consumer->queue->exclusive) {
 		if (!census.n)
 			subscribe(consumer, consumer->target);
@@ -326,7 +336,7 @@ void prefetch_adjust(struct consumer *consumer)
 		census = take_census(consumer);
 	}
 	if (!unite(consumer, &census, now))
-		add(consumer, &census);
+		add(consumer, &census, missing_ms, now);
 }
 
 bool prefetch_stop(struct consumer *consumer)
@@ -391,6 +401,8 @@ int64_t prefetch_due_ms(const struct consumer *consumer)
 		due = consumer->higher_ms + HIGHER_MS;
 	if (consumer->lower_ms && consumer->lower_ms + LOWER_MS < due)
 		due = consumer->lower_ms + LOWER_MS;
+	if (consumer->missing_ms && consumer->missing_ms + MISSING_MS < due)
+		due = consumer->missing_ms + MISSING_MS;
 	if (consumer->target && consumer->subscribe_ms && consumer->subscribe_ms < due)
 		due = consumer->subscribe_ms;
 	return due;

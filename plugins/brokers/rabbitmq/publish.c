@@ -165,7 +165,8 @@ static void send_waiting(struct rabbit *rabbit)
 			if (begun)
 				link_lose(&rabbit->publisher, LINK_AWAY,
 					  "a message that was begun cannot be sent");
-			continue;
+			rabbit_soon(rabbit);
+			return;
 		}
 		publisher->stage = STAGE_METHOD;
 		message->sequence = ++publisher->sequence;
@@ -390,7 +391,7 @@ static void on_down(struct link *link, enum link_loss loss, const char *sentence
 	struct rabbit *rabbit = link->rabbit;
 	struct publisher *publisher = rabbit->publishing;
 	int64_t backoff = RETRY_MAX_MS;
-	struct message *message;
+	struct message *message, *next;
 
 	(void)loss;
 	if (publisher->failures < 4)
@@ -400,13 +401,17 @@ static void on_down(struct link *link, enum link_loss loss, const char *sentence
 	else
 		backoff = random_ms(100);
 	publisher->retry_ms = now_ms() + backoff;
-	rabbit_log(rabbit, DROVER_LOG_WARNING,
-		   "no connection to publish with: %s; %zu messages wait, it is tried again",
-		   sentence, publisher->n);
+	if (publisher->failures <= 2)
+		rabbit_log(
+			rabbit, DROVER_LOG_WARNING,
+			"no connection to publish with: %s; %zu messages wait, it is tried again",
+			sentence, publisher->n);
 	/* A person waits at a command; elsewhere the original is kept meanwhile. */
-	while (rabbit->use == DROVER_USE_MANAGE && publisher->failures > 1 &&
-	       (message = TAILQ_FIRST(&publisher->waiting)))
-		finish(rabbit, &publisher->waiting, message, -ENOTCONN, sentence);
+	if (rabbit->use == DROVER_USE_MANAGE && publisher->failures > 1)
+		for (message = TAILQ_FIRST(&publisher->waiting); message; message = next) {
+			next = TAILQ_NEXT(message, link);
+			finish(rabbit, &publisher->waiting, message, -ENOTCONN, sentence);
+		}
 	rabbit_changed(rabbit);
 }
 

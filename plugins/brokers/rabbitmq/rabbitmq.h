@@ -222,7 +222,7 @@ int link_send_properties(struct channel *channel, size_t body_size,
 int link_send_body(struct channel *channel, const void *data, size_t size);
 size_t link_body_max(const struct link *link); /* bytes of a body in one frame */
 
-/* event.c: messages and events. */
+/* event.c, write.c: messages and events. */
 
 /* Header names of ours. */
 #define HEADER_ATTEMPTS    "drover-attempts"
@@ -324,7 +324,7 @@ struct drover_queue *topology_copy(const struct drover_queue *queue); /* free(3)
 void topology_lost(struct rabbit *rabbit); /* the connection of its requests is lost */
 void topology_close(struct rabbit *rabbit);
 
-/* consume.c: the subscription, credit, and deliveries in our hands. */
+/* consume.c, prefetch.c, settle.c: the subscription, credit, and deliveries in our hands. */
 
 int consume_open(struct rabbit *rabbit);
 void consume_close(struct rabbit *rabbit);

@@ -126,7 +126,7 @@ static void on_published(struct rabbit *rabbit, void *cookie, int error, const c
 	fault_set(&fault, error, "queue %s takes no copy of its letters (%s)", box->dead,
 		  sentence ? sentence : strerror(-error));
 	if (letter)
-		dead_settled(letter, error, sentence);
+		dead_tell(letter, error, sentence);
 	dead_pass_over(box, error, fault.sentence);
 }
 
@@ -298,7 +298,7 @@ void rotate_process(struct box *box)
 
 	if (box->state == PASS_GETTING)
 		turn_all(box);
-	else if (box->n_wanted && !browser->active && !browser->getting && open)
+	else if (box->n_wanted && !browser->active && browser->n_idle == GETS && open)
 		dead_pass(box, false);
 	if (box->state == PASS_GETTING)
 		dead_get(box);
@@ -306,7 +306,7 @@ void rotate_process(struct box *box)
 
 int64_t rotate_due_ms(const struct box *box)
 {
-	if (box->n_wanted && !box->browser->active && !box->browser->getting)
+	if (box->n_wanted && !box->browser->active && box->browser->n_idle == GETS)
 		return 0;
 	return box->state == PASS_GETTING && !box->n_wanted ? box->idle_ms : NEVER;
 }
@@ -337,6 +337,8 @@ void rotate_over(struct box *box, int error, const char *sentence)
 
 	while ((passing = TAILQ_FIRST(&box->passing))) {
 		if (passing->published) {
+			if (passing->settles)
+				dead_tell(passing->letter, error, sentence);
 			TAILQ_REMOVE(&box->passing, passing, link);
 			box->n_passing--;
 			passing->box = NULL;

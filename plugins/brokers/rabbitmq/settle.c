@@ -119,10 +119,10 @@ static void make_letter(char letter[40])
 	snprintf(letter, 40, "%016" PRIx64 "%08" PRIx32, random[0], (uint32_t)random[1]);
 }
 
-static int start_copy(struct consumer *consumer, struct held *held, struct outgoing *outgoing,
-		      struct copy_notes *notes)
+static int start_copy(struct held *held, const struct outgoing *outgoing,
+		      const struct copy_notes *notes)
 {
-	struct rabbit *rabbit = consumer->rabbit;
+	struct outgoing whole = *outgoing;
 	amqp_basic_properties_t properties;
 	amqp_pool_t pool;
 	void *decoded;
@@ -131,9 +131,9 @@ static int start_copy(struct consumer *consumer, struct held *held, struct outgo
 	init_amqp_pool(&pool, POOL_PAGE);
 	r = amqp_decode_properties(AMQP_BASIC_CLASS, &pool, held->properties, &decoded);
 	r = r < 0 ? -EBADMSG : event_copy(decoded, notes, &pool, &properties);
-	outgoing->properties = &properties;
+	whole.properties = &properties;
 	if (r == 0)
-		r = publish_start(rabbit, outgoing, on_copied, held);
+		r = publish_start(held->consumer->rabbit, &whole, on_copied, held);
 	empty_amqp_pool(&pool);
 	return r;
 }
@@ -190,7 +190,7 @@ static int copy(struct consumer *consumer, struct held *held)
 	} else if (*outgoing.exchange) {
 		notes.expire_ms = held->delay_ms;
 	}
-	return start_copy(consumer, held, &outgoing, &notes);
+	return start_copy(held, &outgoing, &notes);
 }
 
 static void start_copies(struct consumer *consumer)

@@ -19,6 +19,7 @@
 
 #define RUNGS            25   /* the last is 48 days; the broker knows no longer delays than 49 */
 #define FAILED_MS        1000 /* what could not be made is tried again after this */
+#define DELIVERY_LIMIT   20   /* of a quorum queue since RabbitMQ 4.0, unless it was configured */
 #define CONSUMER_TIMEOUT (30 * INT64_C(60000)) /* the broker's, unless it was configured */
 
 /* Something that all types share. */
@@ -717,6 +718,7 @@ static void compare_limits(struct declaration *declaration, const struct managem
 	const struct drover_queue *queue = declaration->queue;
 	int64_t timeout_ms = found && found->consumer_timeout_ms > 0 ? found->consumer_timeout_ms
 								     : CONSUMER_TIMEOUT;
+	int64_t limit;
 
 	if (queue->timeout_ms > timeout_ms)
 		say(declaration,
@@ -725,11 +727,15 @@ static void compare_limits(struct declaration *declaration, const struct managem
 		    queue->timeout_ms / 1000, timeout_ms / 1000,
 		    timeout_ms == CONSUMER_TIMEOUT ? ", unless its configuration says otherwise"
 						   : "");
-	if (found && found->delivery_limit >= 0 && queue->max_attempts > found->delivery_limit)
+	limit = found ? found->delivery_limit : -1;
+	if (limit < 0 && found && found->kind && !strcmp(found->kind, "quorum") &&
+	    declaration->rabbit->main.server_major >= 4)
+		limit = DELIVERY_LIMIT;
+	if (limit >= 0 && queue->max_attempts > limit)
 		say(declaration,
 		    "queue %s has a delivery limit of %" PRId64 ", below max_attempts = %" PRIu32
 		    ": the broker may give an event up before Drover does",
-		    queue->name, found->delivery_limit, queue->max_attempts);
+		    queue->name, limit, queue->max_attempts);
 }
 
 static void on_found(void *context, int error, const char *sentence,
