@@ -140,7 +140,7 @@ struct drover_letter {
 	const char *reason;
 	const char *node;
 	int64_t first_ms; /* wall clock: when the event was first published; DROVER_UNKNOWN */
-	int64_t last_ms;  /* wall clock: when it was given up */
+	int64_t last_ms;  /* wall clock: when it was given up; DROVER_UNKNOWN */
 	struct drover_event event;
 };
 
@@ -187,6 +187,11 @@ struct drover_broker_callbacks {
  * asked for and that got events: such queues are hardly sampled while they are empty.
  */
 #define DROVER_BROKER_HINTS 1u
+/*
+ * A browse of dead letters that was begun should come to its end before `close`, or letters may be
+ * left in another order, or twice.
+ */
+#define DROVER_BROKER_WHOLE_BROWSE 2u
 
 struct drover_broker {
 	struct drover_plugin plugin;

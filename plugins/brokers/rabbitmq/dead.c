@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Dead letters for errands. A pass gets the letters of a queue, one after the other, none of them
- * acknowledged: those of a queue of ours stay in our hands until they are settled, and go back to
- * their places when the errand ends; what becomes of those of others is rotate.c's. A lock, a queue
+ * acknowledged: those of a queue of ours stay in our hands until they are settled, and go back when
+ * the errand ends; what becomes of those of others is rotate.c's. A lock, a queue
  * of this connection, keeps two errands from seeing a half of the letters each. Nothing is
  * acknowledged that was not replayed, confirmed, or is to be purged. Called by rabbitmq.c.
  */
@@ -18,7 +18,6 @@
 #define LOCK_MS       5000 /* so long another errand may take */
 #define LOCK_RETRY_MS 100
 #define TURN_MS       50
-#define WINDOW_ROTATE 32 /* letters whose bodies are in memory */
 
 static void forget_ack(struct acks *list, struct ack *ack)
 {
@@ -79,6 +78,8 @@ static void on_barrier(struct rpc *rpc, const struct rpc_reply *reply)
 			settled(letter, error, error ? "the connection was lost" : NULL);
 	}
 	flush(browser);
+	if (browser->active)
+		dead_get(browser->active); /* its end may have waited for this */
 }
 
 static void flush(struct browser *browser)
@@ -154,11 +155,61 @@ __attribute__((format(printf, 3, 4))) static void pass_failed(struct box *box, i
 	dead_pass_over(box, error, fault.sentence);
 }
 
+static bool has_acks(const struct browser *browser)
+{
+	return !STAILQ_EMPTY(&browser->to_send) || !STAILQ_EMPTY(&browser->sent) ||
+	       !STAILQ_EMPTY(&browser->barred);
+}
+
+static int compare_letters(const void *a, const void *b)
+{
+	const struct letter *left = *(const struct letter *const *)a;
+	const struct letter *right = *(const struct letter *const *)b;
+
+	if (left->last_ms != right->last_ms)
+		return left->last_ms < right->last_ms ? -1 : 1;
+	return left->number < right->number ? -1 : left->number > right->number;
+}
+
+/*
+ * The oldest first: RabbitMQ (3.10) puts what was in the hands of a connection that ended back into
+ * a quorum queue in any order.
+ */
+static int sort(struct box *box)
+{
+	struct letter **letters, *letter;
+	size_t n = 0;
+
+	TAILQ_FOREACH(letter, &box->letters, link)
+		n++;
+	letters = calloc(n + 1, sizeof(struct letter *));
+	if (!letters)
+		return -ENOMEM;
+	for (n = 0; (letter = TAILQ_FIRST(&box->letters)); n++) {
+		TAILQ_REMOVE(&box->letters, letter, link);
+		letters[n] = letter;
+	}
+	qsort(letters, n, sizeof(struct letter *), compare_letters);
+	for (size_t i = 0; i < n; i++)
+		TAILQ_INSERT_TAIL(&box->letters, letters[i], link);
+	free(letters);
+	return 0;
+}
+
 static void check_end(struct box *box)
 {
-	if (box->state == PASS_GETTING && box->got == box->asked &&
-	    (box->asked == box->n || box->empty) && TAILQ_EMPTY(&box->passing))
+	if (box->state != PASS_GETTING || box->got < box->asked ||
+	    (box->asked < box->n && !box->empty))
+		return;
+	if (!box->foreign) {
+		box->state = PASS_SHOWING;
+		box->shown = NULL;
+		if (sort(box) < 0)
+			pass_failed(box, -ENOMEM, "no memory");
+	} else if (TAILQ_EMPTY(&box->passing) && !has_acks(box->browser)) {
+		/* The caller may end now; what the broker did not see would come a second time. */
 		dead_pass_over(box, 0, NULL);
+	}
 }
 
 static int send_get(struct rpc *rpc, struct channel *channel)
@@ -190,7 +241,7 @@ static void on_get(struct rpc *rpc, const struct rpc_reply *reply)
 void dead_get(struct box *box)
 {
 	struct browser *browser = box->browser;
-	size_t most = box->foreign ? WINDOW_ROTATE : GETS;
+	size_t most = box->foreign ? rotate_window(box) : GETS;
 
 	while (box->state == PASS_GETTING && !box->empty && box->asked < box->n &&
 	       box->asked - box->got + box->n_passing < most && browser->n_idle) {
@@ -203,8 +254,8 @@ void dead_get(struct box *box)
 	check_end(box);
 }
 
-/* What is in our hands already, in turns. */
-static void show_held(struct box *box)
+/* What is in our hands, in turns. */
+static void show_some(struct box *box)
 {
 	int64_t start = now_ms();
 	struct letter *letter;
@@ -216,8 +267,7 @@ static void show_held(struct box *box)
 		int r;
 
 		box->shown = letter;
-		letter->pass = box->pass;
-		if (box->foreign || letter->state != LETTER_SHOWN)
+		if (letter->state != LETTER_SHOWN)
 			continue;
 		init_amqp_pool(&pool, 4096);
 		r = spool_read(letter, &pool, &mail, &bytes);
@@ -232,8 +282,7 @@ static void show_held(struct box *box)
 		if (box->state != PASS_SHOWING || now_ms() - start >= TURN_MS)
 			return;
 	}
-	box->state = PASS_GETTING;
-	dead_get(box);
+	dead_pass_over(box, 0, NULL);
 }
 
 static int send_count(struct rpc *rpc, struct channel *channel)
@@ -262,9 +311,8 @@ static void on_count(struct rpc *rpc, const struct rpc_reply *reply)
 	found = reply->method->decoded;
 	/* 0 may mean that a quorum queue could not be asked. */
 	box->n = found->message_count ? found->message_count : 1;
-	box->state = box->foreign ? PASS_GETTING : PASS_SHOWING;
-	if (box->foreign)
-		dead_get(box);
+	box->state = PASS_GETTING;
+	dead_get(box);
 }
 
 static void count(struct box *box)
@@ -330,9 +378,8 @@ void dead_pass(struct box *box, bool shows)
 	box->browser->active = box;
 	box->pass++;
 	box->shows = shows;
-	box->n = box->asked = box->got = 0;
+	box->n = box->asked = box->got = box->done = 0;
 	box->empty = false;
-	box->shown = NULL;
 	if (box->locked) {
 		count(box);
 		return;
@@ -347,14 +394,7 @@ void dead_pass(struct box *box, bool shows)
 static void take(struct box *box, struct content *content)
 {
 	const amqp_basic_get_ok_t *got = content->method.decoded;
-	struct mail mail = {
-		.properties = content->properties,
-		.raw_properties = content->raw_properties,
-		.routing_key = got->routing_key,
-		.body = content->body,
-		.size = content->size,
-		.redelivered = got->redelivered,
-	};
+	struct mail mail = letter_mail(box, content);
 	struct letter *letter = letter_seen(box, &mail);
 	struct fault fault = {"no memory"};
 	int r = letter ? 0 : -ENOMEM;
@@ -363,8 +403,6 @@ static void take(struct box *box, struct content *content)
 		letter->tag = got->delivery_tag;
 		r = spool_write(letter, &mail, &fault);
 	}
-	if (r == 0)
-		r = letter_show(letter, &mail);
 	if (r < 0) {
 		dead_requeue(box->browser, got->delivery_tag);
 		if (letter)
@@ -416,11 +454,11 @@ static void drop_acks(struct acks *acks)
 
 static void drop_all(struct browser *browser, const char *sentence)
 {
+	if (browser->active)
+		dead_pass_over(browser->active, -ENOTCONN, sentence);
 	drop_acks(&browser->to_send);
 	drop_acks(&browser->sent);
 	drop_acks(&browser->barred);
-	if (browser->active)
-		dead_pass_over(browser->active, -ENOTCONN, sentence);
 	for (struct box *box = browser->boxes; box; box = box->next)
 		drop_letters(box, sentence);
 }
@@ -628,7 +666,7 @@ void dead_process(struct rabbit *rabbit)
 	if (active && active->state == PASS_LOCKING && active->retry_ms <= now_ms())
 		lock(active);
 	else if (active && active->state == PASS_SHOWING)
-		show_held(active);
+		show_some(active);
 	for (struct box *box = browser->boxes; box; box = box->next)
 		if (box->foreign)
 			rotate_process(box);

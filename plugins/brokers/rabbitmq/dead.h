@@ -15,7 +15,8 @@ struct box;
 /* A message that is a letter. */
 struct mail {
 	const amqp_basic_properties_t *properties;
-	amqp_bytes_t raw_properties, routing_key;
+	amqp_bytes_t raw_properties;
+	amqp_bytes_t routing_key; /* of one that came through the exchange of events; else empty */
 	const void *body;
 	size_t size;
 	bool redelivered;
@@ -30,14 +31,16 @@ enum letter_state {
 
 /* A letter that was shown. In a box of ours it is in our hands, and its bytes are in the spool. */
 struct letter {
-	TAILQ_ENTRY(letter) link; /* in the order of the queue */
-	struct letter *next;      /* in the table */
+	TAILQ_ENTRY(letter) link;
+	struct letter *next; /* in the table */
 	struct box *box;
 	enum letter_state state;
 	enum drover_letter_action action;
 	uint32_t pass;      /* the last in which it was seen */
 	uint32_t wanted_in; /* rotate.c: the pass that was under way when it was asked for */
 	uint64_t tag;
+	uint64_t number; /* in the order they came */
+	int64_t last_ms;
 	off_t at; /* in the spool: properties, routing key, body */
 	size_t properties_size, routing_key_size, body_size;
 	char key[];
@@ -48,8 +51,8 @@ enum pass_state {
 	PASS_NONE,
 	PASS_LOCKING,
 	PASS_COUNTING,
-	PASS_SHOWING, /* what is in our hands already */
 	PASS_GETTING,
+	PASS_SHOWING, /* what is in our hands now: of boxes of ours */
 };
 
 enum { LETTER_BUCKETS = 65536 };
@@ -68,6 +71,7 @@ struct box {
 	bool locked;
 
 	struct letters letters;
+	uint64_t n_letters;    /* ever */
 	struct letter **table; /* LETTER_BUCKETS of them */
 	int spool_fd;
 	off_t spool_end;
@@ -78,8 +82,9 @@ struct box {
 	int64_t deadline_ms, retry_ms; /* of the lock */
 	struct rpc rpc;
 	size_t n, asked, got;
+	size_t done;          /* rotate.c: copied or settled */
 	bool empty;           /* the broker had less than n */
-	struct letter *shown; /* so far, of those in our hands; NULL: none */
+	struct letter *shown; /* so far; NULL: none */
 
 	/* rotate.c */
 	struct passings passing;
@@ -125,6 +130,8 @@ void dead_get(struct box *box);
 
 /* letter.c */
 
+/* The content's body stays the content's. */
+struct mail letter_mail(const struct box *box, const struct content *content);
 struct letter *letter_find(const struct box *box, const char *key);
 /* The letter that a message is, as of this pass; a new one perhaps. NULL: no memory. */
 struct letter *letter_seen(struct box *box, const struct mail *mail);
@@ -144,6 +151,8 @@ void rotate_take(struct box *box, struct content *content);
 int rotate_want(struct letter *letter, enum drover_letter_action action);
 void rotate_process(struct box *box);
 int64_t rotate_due_ms(const struct box *box);
+/* So many letters may be in our hands. */
+size_t rotate_window(const struct box *box);
 /* A letter was settled: true if the caller is to hear of it later. */
 bool rotate_keeps(struct letter *letter);
 /* The pass is over: nothing passes any more. */

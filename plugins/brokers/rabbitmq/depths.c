@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The depths of queues for the gauge: a passive declare of each, all on one channel, side by side;
- * the dead letters' queue is asked for less often. What is not there, or not known for certain, is
- * unknown. A quorum queue without leader says 0 events and 0 consumers, as an empty one does: that
- * counts only when the queue is known to be a classic one. With `depths = "management"` one call
- * for all queues takes the declares' place, as long as it works. Makes and changes nothing. Called
- * by rabbitmq.c.
+ * the queue of the dead letters is asked for less often. What is not there, or not known for
+ * certain, is unknown. Of a quorum queue without leader a broker says 0 events and 0 consumers, as
+ * of an empty one that nobody consumes. So these count only for a queue that is known to be a
+ * classic one, or, with `depths = "management"`, when the management API says that it is empty, too.
+ * Alone the API would not do: what it knows of quorum queues is up to 5 s old (measured; of classic
+ * ones it is not). Makes and changes nothing. Called by rabbitmq.c.
  */
 #include "rabbitmq.h"
 
@@ -16,10 +17,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEAD_MS       1000  /* between two looks at a queue of dead letters */
-#define MISSING_MS    1000  /* a queue that is not there is not looked for sooner */
-#define MANAGEMENT_MS 1000  /* between two calls of the management API */
-#define FAILED_MS     30000 /* until it is tried again after a failure */
+#define DEAD_MS     1000  /* between two looks at a queue of dead letters */
+#define PATIENCE_MS 5000  /* so long a queue may be missing without a word */
+#define MISSING_MS  1000  /* a queue that is not there is not looked for sooner */
+#define API_MS      5000  /* between two calls of the management API: as often as it has news */
+#define EMPTY_MS    11000 /* so long what it said stands, another call and its lag included */
+#define FAILED_MS   30000 /* until it is called again after a failure */
 
 enum kind {
 	KIND_UNKNOWN, /* not asked */
@@ -33,8 +36,11 @@ struct look {
 	struct sample *sample;
 	const char *queue; /* NULL: nothing to look at */
 	enum kind kind;
+	bool foreign; /* others make it */
 	bool missing_told;
-	int64_t at_ms, missing_ms; /* when it was looked at; 0: never */
+	/* when it was looked at, was not there, was empty as the API says; 0: never */
+	int64_t at_ms, missing_ms, empty_ms;
+	int64_t missing_since_ms; /* 0: it is there */
 	int64_t ready, consumers;
 };
 
@@ -43,8 +49,8 @@ struct sample {
 	struct rabbit *rabbit;
 	char *name;
 	bool exclusive;
-	bool asked, waits; /* for the management API's next answer */
-	int outstanding;   /* of its two looks */
+	bool asked;
+	int outstanding; /* of its two looks */
 	struct look main, dead;
 	char dead_name[NAME_SIZE];
 };
@@ -53,10 +59,10 @@ enum { BUCKETS = 4096 };
 
 struct depths {
 	struct sample *table[BUCKETS];
+	bool doubt_told;
 	/* the management API */
-	bool waiting; /* samples are */
-	bool calling;
-	bool failed;     /* AMQP answers in its place */
+	bool doubt; /* there is something to ask it */
+	bool calling, failed;
 	int64_t call_ms; /* when it may be called next */
 };
 
@@ -108,31 +114,27 @@ static int send_passive(struct rpc *rpc, struct channel *channel)
 }
 
 /*
- * What kind of queue is it? AMQP has no such question. But the declaration of a queue that is there
- * is refused with the first argument that differs; and one with a kind of queue that no broker
- * knows makes no queue, should it have gone meanwhile.
+ * What kind of queue is it? AMQP has no such question. But a declaration of one that is there
+ * changes nothing: it is accepted when the arguments are the same, or refused with the first that
+ * differs. A queue of ours is declared as it would be made; for one of others a kind that no broker
+ * knows is named, which makes none, should it have gone meanwhile.
  */
 static int send_kind(struct rpc *rpc, struct channel *channel)
 {
 	const struct look *look = rpc->cookie;
-	amqp_table_entry_t entries[2] = {
-		{
-			.key = amqp_cstring_bytes("x-queue-type"),
-			.value = {.kind = AMQP_FIELD_KIND_UTF8,
-				  .value.bytes = amqp_cstring_bytes("drover")},
-		},
-		{
-			.key = amqp_cstring_bytes("x-single-active-consumer"),
-			.value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1},
-		},
-	};
+	const struct sample *sample = look->sample;
+	amqp_table_entry_t entries[TOPOLOGY_ARGUMENTS];
 	amqp_queue_declare_t method = {
 		.queue = amqp_cstring_bytes(look->queue),
 		.durable = 1,
-		.arguments = {.num_entries = 1, .entries = entries},
+		.arguments.entries = entries,
 	};
 
-	method.arguments.num_entries += look->sample->exclusive && look == &look->sample->main;
+	method.arguments.num_entries =
+		topology_arguments(sample->rabbit, sample->exclusive && look == &sample->main,
+				   entries);
+	if (look->foreign)
+		entries[0].value.value.bytes = amqp_cstring_bytes("drover");
 	return link_send_method(channel, AMQP_QUEUE_DECLARE_METHOD, &method);
 }
 
@@ -160,34 +162,60 @@ static void set_unknown(struct look *look)
 	look->ready = look->consumers = DROVER_UNKNOWN;
 }
 
-static void kind_known(struct look *look, enum kind kind)
+/* 0 events and 0 consumers, and the queue is no classic one, or what it is cannot be told. */
+static void doubt(struct look *look)
 {
-	look->kind = kind;
-	if (kind != KIND_CLASSIC)
+	struct rabbit *rabbit = look->sample->rabbit;
+	struct depths *depths = rabbit->depths;
+
+	depths->doubt = true;
+	if (!look->empty_ms || now_ms() - look->empty_ms > EMPTY_MS)
 		set_unknown(look);
+	if (!rabbit->settings.depths_by_management && !depths->doubt_told) {
+		depths->doubt_told = true;
+		rabbit_log(
+			rabbit, DROVER_LOG_INFO,
+			"whether queue %s is empty cannot be told while nobody consumes it (a "
+			"quorum queue without leader looks the same): its depth is unknown then; "
+			"depths = \"management\" asks the management API",
+			look->queue);
+	}
 	looked(look);
-}
-
-static bool is_classic(const struct management_queue *queue)
-{
-	return queue->kind && !strcmp(queue->kind, "classic");
-}
-
-static void on_found(void *context, int error, const char *sentence,
-		     const struct management_queue *queues, size_t n)
-{
-	(void)sentence;
-	kind_known(context, !error && n && is_classic(queues) ? KIND_CLASSIC : KIND_OTHER);
 }
 
 static void on_kind(struct rpc *rpc, const struct rpc_reply *reply)
 {
 	struct look *look = rpc->cookie;
-	struct rabbit *rabbit = look->sample->rabbit;
-	enum kind kind = reply->code ? read_kind(reply->text) : KIND_UNKNOWN;
 
-	if (kind != KIND_OTHER || management_queue(rabbit, look->queue, on_found, look) < 0)
-		kind_known(look, kind);
+	if (!reply->error)
+		look->kind = look->sample->rabbit->settings.quorum ? KIND_OTHER : KIND_CLASSIC;
+	else if (reply->code)
+		look->kind = read_kind(reply->text);
+	if (look->kind == KIND_CLASSIC)
+		looked(look);
+	else
+		doubt(look);
+}
+
+/* A queue may be looked for just before it is made: that is not worth a word. */
+static void not_there(struct look *look, const struct rpc_reply *reply)
+{
+	int64_t now = now_ms();
+
+	set_unknown(look);
+	look->kind = KIND_UNKNOWN;
+	if (!reply->code)
+		return;
+	if (reply->error == -ENOENT)
+		look->missing_ms = now;
+	if (!look->missing_since_ms)
+		look->missing_since_ms = now;
+	if (look->missing_told ||
+	    (reply->error == -ENOENT && now - look->missing_since_ms < PATIENCE_MS))
+		return;
+	look->missing_told = true;
+	rabbit_log(look->sample->rabbit, DROVER_LOG_WARNING, "the depth of queue %s is unknown: %s",
+		   look->queue, reply->text);
 }
 
 static void on_passive(struct rpc *rpc, const struct rpc_reply *reply)
@@ -197,20 +225,13 @@ static void on_passive(struct rpc *rpc, const struct rpc_reply *reply)
 	const amqp_queue_declare_ok_t *found;
 
 	if (reply->error) {
-		set_unknown(look);
-		look->missing_ms = reply->error == -ENOENT ? now_ms() : 0;
-		if (reply->code && !look->missing_told)
-			rabbit_log(look->sample->rabbit, DROVER_LOG_WARNING,
-				   "the depth of queue %s is unknown: %s", look->queue,
-				   reply->text ? reply->text : "the broker does not say why");
-		look->missing_told |= reply->code != 0;
-		look->kind = KIND_UNKNOWN;
+		not_there(look, reply);
 		looked(look);
 		return;
 	}
 	found = reply->method->decoded;
 	look->missing_told = false;
-	look->missing_ms = 0;
+	look->missing_ms = look->missing_since_ms = 0;
 	look->ready = found->message_count;
 	look->consumers = found->consumer_count;
 	if (look->ready || look->consumers || look->kind == KIND_CLASSIC) {
@@ -220,8 +241,7 @@ static void on_passive(struct rpc *rpc, const struct rpc_reply *reply)
 		look->rpc.done = on_kind;
 		rpc_start(control, &look->rpc);
 	} else {
-		set_unknown(look);
-		looked(look);
+		doubt(look);
 	}
 }
 
@@ -262,37 +282,15 @@ static int compare_queues(const void *a, const void *b)
 	return strcmp(left->name, right->name);
 }
 
-static bool take(struct look *look, const struct management_queue *queues, size_t n)
+static void take(struct look *look, const struct management_queue *queues, size_t n)
 {
 	const struct management_queue wanted = {.name = look->queue}, *found = NULL;
 
 	if (look->queue)
 		found = bsearch(&wanted, queues, n, sizeof *queues, compare_queues);
-	if (!found || found->ready == DROVER_UNKNOWN)
-		return false;
-	look->at_ms = now_ms();
-	look->ready = found->ready;
-	look->consumers = DROVER_UNKNOWN;
-	look->kind = is_classic(found) ? KIND_CLASSIC : KIND_OTHER;
-	return true;
-}
-
-/* By AMQP where the API does not know it: it knows a new queue after seconds only. */
-static void answer_waiting(struct depths *depths, const struct management_queue *queues, size_t n)
-{
-	for (size_t i = 0; i < BUCKETS; i++)
-		for (struct sample *sample = depths->table[i]; sample; sample = sample->next) {
-			if (!sample->waits)
-				continue;
-			sample->waits = false;
-			if (take(&sample->main, queues, n)) {
-				if (!take(&sample->dead, queues, n))
-					set_unknown(&sample->dead);
-				answer(sample);
-			} else {
-				look_at(sample);
-			}
-		}
+	look->empty_ms = found && found->ready == 0 ? now_ms() : 0;
+	if (found && found->kind)
+		look->kind = strcmp(found->kind, "classic") ? KIND_OTHER : KIND_CLASSIC;
 }
 
 static bool has_depths(const struct management_queue *queues, size_t n)
@@ -311,23 +309,34 @@ static void on_queues(void *context, int error, const char *sentence,
 
 	if (!error && !has_depths(queues, n)) {
 		error = -ENODATA;
-		sentence = "its statistics are disabled";
+		sentence = "it knows no depths, its statistics are disabled";
 	}
 	if (error && !depths->failed)
 		rabbit_log(
 			rabbit, DROVER_LOG_WARNING,
-			"the management API is of no use (%s): depths are asked for by AMQP, and "
-			"it is tried again every %d s",
+			"the management API is of no use (%s): where AMQP does not tell a depth it "
+			"is unknown; the next try is in %d s",
 			sentence, FAILED_MS / 1000);
 	else if (!error && depths->failed)
 		rabbit_log(rabbit, DROVER_LOG_NOTICE, "the management API knows depths again");
 	depths->failed = error;
-	depths->calling = depths->waiting = false;
-	depths->call_ms = now_ms() + (error ? FAILED_MS : MANAGEMENT_MS);
-	answer_waiting(depths, queues, error ? 0 : n);
+	depths->calling = false;
+	depths->call_ms = now_ms() + (error ? FAILED_MS : API_MS);
+	for (size_t i = 0; !error && i < BUCKETS; i++)
+		for (struct sample *sample = depths->table[i]; sample; sample = sample->next) {
+			take(&sample->main, queues, n);
+			take(&sample->dead, queues, n);
+		}
 }
 
 /* What the handle is called for. */
+
+static void forget(struct look *look)
+{
+	look->kind = KIND_UNKNOWN;
+	look->at_ms = look->missing_ms = look->missing_since_ms = look->empty_ms = 0;
+	set_unknown(look);
+}
 
 static struct sample *sample_new(struct rabbit *rabbit, const struct drover_queue *queue)
 {
@@ -358,13 +367,13 @@ static void read_queue(struct sample *sample, const struct drover_queue *queue)
 	else if (strcmp(queue->dead_letter, DROVER_DEAD_LETTER_BROKER) != 0)
 		snprintf(dead, sizeof dead, "%s", queue->dead_letter);
 	sample->exclusive = queue->exclusive;
+	sample->main.foreign = known && queue->declare == DROVER_DECLARE_NONE;
+	sample->dead.foreign = known && queue->dead_letter;
 	if (!strcmp(dead, sample->dead_name))
 		return;
 	memcpy(sample->dead_name, dead, sizeof dead);
 	sample->dead.queue = *dead ? sample->dead_name : NULL;
-	sample->dead.kind = KIND_UNKNOWN;
-	sample->dead.at_ms = 0;
-	set_unknown(&sample->dead);
+	forget(&sample->dead);
 }
 
 int depths_ask(struct rabbit *rabbit, const struct drover_queue *const *queues, size_t n)
@@ -388,13 +397,17 @@ int depths_ask(struct rabbit *rabbit, const struct drover_queue *const *queues, 
 			continue; /* one answer for both */
 		read_queue(sample, queues[i]);
 		sample->asked = true;
-		sample->waits = rabbit->settings.depths_by_management && !depths->failed;
-		if (sample->waits)
-			depths->waiting = true;
-		else
-			look_at(sample);
+		look_at(sample);
 	}
 	return 0;
+}
+
+static bool wants_call(const struct rabbit *rabbit)
+{
+	const struct depths *depths = rabbit->depths;
+
+	return depths && rabbit->settings.depths_by_management && depths->doubt &&
+	       !depths->calling && rabbit->main.open;
 }
 
 void depths_process(struct rabbit *rabbit)
@@ -402,10 +415,10 @@ void depths_process(struct rabbit *rabbit)
 	struct depths *depths = rabbit->depths;
 	int r;
 
-	if (!depths || depths->calling || !(depths->waiting || depths->failed) ||
-	    now_ms() < depths->call_ms)
+	if (!wants_call(rabbit) || now_ms() < depths->call_ms)
 		return;
 	depths->calling = true;
+	depths->doubt = false;
 	r = management_queues(rabbit, on_queues, rabbit);
 	if (r < 0)
 		on_queues(rabbit, r, strerror(-r), NULL, 0);
@@ -413,31 +426,19 @@ void depths_process(struct rabbit *rabbit)
 
 int64_t depths_due_ms(const struct rabbit *rabbit)
 {
-	const struct depths *depths = rabbit->depths;
-
-	if (!depths || depths->calling || !(depths->waiting || depths->failed))
-		return NEVER;
-	return depths->call_ms;
+	return wants_call(rabbit) ? rabbit->depths->call_ms : NEVER;
 }
 
-/* What waits for an answer by AMQP has it: -ENOTCONN. */
+/* There may be other queues of these names when it is back. */
 void depths_lost(struct rabbit *rabbit)
 {
 	struct depths *depths = rabbit->depths;
 
 	for (size_t i = 0; depths && i < BUCKETS; i++)
 		for (struct sample *sample = depths->table[i]; sample; sample = sample->next) {
-			/* There may be other queues of these names when it is back. */
-			sample->main.kind = sample->dead.kind = KIND_UNKNOWN;
-			sample->dead.at_ms = sample->main.missing_ms = sample->dead.missing_ms = 0;
-			set_unknown(&sample->main);
-			set_unknown(&sample->dead);
-			if (sample->waits)
-				answer(sample);
-			sample->waits = false;
+			forget(&sample->main);
+			forget(&sample->dead);
 		}
-	if (depths)
-		depths->waiting = false;
 }
 
 void depths_close(struct rabbit *rabbit)

@@ -15,6 +15,74 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+struct mail letter_mail(const struct box *box, const struct content *content)
+{
+	const amqp_basic_get_ok_t *got = content->method.decoded;
+	const char *exchange = box->rabbit->settings.exchange;
+	bool event = got->exchange.len == strlen(exchange) &&
+		     !memcmp(got->exchange.bytes, exchange, got->exchange.len);
+
+	return (struct mail){
+		.properties = content->properties,
+		.raw_properties = content->raw_properties,
+		.routing_key = event ? got->routing_key : amqp_empty_bytes,
+		.body = content->body,
+		.size = content->size,
+		.redelivered = got->redelivered,
+	};
+}
+
+static const amqp_field_value_t *find_entry(const amqp_table_t *table, const char *key)
+{
+	size_t length = strlen(key);
+
+	for (int i = 0; i < table->num_entries; i++)
+		if (table->entries[i].key.len == length &&
+		    !memcmp(table->entries[i].key.bytes, key, length))
+			return &table->entries[i].value;
+	return NULL;
+}
+
+static bool is_text(const amqp_field_value_t *value)
+{
+	return value &&
+	       (value->kind == AMQP_FIELD_KIND_UTF8 || value->kind == AMQP_FIELD_KIND_BYTES);
+}
+
+/* Why the broker itself moved a message here, of the last time. */
+struct death {
+	char reason[200];
+	int64_t count, time_ms;
+};
+
+static bool read_death(const amqp_basic_properties_t *properties, struct death *death)
+{
+	const amqp_field_value_t *deaths = NULL, *reason, *queue, *count, *time;
+	const amqp_table_t *last;
+
+	if (properties->_flags & AMQP_BASIC_HEADERS_FLAG)
+		deaths = find_entry(&properties->headers, "x-death");
+	if (!deaths || deaths->kind != AMQP_FIELD_KIND_ARRAY ||
+	    deaths->value.array.num_entries < 1 ||
+	    deaths->value.array.entries[0].kind != AMQP_FIELD_KIND_TABLE)
+		return false;
+	last = &deaths->value.array.entries[0].value.table;
+	reason = find_entry(last, "reason");
+	queue = find_entry(last, "queue");
+	count = find_entry(last, "count");
+	time = find_entry(last, "time");
+	*death = (struct death){.time_ms = DROVER_UNKNOWN};
+	if (is_text(reason) && is_text(queue))
+		snprintf(death->reason, sizeof death->reason, "%.*s in queue %.*s",
+			 (int)reason->value.bytes.len, (char *)reason->value.bytes.bytes,
+			 (int)queue->value.bytes.len, (char *)queue->value.bytes.bytes);
+	if (count && count->kind == AMQP_FIELD_KIND_I64)
+		death->count = count->value.i64;
+	if (time && time->kind == AMQP_FIELD_KIND_TIMESTAMP && time->value.u64 < INT64_MAX / 1000)
+		death->time_ms = (int64_t)time->value.u64 * 1000;
+	return true;
+}
+
 /* Keys. */
 
 static uint64_t hash(uint64_t sum, const void *data, size_t size)
@@ -79,6 +147,7 @@ static struct letter *add(struct box *box, const char *key)
 	if (!letter)
 		return NULL;
 	letter->box = box;
+	letter->number = box->n_letters++;
 	strcpy(letter->key, key);
 	letter->next = *first;
 	*first = letter;
@@ -91,6 +160,7 @@ struct letter *letter_seen(struct box *box, const struct mail *mail)
 	struct message_text *text =
 		event_read(mail->properties, mail->routing_key, box->type, mail->redelivered);
 	struct letter *letter;
+	struct death death;
 	char key[NAME_SIZE];
 	unsigned twin = 0;
 
@@ -99,12 +169,16 @@ struct letter *letter_seen(struct box *box, const struct mail *mail)
 	do {
 		make_key(text, mail, ++twin, key);
 		letter = letter_find(box, key);
-	} while (letter && letter->pass == box->pass);
-	free(text);
+	} while (letter && (letter->pass == box->pass || letter->tag));
 	if (!letter)
 		letter = add(box, key);
-	if (letter)
+	if (letter) {
 		letter->pass = box->pass;
+		letter->last_ms = text->last_ms;
+		if (letter->last_ms == DROVER_UNKNOWN && read_death(mail->properties, &death))
+			letter->last_ms = death.time_ms;
+	}
+	free(text);
 	return letter;
 }
 
@@ -116,6 +190,8 @@ void letter_free(struct letter *letter)
 	while (*at != letter)
 		at = &(*at)->next;
 	*at = letter->next;
+	if (box->shown == letter)
+		box->shown = TAILQ_PREV(letter, letters, link);
 	TAILQ_REMOVE(&box->letters, letter, link);
 	free(letter);
 	if (TAILQ_EMPTY(&box->letters) && box->spool_fd >= 0 && ftruncate(box->spool_fd, 0) == 0)
@@ -123,57 +199,6 @@ void letter_free(struct letter *letter)
 }
 
 /* What is known about a letter. */
-
-static const amqp_field_value_t *find_entry(const amqp_table_t *table, const char *key)
-{
-	size_t length = strlen(key);
-
-	for (int i = 0; i < table->num_entries; i++)
-		if (table->entries[i].key.len == length &&
-		    !memcmp(table->entries[i].key.bytes, key, length))
-			return &table->entries[i].value;
-	return NULL;
-}
-
-static bool is_text(const amqp_field_value_t *value)
-{
-	return value &&
-	       (value->kind == AMQP_FIELD_KIND_UTF8 || value->kind == AMQP_FIELD_KIND_BYTES);
-}
-
-/* Why the broker itself moved a message here, of the last time. */
-struct death {
-	char reason[200];
-	int64_t count, time_ms;
-};
-
-static bool read_death(const amqp_basic_properties_t *properties, struct death *death)
-{
-	const amqp_field_value_t *deaths = NULL, *reason, *queue, *count, *time;
-	const amqp_table_t *last;
-
-	if (properties->_flags & AMQP_BASIC_HEADERS_FLAG)
-		deaths = find_entry(&properties->headers, "x-death");
-	if (!deaths || deaths->kind != AMQP_FIELD_KIND_ARRAY ||
-	    deaths->value.array.num_entries < 1 ||
-	    deaths->value.array.entries[0].kind != AMQP_FIELD_KIND_TABLE)
-		return false;
-	last = &deaths->value.array.entries[0].value.table;
-	reason = find_entry(last, "reason");
-	queue = find_entry(last, "queue");
-	count = find_entry(last, "count");
-	time = find_entry(last, "time");
-	*death = (struct death){.time_ms = DROVER_UNKNOWN};
-	if (is_text(reason) && is_text(queue))
-		snprintf(death->reason, sizeof death->reason, "%.*s in queue %.*s",
-			 (int)reason->value.bytes.len, (char *)reason->value.bytes.bytes,
-			 (int)queue->value.bytes.len, (char *)queue->value.bytes.bytes);
-	if (count && count->kind == AMQP_FIELD_KIND_I64)
-		death->count = count->value.i64;
-	if (time && time->kind == AMQP_FIELD_KIND_TIMESTAMP && time->value.u64 < INT64_MAX / 1000)
-		death->time_ms = (int64_t)time->value.u64 * 1000;
-	return true;
-}
 
 int letter_show(const struct letter *letter, const struct mail *mail)
 {

@@ -369,6 +369,7 @@ DROVER_EXPORT const struct drover_broker drover_plugin = {
 	.plugin.sentence = "RabbitMQ, over AMQP 0-9-1",
 	.plugin.options = settings_options,
 	.scope = DROVER_SCOPE_CLUSTER,
+	.flags = DROVER_BROKER_WHOLE_BROWSE,
 	.open = broker_open,
 	.close = broker_close,
 	.fd = broker_fd,

@@ -317,6 +317,10 @@ enum ladder {
  * -errno: it cannot be made.
  */
 int topology_rung(struct link *link, enum ladder ladder, int64_t delay_ms, char name[NAME_SIZE]);
+/* The arguments of a queue that is made for a type, or for its dead letters: how many. */
+enum { TOPOLOGY_ARGUMENTS = 3 };
+int topology_arguments(const struct rabbit *rabbit, bool exclusive,
+		       amqp_table_entry_t entries[TOPOLOGY_ARGUMENTS]);
 int topology_declare(struct rabbit *rabbit, const struct drover_queue *queue, bool dry_run);
 /* It turned out that a rung is gone: it is made again when it is next asked for. */
 void topology_gone(struct rabbit *rabbit, const char *exchange);

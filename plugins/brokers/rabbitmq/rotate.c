@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define IDLE_MS 200 /* the caller may want more letters; then the rest of the queue goes round */
+#define WINDOW_MAX 32  /* letters, whose bodies are in memory */
+#define IDLE_MS    200 /* the caller may want more letters; then the rest of the queue goes round */
 
 /* A letter that came by. */
 struct passing {
@@ -22,7 +23,8 @@ struct passing {
 	struct letter *letter; /* of the box */
 	uint64_t tag;
 	uint32_t epoch; /* of the channel it came by */
-	bool published; /* its copy is on its way */
+	bool published; /* its copy is on its way, */
+	bool confirmed; /* and has arrived */
 	bool settles;   /* … which replays the letter */
 	amqp_pool_t pool;
 	struct mail mail; /* its properties are in the pool */
@@ -100,33 +102,63 @@ static int copy_properties(struct passing *passing, amqp_basic_properties_t *ret
 	return 0;
 }
 
+/*
+ * In their order: what is confirmed is acknowledged, and only then shown, for the caller may have
+ * seen enough and end; what is in our hands then is given out once more.
+ */
+static void pass_on(struct box *box)
+{
+	struct browser *browser = box->browser;
+	struct passing *passing;
+	int r = 0;
+
+	while (r == 0 && (passing = TAILQ_FIRST(&box->passing)) && passing->confirmed) {
+		struct letter *letter = passing->letter;
+
+		if (passing->settles)
+			letter->state = LETTER_ACKING;
+		r = dead_ack(browser, passing->tag, passing->settles ? letter : NULL);
+		if (r == 0 && box->shows)
+			r = letter_show(letter, &passing->mail);
+		passing_free(passing);
+		box->done++;
+	}
+	if (r < 0)
+		dead_pass_over(box, r, strerror(-r));
+	else
+		dead_get(box);
+}
+
+/* Of a pass that is over. */
+static void on_late(struct rabbit *rabbit, struct passing *passing, int error)
+{
+	if (rabbit->main.channels[CHANNEL_WORK].epoch == passing->epoch &&
+	    (error || dead_ack(passing->browser, passing->tag, NULL) < 0))
+		dead_requeue(passing->browser, passing->tag);
+	passing_free(passing);
+}
+
 static void on_published(struct rabbit *rabbit, void *cookie, int error, const char *sentence)
 {
 	struct passing *passing = cookie;
-	struct browser *browser = passing->browser;
 	struct box *box = passing->box;
-	struct letter *letter = passing->settles ? passing->letter : NULL;
-	bool ours = rabbit->main.channels[CHANNEL_WORK].epoch == passing->epoch;
 	struct fault fault;
 
-	if (!error && ours) {
-		if (box && letter)
-			letter->state = LETTER_ACKING;
-		error = dead_ack(browser, passing->tag, box ? letter : NULL);
-	}
-	if (!error || !box) {
-		if (error && ours)
-			dead_requeue(browser, passing->tag);
-		passing_free(passing);
-		if (box)
-			dead_get(box);
+	if (!box) {
+		on_late(rabbit, passing, error);
 		return;
 	}
-	passing->published = passing->settles = false;
-	fault_set(&fault, error, "queue %s takes no copy of its letters (%s)", box->dead,
+	if (!error) {
+		passing->confirmed = true;
+		pass_on(box);
+		return;
+	}
+	fault_set(&fault, error, "queue %s takes no copy (%s)",
+		  passing->settles ? box->queue : box->dead,
 		  sentence ? sentence : strerror(-error));
-	if (letter)
-		dead_tell(letter, error, sentence);
+	passing->published = false;
+	if (passing->settles)
+		dead_tell(passing->letter, error, fault.sentence);
 	dead_pass_over(box, error, fault.sentence);
 }
 
@@ -169,6 +201,7 @@ static int settle(struct passing *passing)
 		return r;
 	}
 	box->n_wanted--;
+	box->done++;
 	passing_free(passing);
 	return 0;
 }
@@ -225,20 +258,17 @@ static struct passing *passing_new(struct box *box, struct content *content)
 		passing_free(passing);
 		return NULL;
 	}
+	passing->mail = letter_mail(box, content);
+	passing->mail.properties = properties;
+	passing->mail.raw_properties = raw;
 	passing->browser = box->browser;
 	passing->tag = got->delivery_tag;
 	passing->epoch = box->rabbit->main.channels[CHANNEL_WORK].epoch;
 	memcpy(passing->routing_key, got->routing_key.bytes, got->routing_key.len);
+	if (passing->mail.routing_key.len)
+		passing->mail.routing_key = amqp_cstring_bytes(passing->routing_key);
 	passing->body = content->body;
 	content->body = NULL;
-	passing->mail = (struct mail){
-		.properties = properties,
-		.raw_properties = raw,
-		.routing_key = amqp_cstring_bytes(passing->routing_key),
-		.body = passing->body,
-		.size = content->size,
-		.redelivered = got->redelivered,
-	};
 	passing->letter = letter_seen(box, &passing->mail);
 	if (!passing->letter) {
 		passing_free(passing);
@@ -250,6 +280,17 @@ static struct passing *passing_new(struct box *box, struct content *content)
 	return passing;
 }
 
+/*
+ * What is in our hands when we are killed was looked at once in vain: few letters in the beginning,
+ * lest many looks that end at once destroy the first ones.
+ */
+size_t rotate_window(const struct box *box)
+{
+	size_t window = 1 + box->done / 8;
+
+	return window < WINDOW_MAX ? window : WINDOW_MAX;
+}
+
 void rotate_take(struct box *box, struct content *content)
 {
 	const amqp_basic_get_ok_t *got = content->method.decoded;
@@ -258,8 +299,6 @@ void rotate_take(struct box *box, struct content *content)
 
 	if (!passing)
 		dead_requeue(box->browser, got->delivery_tag);
-	else if (box->shows)
-		r = letter_show(passing->letter, &passing->mail);
 	if (r < 0)
 		dead_pass_over(box, r, strerror(-r));
 	else
@@ -330,23 +369,35 @@ static void end_letter(struct box *box, struct letter *letter, int error, const 
 	}
 }
 
+static void end_passing(struct passing *passing, int error, const char *sentence)
+{
+	struct box *box = passing->box;
+	struct letter *letter = passing->settles ? passing->letter : NULL;
+
+	if (passing->confirmed) {
+		if (letter)
+			letter->state = LETTER_ACKING;
+		dead_ack(box->browser, passing->tag, letter);
+		passing_free(passing);
+	} else if (passing->published) {
+		if (letter)
+			dead_tell(letter, error, sentence);
+		TAILQ_REMOVE(&box->passing, passing, link);
+		box->n_passing--;
+		passing->box = NULL; /* see on_late */
+	} else {
+		dead_requeue(box->browser, passing->tag);
+		passing_free(passing);
+	}
+}
+
 void rotate_over(struct box *box, int error, const char *sentence)
 {
 	struct letter *letter, *next, *untold = box->untold;
 	struct passing *passing;
 
-	while ((passing = TAILQ_FIRST(&box->passing))) {
-		if (passing->published) {
-			if (passing->settles)
-				dead_tell(passing->letter, error, sentence);
-			TAILQ_REMOVE(&box->passing, passing, link);
-			box->n_passing--;
-			passing->box = NULL;
-			continue;
-		}
-		dead_requeue(box->browser, passing->tag);
-		passing_free(passing);
-	}
+	while ((passing = TAILQ_FIRST(&box->passing)))
+		end_passing(passing, error, sentence);
 	box->idle_ms = NEVER;
 	box->untold = NULL;
 	if (untold)

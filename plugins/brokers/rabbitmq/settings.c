@@ -56,8 +56,8 @@ const struct drover_option settings_options[] = {
 	 "The URL of the management API, like \"http://rabbit1:15672\", for what AMQP does not "
 	 "tell: bindings, limits, rates. Default: it is not asked."},
 	{"depths", DROVER_OPTION_STRING, 0, "amqp", 0, 0,
-	 "Who is asked how deep the queues are: \"amqp\", or \"management\", which is one request "
-	 "for all queues and some seconds late."},
+	 "Who is asked how deep the queues are: \"amqp\", which cannot tell whether a quorum queue "
+	 "without consumers is empty; with \"management\" the management API is asked then."},
 	{0},
 };
 

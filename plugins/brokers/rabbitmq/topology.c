@@ -434,39 +434,46 @@ static void ask(struct declaration *declaration,
 
 /* A queue. */
 
-static const char *kind_made(const struct declaration *declaration)
+static const char *kind_made(const struct rabbit *rabbit)
 {
-	return declaration->rabbit->settings.quorum ? "quorum" : "classic";
+	return rabbit->settings.quorum ? "quorum" : "classic";
+}
+
+int topology_arguments(const struct rabbit *rabbit, bool exclusive,
+		       amqp_table_entry_t entries[TOPOLOGY_ARGUMENTS])
+{
+	int n = 0;
+
+	set_text(entries + n++, "x-queue-type", kind_made(rabbit));
+	if (rabbit->settings.quorum && rabbit->main.server_major >= 4) {
+		entries[n].key = amqp_cstring_bytes("x-delivery-limit");
+		entries[n].value.kind = AMQP_FIELD_KIND_I64;
+		entries[n++].value.value.i64 = -1;
+	}
+	if (exclusive) {
+		entries[n].key = amqp_cstring_bytes("x-single-active-consumer");
+		entries[n].value.kind = AMQP_FIELD_KIND_BOOLEAN;
+		entries[n++].value.value.boolean = 1;
+	}
+	return n;
 }
 
 static int send_queue(struct rpc *rpc, struct channel *channel)
 {
 	const struct declaration *declaration = rpc->cookie;
-	const struct rabbit *rabbit = declaration->rabbit;
-	amqp_table_entry_t entries[3];
+	amqp_table_entry_t entries[TOPOLOGY_ARGUMENTS];
 	amqp_queue_declare_t method = {
 		.queue = amqp_cstring_bytes(declaration->subject),
 		.passive = declaration->passive,
 		.durable = 1,
 		.arguments.entries = entries,
 	};
-	int n = 0;
+	bool exclusive =
+		declaration->queue->exclusive && declaration->subject == declaration->queue->name;
 
-	if (!declaration->passive) {
-		set_text(entries + n++, "x-queue-type", kind_made(declaration));
-		if (rabbit->settings.quorum && rabbit->main.server_major >= 4) {
-			entries[n].key = amqp_cstring_bytes("x-delivery-limit");
-			entries[n].value.kind = AMQP_FIELD_KIND_I64;
-			entries[n++].value.value.i64 = -1;
-		}
-		if (declaration->queue->exclusive &&
-		    declaration->subject == declaration->queue->name) {
-			entries[n].key = amqp_cstring_bytes("x-single-active-consumer");
-			entries[n].value.kind = AMQP_FIELD_KIND_BOOLEAN;
-			entries[n++].value.value.boolean = 1;
-		}
-	}
-	method.arguments.num_entries = n;
+	if (!declaration->passive)
+		method.arguments.num_entries =
+			topology_arguments(declaration->rabbit, exclusive, entries);
 	return link_send_method(channel, AMQP_QUEUE_DECLARE_METHOD, &method);
 }
 
@@ -490,7 +497,7 @@ static void queue_missing(struct declaration *declaration, const struct rpc_repl
 		return;
 	}
 	declaration->absent |= own;
-	say(declaration, "would make queue %s (%s)", subject, kind_made(declaration));
+	say(declaration, "would make queue %s (%s)", subject, kind_made(declaration->rabbit));
 	for (size_t i = 0; own && declaration->queue->bind && declaration->queue->bind[i]; i++)
 		say(declaration, "would bind it to %s", declaration->queue->bind[i]);
 	advance(declaration);

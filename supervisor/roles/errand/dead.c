@@ -47,6 +47,7 @@ struct dead {
 	int64_t rated; /* letters settled since then */
 
 	bool browsing;
+	bool enough;      /* what the browse still brings is of no interest */
 	bool more;        /* letters may be left for another round */
 	int64_t selected; /* letters shown, or remembered, in all */
 	char *keys[ROUND_MAX];
@@ -263,6 +264,15 @@ static void remember(struct errand *errand, const struct drover_letter *letter)
 	dead->selected++;
 }
 
+/* A browse under way is run to its end, where the broker wants that. */
+static bool must_go_on(struct errand *errand)
+{
+	struct dead *dead = errand->work;
+
+	dead->enough = dead->browsing && errand->broker.calls->flags & DROVER_BROKER_WHOLE_BROWSE;
+	return dead->enough;
+}
+
 static void show(struct errand *errand, const struct drover_letter *letter)
 {
 	struct dead *dead = errand->work;
@@ -274,7 +284,7 @@ static void show(struct errand *errand, const struct drover_letter *letter)
 		return;
 	}
 	errand_answer(errand, buf_front(&dead->line), buf_size(&dead->line));
-	if (++dead->selected == dead->limit)
+	if (++dead->selected == dead->limit && !must_go_on(errand))
 		finish(errand);
 }
 
@@ -290,7 +300,7 @@ static void dead_letter(struct errand *errand, const struct drover_letter *lette
 			finish(errand);
 		return; /* the rest follows from go_on, after this turn of the broker */
 	}
-	if (!is_selected(errand, letter) || dead->selected >= dead->limit)
+	if (dead->enough || dead->selected >= dead->limit || !is_selected(errand, letter))
 		return;
 	if (dead->action->append)
 		show(errand, letter);
@@ -356,7 +366,7 @@ static int read_args(const struct errand *errand, struct dead *dead, struct why 
 			       name ? name : "");
 	dead->reason = errand_arg(errand, "reason");
 	dead->by_name = errand_arg(errand, "id") || errand_arg(errand, "key");
-	dead->after_ms = -1;
+	dead->after_ms = INT64_MIN; /* a time that is not known is before any */
 	dead->before_ms = INT64_MAX;
 	r = read_time(errand, "after", &dead->after_ms, why);
 	if (!r)
@@ -394,6 +404,7 @@ const struct errand_kind errand_dead = {
 	.start = dead_start,
 	.go_on = dead_go_on,
 	.lost = dead_lost,
+	.left = must_go_on,
 	.letter = dead_letter,
 	.browse_failed = dead_browse_failed,
 	.letter_settled = dead_letter_settled,

@@ -113,6 +113,8 @@ static void send_answer(struct errand *errand, size_t least)
 
 bool errand_answer(struct errand *errand, const void *data, size_t size)
 {
+	if (errand->gone)
+		return true;
 	buf_append(&errand->out, data, size);
 	if (errand->out.failed) {
 		errand_end(errand, -ENOMEM, "out of memory");
@@ -136,6 +138,10 @@ void errand_end(struct errand *errand, int status, const char *format, ...)
 	if (errand->over)
 		return;
 	errand->over = true;
+	if (errand->gone) {
+		sd_event_exit(errand->role.event, 0);
+		return;
+	}
 	va_start(ap, format);
 	vsnprintf(why.text, sizeof why.text, format, ap);
 	va_end(ap);
@@ -307,7 +313,14 @@ static void on_client_ended(void *context, int error)
 	struct errand *errand = context;
 
 	(void)error;
-	sd_event_exit(errand->role.event, 0);
+	errand->gone = true;
+	if (errand->over || !errand->started || !errand->kind->left ||
+	    !errand->kind->left(errand)) {
+		sd_event_exit(errand->role.event, 0);
+		return;
+	}
+	errand->out_of_room = false;
+	pump_pause(&errand->broker.pump, false);
 }
 
 /* The trial of a plugin and its settings. */

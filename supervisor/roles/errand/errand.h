@@ -43,6 +43,8 @@ struct errand_kind {
 	 * with is in `why`. NULL: ends with that.
 	 */
 	void (*lost)(struct errand *errand, int error, const struct why *why);
+	/* The client is gone: true if the errand must go on all the same. NULL: it must not. */
+	bool (*left)(struct errand *errand);
 	/* of struct drover_broker_callbacks */
 	void (*declared)(struct errand *errand, const char *queue, int error, const char *sentence);
 	void (*published)(struct errand *errand, void *cookie, int error, const char *sentence);
@@ -58,6 +60,7 @@ struct errand {
 	struct role role;
 	struct endpoint api; /* the client is behind it; closed for an errand of the supervisor */
 	bool has_client;
+	bool gone;                      /* the client is */
 	const struct errand_kind *kind; /* NULL: no setup yet */
 	struct buf setup;               /* the message, kept for its args */
 	struct message_view args;
