@@ -350,7 +350,8 @@ static void take_body(struct channel *channel, amqp_bytes_t part)
 			  content->size);
 		return;
 	}
-	memcpy((char *)content->body + channel->received, part.bytes, part.len);
+	if (part.len)
+		memcpy((char *)content->body + channel->received, part.bytes, part.len);
 	channel->received += part.len;
 	if (channel->received == content->size)
 		complete(channel);

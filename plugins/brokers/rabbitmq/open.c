@@ -125,6 +125,10 @@ static int fail_to_reach(struct attempt *attempt, int status, int error)
 			    "that ca_file knows, or it does not speak TLS there",
 			    peer);
 	default:
+		/* Of a refusal the library keeps no more than that. */
+		if (status == AMQP_STATUS_SOCKET_ERROR && error == EINPROGRESS)
+			return fail(attempt, LINK_AWAY,
+				    "%s: nobody listens there, or no way leads there", peer);
 		return fail(attempt, LINK_AWAY, "%s: %s", peer,
 			    error ? strerror(error) : amqp_error_string2(status));
 	}
