@@ -11,17 +11,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "system/cloudevents.h"
 
 #include "base/banned.h"
 
-#define WINDOW 64 /* declarations that the broker has not answered */
+#define WINDOW      64    /* declarations that the broker has not answered */
+#define PATIENCE_MS 30000 /* for its next answer */
 
 struct declare {
 	bool dry_run;
 	const char *type; /* the only one that is wanted; NULL: all */
 	size_t next;      /* of the queues */
 	size_t asked, answered;
+	int64_t heard_ms; /* when the last answer came */
 	size_t differ, failed;
 	struct why difference, failure; /* the first of each */
 	int error;                      /* of that failure */
@@ -86,11 +89,28 @@ static void declare_declared(struct errand *errand, const char *queue, int error
 		sentence = strerror(-error);
 	tell(errand, queue, error < 0 ? "failed" : *sentence ? "differs" : "same", sentence);
 	declare->answered++;
+	declare->heard_ms = clock_now_ms();
 	if (error < 0 && !declare->failed++)
 		declare->error = why_set(&declare->failure, error,
 					 "queue %s cannot be declared: %s", queue, sentence);
 	else if (error >= 0 && *sentence && !declare->differ++)
 		why_set(&declare->difference, 0, "%s", sentence);
+}
+
+static void wait_or_finish(struct errand *errand)
+{
+	const struct declare *declare = errand->work;
+	int64_t left_ms = declare->heard_ms + PATIENCE_MS - clock_now_ms();
+
+	if (declare->next == errand->n_queues && declare->answered == declare->asked)
+		finish(errand);
+	else if (left_ms > 0)
+		errand_wake(errand, left_ms);
+	else
+		errand_end(errand, -ETIMEDOUT,
+			   "the broker answers nothing for %d s; %zu of %zu queues are declared",
+			   PATIENCE_MS / 1000, declare->answered - declare->failed,
+			   errand->n_queues);
 }
 
 static void declare_go_on(struct errand *errand)
@@ -116,10 +136,9 @@ static void declare_go_on(struct errand *errand)
 		}
 		declare->asked--;
 		declare->next--;
-		return;
+		break;
 	}
-	if (declare->next == errand->n_queues && declare->answered == declare->asked)
-		finish(errand);
+	wait_or_finish(errand);
 }
 
 static void declare_start(struct errand *errand)
@@ -133,6 +152,7 @@ static void declare_start(struct errand *errand)
 	}
 	errand->work = declare;
 	declare->type = type;
+	declare->heard_ms = clock_now_ms();
 	declare->dry_run = errand_arg_flag(errand, "dry_run");
 	if (type && !errand_find_queue(errand, type))
 		errand_end(errand, -ENOENT, "there is no event type \"%.128s\" on broker %s", type,
