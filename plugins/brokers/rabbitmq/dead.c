@@ -93,8 +93,8 @@ static void flush(struct browser *browser)
 	STAILQ_CONCAT(&browser->barred, &browser->sent);
 	browser->barring = true;
 	browser->barrier_epoch = work(browser)->epoch;
-	browser->barrier = (struct rpc){
-		.send = send_barrier, .done = on_barrier, .cookie = browser};
+	browser->barrier =
+		(struct rpc){.send = send_barrier, .done = on_barrier, .cookie = browser};
 	rpc_start(work(browser), &browser->barrier);
 }
 

@@ -54,7 +54,7 @@ enum { BUCKETS = 4096 };
 struct depths {
 	struct sample *table[BUCKETS];
 	/* the management API */
-	bool waiting;    /* samples are */
+	bool waiting; /* samples are */
 	bool calling;
 	bool failed;     /* AMQP answers in its place */
 	int64_t call_ms; /* when it may be called next */
@@ -146,7 +146,7 @@ static enum kind read_kind(const char *text)
 	is += strlen(" but current is ");
 	if (strstr(text, "arg 'x-queue-type'"))
 		return !strncmp(is, "none", 4) || strstr(is, "'classic'") ? KIND_CLASSIC
-									   : KIND_OTHER;
+									  : KIND_OTHER;
 	/* Only classic ones have these. */
 	return strstr(text, "arg 'durable'") || strstr(text, "arg 'auto_delete'") ||
 			       strstr(text, "arg 'x-max-priority'") ||
@@ -314,10 +314,11 @@ static void on_queues(void *context, int error, const char *sentence,
 		sentence = "its statistics are disabled";
 	}
 	if (error && !depths->failed)
-		rabbit_log(rabbit, DROVER_LOG_WARNING,
-			   "the management API is of no use (%s): depths are asked for by AMQP, and "
-			   "it is tried again every %d s",
-			   sentence, FAILED_MS / 1000);
+		rabbit_log(
+			rabbit, DROVER_LOG_WARNING,
+			"the management API is of no use (%s): depths are asked for by AMQP, and "
+			"it is tried again every %d s",
+			sentence, FAILED_MS / 1000);
 	else if (!error && depths->failed)
 		rabbit_log(rabbit, DROVER_LOG_NOTICE, "the management API knows depths again");
 	depths->failed = error;

@@ -302,14 +302,23 @@ static void read_header(struct reading *reading, const amqp_table_entry_t *entry
 	}
 }
 
+/* What a message does not have is not set in its properties. */
+static size_t property_size(const amqp_basic_properties_t *properties, amqp_flags_t flag,
+			    amqp_bytes_t value)
+{
+	return properties->_flags & flag ? value.len + 1 : 0;
+}
+
 /* What the texts of a message take at most. */
 static size_t text_size(const amqp_basic_properties_t *properties, const amqp_table_t *headers,
 			amqp_bytes_t routing_key, const char *type)
 {
-	size_t size = properties->message_id.len + properties->type.len +
-		      properties->content_type.len + properties->app_id.len + routing_key.len +
-		      strlen(type) + sizeof SOURCE + 2 * NUMBER_SIZE + 8;
+	size_t size = routing_key.len + 1 + strlen(type) + 1 + sizeof SOURCE + 2 * NUMBER_SIZE;
 
+	size += property_size(properties, AMQP_BASIC_MESSAGE_ID_FLAG, properties->message_id);
+	size += property_size(properties, AMQP_BASIC_TYPE_FLAG, properties->type);
+	size += property_size(properties, AMQP_BASIC_CONTENT_TYPE_FLAG, properties->content_type);
+	size += property_size(properties, AMQP_BASIC_APP_ID_FLAG, properties->app_id);
 	for (int i = 0; i < headers->num_entries; i++) {
 		const amqp_table_entry_t *entry = &headers->entries[i];
 		bool bytes = entry->value.kind == AMQP_FIELD_KIND_UTF8 ||

@@ -88,8 +88,8 @@ static struct letter *add(struct box *box, const char *key)
 
 struct letter *letter_seen(struct box *box, const struct mail *mail)
 {
-	struct message_text *text = event_read(mail->properties, mail->routing_key, box->type,
-					       mail->redelivered);
+	struct message_text *text =
+		event_read(mail->properties, mail->routing_key, box->type, mail->redelivered);
 	struct letter *letter;
 	char key[NAME_SIZE];
 	unsigned twin = 0;
@@ -212,8 +212,8 @@ int letter_show(const struct letter *letter, const struct mail *mail)
 
 int letter_replay(const struct box *box, const struct mail *mail, publish_done *done, void *cookie)
 {
-	struct message_text *text = event_read(mail->properties, mail->routing_key, box->type,
-					       mail->redelivered);
+	struct message_text *text =
+		event_read(mail->properties, mail->routing_key, box->type, mail->redelivered);
 	struct copy_notes notes = {.anew = true};
 	amqp_basic_properties_t properties;
 	struct outgoing outgoing = {

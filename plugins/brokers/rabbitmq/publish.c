@@ -47,8 +47,8 @@ struct publisher {
 	enum stage stage;
 	size_t offset; /* of the body's rest, with STAGE_BODY */
 	uint64_t sequence;
-	bool ready;   /* the channel confirms */
-	bool careful; /* one at a time, to see whom the broker means */
+	bool ready;     /* the channel confirms */
+	size_t careful; /* so many are sent one at a time, to see which one the broker means */
 	struct rpc select;
 	int64_t retry_ms; /* when the connection is tried again; NEVER: when it is needed */
 	int failures;
@@ -63,6 +63,8 @@ static void finish(struct rabbit *rabbit, struct message_list *list, struct mess
 	void *cookie = message->cookie;
 
 	TAILQ_REMOVE(list, message, link);
+	if (error == -ENOENT)
+		topology_gone(rabbit, message->exchange);
 	publisher->n--;
 	publisher->n_sent -= list == &publisher->sent;
 	publisher->bytes -= message->size;
@@ -193,7 +195,8 @@ static void confirmed(struct rabbit *rabbit, uint64_t sequence, bool multiple, b
 	struct publisher *publisher = rabbit->publishing;
 	struct message *message, *next;
 
-	publisher->careful = false;
+	if (publisher->careful)
+		publisher->careful--;
 	/* What `done` adds has a later sequence, or none yet. */
 	for (message = TAILQ_FIRST(&publisher->sent); message && message->sequence <= sequence;
 	     message = next) {
@@ -225,22 +228,60 @@ static bool same(amqp_bytes_t bytes, const char *text)
 	return bytes.len == strlen(text) && !memcmp(bytes.bytes, text, bytes.len);
 }
 
-/* A return names no sequence; but it comes before the confirmation, and in the order of sending. */
+static bool same_way(const struct message *message, const struct content *content)
+{
+	const amqp_basic_return_t *method = content->method.decoded;
+
+	return message->size == content->size && same(method->exchange, message->exchange) &&
+	       same(method->routing_key, message->routing_key) &&
+	       (!content->size || !memcmp(message->body, content->body, content->size));
+}
+
+/* A broker may write the same properties otherwise. */
+static bool same_event(struct publisher *publisher, const struct message *message,
+		       const amqp_basic_properties_t *properties)
+{
+	struct message_text *ours = NULL, *theirs;
+	bool is_same = false;
+	void *decoded;
+
+	theirs = event_read(properties, amqp_empty_bytes, "", false);
+	if (theirs && amqp_decode_properties(AMQP_BASIC_CLASS, &publisher->pool,
+					     message->properties, &decoded) >= 0)
+		ours = event_read(decoded, amqp_empty_bytes, "", false);
+	if (ours && theirs)
+		is_same = !strcmp(ours->event.id, theirs->event.id) &&
+			  !strcmp(ours->event.source, theirs->event.source) &&
+			  ours->attempts == theirs->attempts;
+	recycle_amqp_pool(&publisher->pool);
+	free(ours);
+	free(theirs);
+	return is_same;
+}
+
+/*
+ * A return names no sequence, but comes before the confirmation. Two messages that are the same in
+ * all that is compared are the same event, and to take the one for the other does no harm.
+ */
 static void on_content(struct channel *channel, struct content *content)
 {
 	struct publisher *publisher = channel->link->rabbit->publishing;
-	const amqp_basic_return_t *method = content->method.decoded;
-	struct message *message;
+	struct message *message, *likely = NULL;
 
 	if (content->method.id != AMQP_BASIC_RETURN_METHOD)
 		return;
-	TAILQ_FOREACH(message, &publisher->sent, link)
-		if (!message->returned && message->size == content->size &&
-		    same(method->exchange, message->exchange) &&
-		    same(method->routing_key, message->routing_key)) {
-			message->returned = true;
-			return;
-		}
+	TAILQ_FOREACH(message, &publisher->sent, link) {
+		if (message->returned || !same_way(message, content))
+			continue;
+		if (!likely)
+			likely = message;
+		if (!same_event(publisher, message, content->properties))
+			continue;
+		likely = message;
+		break;
+	}
+	if (likely)
+		likely->returned = true;
 }
 
 static void on_selected(struct rpc *rpc, const struct rpc_reply *reply)
@@ -309,7 +350,12 @@ static void on_closed(struct channel *channel, uint16_t code, const char *text)
 		publisher->offset = 0;
 		finish(rabbit, list, message, error, text);
 	}
-	publisher->careful = code;
+	if (!code)
+		publisher->careful = 0;
+	else if (alone)
+		publisher->careful -= publisher->careful > 0;
+	else
+		publisher->careful = publisher->n_sent + 1;
 	begin_anew(publisher);
 }
 
@@ -531,7 +577,7 @@ int publish_event(struct rabbit *rabbit, const struct drover_event *event, int64
 	amqp_pool_t pool;
 	int r;
 
-	if (!event->type || !*event->type)
+	if (!event->type || !*event->type || strlen(event->type) >= NAME_SIZE)
 		return -EINVAL;
 	if (delay_ms > 0) {
 		if (!publish_ready(rabbit))

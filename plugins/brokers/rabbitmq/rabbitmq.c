@@ -183,14 +183,14 @@ static void broker_close(void *context)
 {
 	struct rabbit *rabbit = context;
 
+	/* Acks that wait are told; then the links go, whose requests are their askers' memory. */
 	consume_close(rabbit);
+	link_close(&rabbit->main);
 	publish_close(rabbit);
 	dead_close(rabbit);
 	depths_close(rabbit);
 	topology_close(rabbit);
 	management_close(rabbit);
-	link_close(&rabbit->publisher);
-	link_close(&rabbit->main);
 	settings_free(&rabbit->settings);
 	if (rabbit->epoll_fd >= 0)
 		close(rabbit->epoll_fd);

@@ -103,16 +103,11 @@ static void on_copied(struct rabbit *rabbit, void *cookie, int error, const char
 {
 	struct held *held = cookie;
 	struct consumer *consumer = rabbit->consumer;
-	char rung[NAME_SIZE];
 
-	if (error) {
-		if (error == -ENOENT && !held->dead && held->delay_ms > 0 &&
-		    topology_rung(&rabbit->publisher, LADDER_RETRY, held->delay_ms, rung) == 0)
-			topology_gone(rabbit, rung);
+	if (error)
 		copy_failed(consumer, held, error, sentence);
-		return;
-	}
-	tell(consumer, held, VERDICT_ACK);
+	else
+		tell(consumer, held, VERDICT_ACK);
 }
 
 static void make_letter(char letter[40])

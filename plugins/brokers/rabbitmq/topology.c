@@ -518,8 +518,7 @@ static void on_queue(struct rpc *rpc, const struct rpc_reply *reply)
 		     "queue %s: the user has no permission on it; it must be able to read it (%s)",
 		     declaration->subject, words(reply));
 	} else if (reply->error && reply->error != -EACCES) {
-		fail(declaration, reply->error, "queue %s: %s", declaration->subject,
-		     words(reply));
+		fail(declaration, reply->error, "queue %s: %s", declaration->subject, words(reply));
 	} else {
 		if (declaration->refused || reply->error)
 			say(declaration,
@@ -772,7 +771,7 @@ static void see_limits(struct declaration *declaration)
 
 static void advance(struct declaration *declaration)
 {
-	static void (*const steps[])(struct declaration *declaration) = {
+	static void (*const steps[])(struct declaration * declaration) = {
 		see_exchange, see_queue, see_bindings, see_dead, see_retries, see_limits,
 	};
 
@@ -840,14 +839,16 @@ static int check_names(const struct drover_queue *queue, struct fault *fault)
 					 names[i], strlen(names[i]), NAME_SIZE - 1);
 	for (size_t i = 0; queue->bind && queue->bind[i]; i++)
 		if (text_size(queue->bind[i]) > NAME_SIZE)
-			return fault_set(fault, -ENAMETOOLONG,
-					 "bind: the event type %.64s… has %zu bytes; AMQP allows %d",
-					 queue->bind[i], strlen(queue->bind[i]), NAME_SIZE - 1);
+			return fault_set(
+				fault, -ENAMETOOLONG,
+				"bind: the event type %.64s… has %zu bytes; AMQP allows %d",
+				queue->bind[i], strlen(queue->bind[i]), NAME_SIZE - 1);
 	if (!queue->dead_letter && topology_dead_name(queue, dead) < 0)
-		return fault_set(fault, -ENAMETOOLONG,
-				 "the name of queue %.64s… has %zu bytes; with \".dead\" for its dead "
-				 "letters that is more than AMQP's %d",
-				 queue->name, strlen(queue->name), NAME_SIZE - 1);
+		return fault_set(
+			fault, -ENAMETOOLONG,
+			"the name of queue %.64s… has %zu bytes; with \".dead\" for its dead "
+			"letters that is more than AMQP's %d",
+			queue->name, strlen(queue->name), NAME_SIZE - 1);
 	return 0;
 }
 
@@ -919,8 +920,7 @@ void topology_close(struct rabbit *rabbit)
 {
 	struct declaration *declaration;
 
-	while (rabbit->topology &&
-	       (declaration = TAILQ_FIRST(&rabbit->topology->declarations))) {
+	while (rabbit->topology && (declaration = TAILQ_FIRST(&rabbit->topology->declarations))) {
 		TAILQ_REMOVE(&rabbit->topology->declarations, declaration, link);
 		free(declaration->queue);
 		free(declaration);
