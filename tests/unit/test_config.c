@@ -214,7 +214,7 @@ static const struct {
 	{"rlimits = { nofile = 5; };", CONFIG_TOUCH_TEMPLATE},
 	{"handler = \"/x\";", CONFIG_TOUCH_TEMPLATE},
 	{"user = \"root\"; min = 1;", CONFIG_TOUCH_TEMPLATE},
-	{"mode = \"stream\";", CONFIG_TOUCH_TEMPLATE},
+	{"mode = \"stream\";", CONFIG_TOUCH_DISPATCHER},
 	{"bind = [ \"t\", \"u\" ];", CONFIG_TOUCH_DISPATCHER},
 	{"queue = \"u\"; nice = 1;", CONFIG_TOUCH_DISPATCHER},
 	{"exclusive = true;", CONFIG_TOUCH_DISPATCHER},

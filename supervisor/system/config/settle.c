@@ -135,17 +135,21 @@ static bool same_text(const char *a, const char *b)
 	return a && b && !strcmp(a, b);
 }
 
-/* Why the queues that it names do not do; NULL: they do. */
+/*
+ * Why the queues that it names do not do; NULL: they do. What a consumer fails to handle is not ours
+ * to put anywhere.
+ */
 static const char *find_fault(const struct config_type *type)
 {
 	const char *queue = type->queue ? type->queue : type->name;
 	bool rejects = same_text(type->dead_letter, "broker");
+	bool ours = type->mode != CONFIG_MODE_CONSUMER;
 
-	if (type->declare == CONFIG_DECLARE_NONE && !type->dead_letter)
+	if (ours && type->declare == CONFIG_DECLARE_NONE && !type->dead_letter)
 		return "declare = \"none\": no place is made for what failed for good, so "
 		       "dead_letter is needed: the name of an existing queue, or \"broker\" for "
 		       "the dead-letter exchange of its own queue";
-	if (type->declare == CONFIG_DECLARE_NONE && !rejects && !type->retry_queue)
+	if (ours && type->declare == CONFIG_DECLARE_NONE && !rejects && !type->retry_queue)
 		return "declare = \"none\": no place is made for what waits for its next attempt, "
 		       "so retry_queue is needed: the name of an existing queue whose events come "
 		       "back by themselves; only dead_letter = \"broker\" goes without it";
@@ -184,6 +188,10 @@ static void settle_type(const struct config *config, struct config_type *type,
 		type->stop_timeout_ms = type->timeout_ms;
 	if (!type->user)
 		type->user = config->user;
+	/* A queue that we made first would not be as the script wants to make it. */
+	if (type->declare < 0)
+		type->declare = type->mode == CONFIG_MODE_CONSUMER ? CONFIG_DECLARE_NONE
+								   : CONFIG_DECLARE_AUTO;
 	check_broker(config, type, errors);
 	check_topology(config, type, errors);
 }
