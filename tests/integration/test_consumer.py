@@ -4,7 +4,6 @@ import json
 import subprocess
 import time
 
-
 import pytest
 
 from drover import DROVERD, alive, wait
