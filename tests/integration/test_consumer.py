@@ -90,6 +90,7 @@ def test_what_waits_decides_how_many_run(drover):
     for shown in drover.ctl("status", "job").stdout, drover.ctl("why", "job").stdout:
         assert "take their events from the broker by themselves" in shown
         assert all(name in shown for name in ("G1", "G2", "G9"))
+    assert "3 workers, 0 busy" in drover.ctl("status").stdout
     rows = drover.json("ps")["workers"]
     assert [r["state"] for r in rows] == ["running"] * 3
     assert all(r["memory_bytes"] > 500_000 for r in rows)
@@ -220,6 +221,14 @@ def test_a_new_file_takes_over(drover):
     drover.ctl("restart", "job")
     consumers.wait_notes("ended", 4)
     consumers.wait_running(2)
+    # Another file is not on trial for ever, for there are no outcomes to judge it by.
+    other = drover.handler(".other.sh", POLITE)
+    consumers.configure(f'min = 2; max = 2; handler = "{other}";')
+    drover.ctl("reload")
+    consumers.wait_notes("ended", 6)
+    consumers.wait_running(2)
+    wait(lambda: len(drover.processes("template job")) == 1, "the old template is gone")
+    assert drover.type("job")["handler"] == {**drover.type("job")["handler"], "file": str(other), "on_trial": False}
 
 
 def test_age_and_memory_recycle(drover):
