@@ -30,7 +30,7 @@ struct demand_result {
 	int workers;          /* the demand, 0..DEMAND_WORKERS_MAX */
 	bool known;           /* false: depth unknown, the last answer is repeated */
 	bool by_drain;        /* of consumers that we do not see handle: drain.h */
-	double falling_per_s; /* with by_drain: how fast B fell in the last look */
+	double falling_per_s; /* with by_drain: how fast B fell in the last look, 0 when it is 0 */
 };
 
 /* One type's memory; zeroed memory is the state before the first sample. */

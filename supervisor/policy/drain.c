@@ -111,6 +111,7 @@ static int answer(struct drain *drain, const struct drain_input *input)
 	if (input->ready)
 		return drain->wanted > input->target ? drain->wanted : input->target;
 	drain->wanted = 0;
+	drain->last.falling_per_s = 0;
 	return input->target - (fewer > 1 ? fewer : 1);
 }
 
