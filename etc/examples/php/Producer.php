@@ -69,7 +69,6 @@ final class Publisher
     /** @var array<string, AMQPMessage> by id: not confirmed yet */
     public array $waiting = [];
     public int $confirmed = 0;
-    public int $again = 0;
     /** @var array<string, string> by id: why no queue took it */
     public array $returned = [];
     private ?AbstractConnection $connection = null;
@@ -103,8 +102,7 @@ final class Publisher
             if (microtime(true) - $progress > $patience) {
                 throw new RuntimeException("no confirmation for $patience seconds: $trouble");
             }
-            $this->again += count($this->waiting);
-            fwrite(STDERR, sprintf("%d events are not confirmed and published again: %s\n", count($this->waiting), $trouble));
+            fwrite(STDERR, sprintf("%d events are not confirmed, to be published again: %s\n", count($this->waiting), $trouble));
             usleep((int) ($pause * 1e6));
         }
     }
@@ -121,7 +119,8 @@ final class Publisher
     private function attempt(): void
     {
         $channel = $this->channel ??= $this->connect();
-        foreach ($this->waiting as $message) {
+        foreach ($this->waiting as $id => $message) {
+            unset($this->returned[$id]);
             $channel->basic_publish($message, $this->options['exchange'], $message->get('type'), true);
         }
         $channel->wait_for_pending_acks_returns((int) $this->options['patience']);
@@ -195,8 +194,7 @@ try {
     $status = 75;
 }
 $publisher->close();
-fprintf(STDERR, "%d of %d events are confirmed, after %.1f s; %d were published again\n", $publisher->confirmed, $count,
-    microtime(true) - $started, $publisher->again);
+fprintf(STDERR, "%d of %d events are confirmed, after %.1f s\n", $publisher->confirmed, $count, microtime(true) - $started);
 foreach (array_count_values($publisher->returned) as $why => $n) {
     fwrite(STDERR, "Producer.php: $n events were returned: $why\n");
     $status = 1;

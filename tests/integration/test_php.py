@@ -1,0 +1,253 @@
+"""PHP: drover.php, and the shop of etc/examples/php on the embedded broker."""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from drover import TOP, alive, wait
+
+EXAMPLE = TOP / "etc" / "examples" / "php"
+FAST_RETRY = 'brake = "off"; retry = { first = "50ms"; factor = 1; cap = "50ms"; };'
+
+# What it does with an event is PHP in the event's subject.
+SCRIPTED = """<?php
+require_once '%s/drover.php';
+Drover\\run(function (Drover\\Event $event): void {
+    eval($event->subject ?? '');
+});
+""" % EXAMPLE
+
+
+def shop(drover):
+    """The application, as it is deployed; {"LEDGER": …} and so on, its files."""
+    path = drover.directory / "shop"
+    shutil.copytree(EXAMPLE, path)
+    for directory in ("outbox", "sent"):
+        (drover.directory / directory).mkdir()
+    return path, {"LEDGER": drover.directory / "ledger", "OUTBOX": drover.directory / "outbox", "SENT": drover.directory / "sent"}
+
+
+def shop_types(files, rows=""):
+    variables = " ".join(f'{name} = "{path}";' for name, path in files.items())
+    return ", ".join(f'{{ type = "{type_}"; mode = "stream"; environment = {{ {variables} }}; {FAST_RETRY} {rows} }}'
+                     for type_ in ("order.paid", "user.registered", "mail.queued"))
+
+
+def booked(files):
+    """The ledger: {id: order}; no event is in it twice."""
+    path = files["LEDGER"]
+    text = path.read_text() if path.exists() else ""
+    lines = [json.loads(line) for line in text.split("\n")[:-1]] # a line without an end is none
+    assert len({(line["source"], line["id"]) for line in lines}) == len(lines), "booked twice"
+    return {line["id"]: line["order"] for line in lines}
+
+
+def attempt(drover, php, **event):
+    """What becomes of one event in `droverctl try`: its answer, and what was logged."""
+    handler = drover.handlers / "scripted.php"
+    if not handler.exists():
+        drover.handler("scripted.php", SCRIPTED, mode=0o644)
+    path = drover.directory / "event.json"
+    path.write_text(json.dumps({"specversion": "1.0", "id": "e-1", "source": "/test", "type": "scripted", "subject": php, **event}))
+    done = drover.ctl("--json", "try", handler, "--mode", "stream", "--event", path, check=False)
+    return json.loads(done.stdout), done.stdout + done.stderr
+
+
+# drover.php.
+
+def test_a_verdict_for_each_way_to_end(drover):
+    def verdict(php):
+        answer, log = attempt(drover, php)
+        return answer["verdict"], answer.get("reason"), log
+
+    assert verdict("return;")[0] == "done"
+    assert verdict("throw new Drover\\Reject('no such “order”');")[:2] == ("reject", "no such “order”")
+    assert verdict("throw new Drover\\Retry('not yet');")[:2] == ("retry", "not yet")
+    outcome, reason, log = verdict("throw new LogicException('a bug');")
+    assert outcome == "retry" and reason.startswith("LogicException: a bug (") and "#0" in log
+    assert "no_such_function" in verdict("no_such_function();")[1]
+    assert "exit()" in verdict("exit(0);")[1]
+    assert "memory size" in verdict("ini_set('memory_limit', '16M'); for ($a = []; ; ) { $a[] = str_repeat('x', 99999); }")[1]
+    assert verdict("throw new Drover\\Reject(\"\\xff\");")[:2] == ("reject", "\N{REPLACEMENT CHARACTER}")
+    assert verdict("throw new Drover\\Reject(str_repeat('ü', 100000));")[0] == "reject"
+
+
+def test_a_retry_names_its_delay(drover):
+    answer, _ = attempt(drover, "throw new Drover\\Retry('soon', 1.5);")
+    assert (answer["verdict"], answer["delay_ms"]) == ("retry", 1500)
+
+
+BODIES = [
+    # content type, body, what data() gives in PHP
+    ("application/json", '{"a": [1, 2.50, "ü", {}], "b": null}'.encode(), "['a' => [1, 2.5, 'ü', []], 'b' => null]"),
+    ("application/json", b'"text"', "'text'"),
+    ("application/json", b'12345678901234567890123', "'12345678901234567890123'"),
+    ("application/vnd.shop+json; charset=utf-8", b"[]", "[]"),
+    ("text/plain", "grüß \"dich\",\n\"data\":1".encode(), '''"grüß \\"dich\\",\\n\\"data\\":1"'''),
+    ("text/plain", b"\xff\x00", '''"\\xff\\x00"'''),
+    ("application/octet-stream", bytes(range(256)), '''implode('', array_map(chr(...), range(0, 255)))'''),
+    ("application/octet-stream", b"", "null"),
+    (None, b'{"a":1}', "['a' => 1]"),
+    (None, b"hello", "'hello'"),
+]
+
+
+@pytest.mark.parametrize("type_, body, value", BODIES)
+def test_bodies(drover, type_, body, value):
+    event = {"data_base64": base64.b64encode(body).decode(), **({"datacontenttype": type_} if type_ else {})}
+    answer, log = attempt(drover, f"if ($event->data() !== {value}) {{ var_dump($event->data()); throw new Exception('differs'); }}"
+                          f"if (sha1($event->body()) !== '{hashlib.sha1(body).hexdigest()}') {{ throw new Exception($event->body()); }}",
+                          **event)
+    assert answer["verdict"] == "done", log
+
+
+def test_json_that_is_none_is_rejected_when_it_is_read(drover):
+    for body in (b"{", b"\xff", b'"\\ud800"'):
+        event = {"data_base64": base64.b64encode(body).decode(), "datacontenttype": "application/json"}
+        answer, log = attempt(drover, "$event->data();", **event)
+        assert answer["verdict"] == "reject" and "its body is" in answer["reason"], log
+        answer, _ = attempt(drover, f"if ($event->body() !== base64_decode('{event['data_base64']}')) {{ throw new Exception(); }}", **event)
+        assert answer["verdict"] == "done"
+
+
+def test_a_body_of_16_mib(drover):
+    body = os.urandom(1 << 20) * 16
+    answer, log = attempt(drover, "echo sha1($event->body()), \"\\n\";", data_base64=base64.b64encode(body).decode(),
+                          datacontenttype="application/octet-stream")
+    assert answer["verdict"] == "done" and hashlib.sha1(body).hexdigest() in log
+
+
+def test_attributes(drover):
+    answer, log = attempt(drover, """
+        $are = [$event->id, $event->source, $event->type, $event->time, $event->traceparent, $event->attempt,
+            $event->attribute('mine'), $event->attribute('none')];
+        if ($are !== ['ü,"data":', '/test', 'scripted', '2026-11-25T01:02:03Z', null, 1, 'a "quoted" one', null]) {
+            throw new Exception(json_encode($are));
+        }""", id='ü,"data":', time="2026-11-25T01:02:03Z", mine='a "quoted" one', data=1)
+    assert answer["verdict"] == "done", log
+
+
+def test_what_is_emitted(drover):
+    answer, log = attempt(drover, """
+        $event->emit('plain', ['a' => 1.0, 'b' => new stdClass()], ['subject' => 's', 'mine' => 7]);
+        $event->emit('text', 'Grüße', ['datacontenttype' => 'text/plain']);
+        $event->emit('bytes', "\\xff\\0", ['datacontenttype' => 'image/png']);
+        $event->emit('json', 'a string');
+        $event->emit('empty');
+        echo 'what is printed breaks nothing';""")
+    assert answer["verdict"] == "done" and "breaks nothing" in log
+    plain, text, bytes_, string, empty = answer["emitted"]
+    assert (plain["data"], plain["subject"], plain["mine"]) == ({"a": 1.0, "b": {}}, "s", "7")
+    assert (text["data"], text["datacontenttype"]) == ("Grüße", "text/plain")
+    assert base64.b64decode(bytes_["data_base64"]) == b"\xff\0"
+    assert string["data"] == "a string" and "data" not in empty
+    answer, _ = attempt(drover, "$event->emit('text', \"\\xff\");")
+    assert answer["verdict"] == "retry" and "UTF-8" in answer["reason"]
+    answer, _ = attempt(drover, "$event->emit('plain'); throw new Drover\\Retry('no');")
+    assert not answer.get("emitted")
+
+
+def test_run_by_hand_it_says_what_it_is():
+    done = subprocess.run(["php", "-r", f"require '{EXAMPLE}/drover.php'; Drover\\run(fn () => null);"], capture_output=True, text=True)
+    assert done.returncode == 64 and "droverctl try" in done.stderr
+
+
+# In workers.
+
+def scripted(drover, rows=""):
+    drover.handler("scripted.php", SCRIPTED, mode=0o644)
+    drover.configure(f'types = ( {{ type = "scripted"; mode = "stream"; max = 1; {FAST_RETRY} {rows} }} );')
+    drover.start()
+
+
+def test_failures_are_counted_and_the_program_goes_on(drover):
+    out = drover.directory / "pids"
+    scripted(drover, "max_attempts = 2; min = 1;")
+    note = f"file_put_contents('{out}', getmypid() . \" $event->id\\n\", FILE_APPEND);"
+    for id_, php in (("one", f"{note} throw new Exception('oh');"), ("two", note)):
+        drover.ctl("publish", "scripted", "--id", id_, "--data", "{}", "--subject", php)
+    wait(lambda: drover.dead("scripted"), "one is a dead letter")
+    drover.wait_type("scripted", lambda t: t["totals"]["done"] == 1, "two is done")
+    (letter,) = drover.dead("scripted")
+    assert (letter["id"], letter["attempts"]) == ("one", 2) and letter["reason"].startswith("Exception: oh")
+    rows = [line.split() for line in out.read_text().splitlines()]
+    assert sorted(id_ for _, id_ in rows) == ["one", "one", "two"] and len({pid for pid, _ in rows}) == 1
+
+
+def test_sigterm_waits_for_the_event_in_hand(drover):
+    out = drover.directory / "out"
+    scripted(drover, "min = 1;")
+    drover.ctl("publish", "scripted", "--data", "{}", "--subject", f"""
+        file_put_contents('{out}', getmypid());
+        for ($end = microtime(true) + 1; microtime(true) < $end; usleep(10000));
+        file_put_contents('{out}', ' done', FILE_APPEND);""")
+    pid = int(wait(lambda: out.exists() and out.read_text(), "it is in hand"))
+    os.kill(pid, signal.SIGTERM)
+    drover.wait_type("scripted", lambda t: t["totals"]["done"] == 1, "is done")
+    assert out.read_text() == f"{pid} done"
+    wait(lambda: not alive(pid), "the program ended")
+    row = drover.type("scripted")
+    assert row["totals"]["crashed"] == 0 and row["totals"]["retried"] == 0, row["totals"]
+    # Idle, it ends at once; the next event finds another.
+    drover.ctl("publish", "scripted", "--data", "{}", "--subject", f"file_put_contents('{out}', getmypid());")
+    drover.wait_type("scripted", lambda t: t["totals"]["done"] == 2, "is done")
+    pid = int(out.read_text())
+    os.kill(pid, signal.SIGTERM)
+    wait(lambda: not alive(pid), "the idle program ended", 2)
+    drover.ctl("publish", "scripted", "--data", "{}")
+    drover.wait_type("scripted", lambda t: t["totals"]["done"] == 3 and t["totals"]["crashed"] == 0, "is done")
+
+
+def test_more_time(drover):
+    scripted(drover, 'timeout = "1s";')
+    drover.ctl("publish", "scripted", "--data", "{}", "--subject", """
+        for ($i = 0; $i < 6; $i++) { $event->extend(1); usleep(300000); }""")
+    drover.wait_type("scripted", lambda t: t["totals"]["done"] == 1, "is done")
+    assert drover.type("scripted")["totals"]["timed_out"] == 0
+
+
+# The shop.
+
+def test_the_shop(drover):
+    path, files = shop(drover)
+    drover.configure(f"types = ( {shop_types(files, 'max_attempts = 3;')} );", handlers=f'[ "{path}/handlers" ]')
+    drover.start()
+    events = [json.loads(line) for line in (TOP / "etc/examples/events.ndjson").read_text().splitlines()]
+    for type_ in ("order.paid", "user.registered"):
+        mine = "".join(json.dumps(event) + "\n" for event in events if event["type"] == type_)
+        drover.ctl("publish", type_, "--ndjson", "--file", "-", data=mine)
+    wait(lambda: len(booked(files)) == 4, lambda: f"all payments but one are booked: {booked(files)}")
+    assert booked(files) == {"pay-1001": 1001, "pay-1002": 1002, "pay-1003": 1003, "pay-1005": 1005}
+    (letter,) = wait(lambda: drover.dead("order.paid"), "one is a dead letter")
+    assert letter["id"] == "pay-1004" and "whole number" in letter["reason"]
+    drover.wait_type("order.paid", lambda t: t["totals"]["done"] == 5, "one came twice")
+    wait(lambda: len(list(files["SENT"].iterdir())) == 5, "all mails are sent")
+    assert "Dear Ada Lovelace" in (files["SENT"] / "reg-1.eml").read_text()
+    assert not [f for f in files["OUTBOX"].iterdir()]
+    assert [letter["id"] for letter in drover.dead("user.registered")] == ["reg-6"]
+
+
+def test_a_payment_is_booked_once_by_many_who_die(drover):
+    path, files = shop(drover)
+    drover.configure(f"types = ( {shop_types(files, 'min = 4; max = 4;')} );", handlers=f'[ "{path}/handlers" ]')
+    # One who died while he wrote.
+    files["LEDGER"].write_text('{"source":"/t","id":"x0","order":0,"cents":1}\n{"source":"/t","id":"x1","ord')
+    drover.start()
+    events = [{"id": f"x{n // 2}", "source": "/t", "data": {"order": n // 2, "amount": 1}} for n in range(2000)]
+    drover.ctl("publish", "order.paid", "--ndjson", "--file", "-", data="".join(json.dumps(e) + "\n" for e in events))
+    killed = 0
+    while len(booked(files)) < 1000:
+        pids = drover.processes("worker order.paid")
+        if pids:
+            killed += 1
+            os.kill(pids[killed % len(pids)], signal.SIGKILL)
+        before = len(booked(files))
+        wait(lambda: len(booked(files)) > min(before + 50, 999), "more are booked")
+    assert set(booked(files)) == {f"x{n}" for n in range(1000)} and killed > 3
+    drover.wait_settled("order.paid")
