@@ -49,6 +49,7 @@ final class Broker
      */
     public static function options(array $known, string $usage): array
     {
+        $name = $_SERVER['SCRIPT_NAME'];
         $known += self::OPTIONS;
         $options = $known;
         foreach (array_slice($_SERVER['argv'], 1) as $word) {
@@ -57,11 +58,11 @@ final class Broker
                 exit(0);
             }
             if (!preg_match('/\A--([a-z-]+)=(.*)\z/s', $word, $found) || !isset($known[$found[1]])) {
-                fwrite(STDERR, "{$_SERVER['SCRIPT_NAME']}: there is no option \"$word\"\n\n$usage" . self::USAGE . "\n");
+                fwrite(STDERR, "$name: there is no option \"$word\"\n\n$usage" . self::USAGE . "\n");
                 exit(64);
             }
             if (is_numeric($known[$found[1]]) && !ctype_digit($found[2])) {
-                fwrite(STDERR, "{$_SERVER['SCRIPT_NAME']}: --{$found[1]} is \"{$found[2]}\"; a whole number is needed\n");
+                fwrite(STDERR, "$name: --{$found[1]} is \"{$found[2]}\"; a whole number is needed\n");
                 exit(64);
             }
             $options[$found[1]] = $found[2];

@@ -43,13 +43,15 @@ try {
         $properties = $message->get_properties();
         $headers = ($properties['application_headers'] ?? new AMQPTable())->getNativeData();
         $payment = json_decode($message->getBody(), true);
-        if (!is_int($payment['order'] ?? null) || !is_int($payment['amount'] ?? null) || !isset($properties['message_id'])) {
+        [$order, $cents] = [$payment['order'] ?? null, $payment['amount'] ?? null];
+        $id = $properties['message_id'] ?? null;
+        if (!is_int($order) || !is_int($cents) || $id === null) {
             echo "rejected: {$message->getBody()}\n";
             $message->reject(false);
             return;
         }
         usleep(1000 * (int) $options['pace']);
-        $ledger->book($headers['cloudEvents:source'] ?? '', $properties['message_id'], $payment['order'], $payment['amount']);
+        $ledger->book($headers['cloudEvents:source'] ?? '', $id, $order, $cents);
         $message->ack();
         if (++$handled === (int) $options['limit']) {
             $channel->stopConsume();

@@ -2,10 +2,10 @@
 <?php
 
 /**
- * Publishes the events of a shop, users who register and orders that are paid, to RabbitMQ: persistent, as CloudEvents in
- * binary mode, mandatory, with publisher confirms. An event counts as published when the broker has confirmed it and
+ * Publishes the events of a shop, users who register and orders that are paid, to RabbitMQ: persistent, as CloudEvents
+ * in binary mode, mandatory, with publisher confirms. An event counts as published when the broker has confirmed it and
  * no queue was missing. What is not confirmed when a connection is lost, or what the broker refuses for now, is
- * published again, with the same id: consumers see it twice at most, never not at all.
+ * published again with the same id: it may come twice, but is not lost.
  */
 
 declare(strict_types=1);
@@ -21,8 +21,8 @@ use PhpAmqpLib\Wire\AMQPTable;
 use Shop\Broker;
 
 const OPTIONS = [
-    'count' => '10', 'first' => '1', 'types' => 'user.registered,order.paid', 'exchange' => 'drover', 'source' => '/shop',
-    'rate' => '0', 'window' => '200', 'patience' => '30', 'ids' => 'no',
+    'count' => '10', 'first' => '1', 'types' => 'user.registered,order.paid', 'exchange' => 'drover',
+    'source' => '/shop', 'rate' => '0', 'window' => '200', 'patience' => '30', 'ids' => 'no',
 ];
 const USAGE = <<<'TEXT'
     Usage: Producer.php [--OPTION=VALUE ...]
@@ -37,14 +37,15 @@ const USAGE = <<<'TEXT'
       --ids=yes              print "TYPE ID" for each confirmed event
     
     TEXT;
-const PEOPLE = ['Ada Lovelace', 'Alan Turing', 'Grace Hopper', 'Edsger Dijkstra', 'Barbara Liskov', 'Søren Kierkegård'];
+const PEOPLE = ['Ada Lovelace', 'Alan Turing', 'Grace Hopper', 'Edsger Dijkstra', 'Barbara Liskov', 'Søren Bjørn'];
 
 /** An event by its number: always the same one. */
 function make_event(string $type, int $number, string $source): AMQPMessage
 {
     $name = PEOPLE[$number % count(PEOPLE)];
+    $address = "user$number@example.org";
     [$id, $data] = match ($type) {
-        'user.registered' => ["reg-$number", ['user_id' => $number, 'name' => $name, 'email' => "user$number@example.org"]],
+        'user.registered' => ["reg-$number", ['user_id' => $number, 'name' => $name, 'email' => $address]],
         'order.paid' => ["pay-$number", ['order' => $number, 'amount' => 100 + $number % 9900, 'method' => 'card']],
     };
     return new AMQPMessage(json_encode($data, JSON_THROW_ON_ERROR | JSON_UNESCAPED_UNICODE), [
@@ -102,7 +103,7 @@ final class Publisher
             if (microtime(true) - $progress > $patience) {
                 throw new RuntimeException("no confirmation for $patience seconds: $trouble");
             }
-            fwrite(STDERR, sprintf("%d events are not confirmed, to be published again: %s\n", count($this->waiting), $trouble));
+            fprintf(STDERR, "%d events are not confirmed, published again: %s\n", count($this->waiting), $trouble);
             usleep((int) ($pause * 1e6));
         }
     }
@@ -143,9 +144,12 @@ final class Publisher
             }
         });
         // It comes before the confirmation, which says no more than that the broker has done with it.
-        $channel->set_return_listener(function (int $code, string $text, string $exchange, string $key, AMQPMessage $message): void {
-            $this->returned[$message->get('message_id')] = "$text: no queue is bound to the exchange \"$exchange\" for \"$key\"";
-        });
+        $channel->set_return_listener(
+            function (int $code, string $text, string $exchange, string $key, AMQPMessage $message): void {
+                $this->returned[$message->get('message_id')]
+                    = "$text: no queue is bound to the exchange \"$exchange\" for \"$key\"";
+            }
+        );
         return $channel;
     }
 
@@ -194,7 +198,8 @@ try {
     $status = 75;
 }
 $publisher->close();
-fprintf(STDERR, "%d of %d events are confirmed, after %.1f s\n", $publisher->confirmed, $count, microtime(true) - $started);
+$seconds = microtime(true) - $started;
+fprintf(STDERR, "%d of %d events are confirmed, after %.1f s\n", $publisher->confirmed, $count, $seconds);
 foreach (array_count_values($publisher->returned) as $why => $n) {
     fwrite(STDERR, "Producer.php: $n events were returned: $why\n");
     $status = 1;

@@ -128,7 +128,7 @@ final class Event
      *
      * @param mixed $data what becomes JSON; null: no body. With a `datacontenttype` that is not JSON: a string, taken
      *     byte for byte
-     * @param array<string, string|int|float|bool> $attributes `subject`, `datacontenttype`, `time`, `id`, … and your own
+     * @param array<string, string|int|float> $attributes `subject`, `datacontenttype`, `time`, `id`, … and your own
      */
     public function emit(string $type, mixed $data = null, array $attributes = []): void
     {
@@ -191,7 +191,7 @@ final class Channel
         $events = @fopen('php://fd/3', 'r');
         $verdicts = @fopen('php://fd/4', 'w');
         if (!$events || !$verdicts || (fstat($events)['mode'] & 0170000) !== 0010000) {
-            fwrite(STDERR, "This is a handler for Drover: events come by a pipe on descriptor 3, which is none. Try it with\n"
+            fwrite(STDERR, "This is a handler for Drover: events come by a pipe on descriptor 3, which is none. Try\n"
                 . "    droverctl try {$_SERVER['SCRIPT_NAME']} --mode stream --event FILE\n");
             exit(64);
         }
@@ -287,7 +287,8 @@ function run(callable $handler): void
     register_shutdown_function(static function () use ($channel, &$event): void {
         if ($event !== null) {
             $error = error_get_last();
-            $channel->answer($event, 'retry', ($error['type'] ?? 0) & (E_ERROR | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR)
+            $fatal = ($error['type'] ?? 0) & (E_ERROR | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR);
+            $channel->answer($event, 'retry', $fatal
                 ? "{$error['message']} ({$error['file']}:{$error['line']})"
                 : 'the handler called exit() before it was done with the event');
         }

@@ -13,7 +13,7 @@ declare(strict_types=1);
 require_once __DIR__ . '/../drover.php';
 require_once __DIR__ . '/../Ledger.php';
 
-$ledger = new Shop\Ledger(getenv('LEDGER') ?: throw new RuntimeException('LEDGER is not set; name a file in `environment`'));
+$ledger = new Shop\Ledger(getenv('LEDGER') ?: throw new RuntimeException('LEDGER is not set: name a file for it'));
 
 Drover\run(static function (Drover\Event $event) use ($ledger): void {
     ['order' => $order, 'amount' => $cents, 'method' => $method] = (array) $event->data()

@@ -14,7 +14,7 @@ declare(strict_types=1);
 require_once __DIR__ . '/../drover.php';
 require_once __DIR__ . '/../Outbox.php';
 
-$outbox = new Shop\Outbox(getenv('OUTBOX') ?: throw new RuntimeException('OUTBOX is not set; name a directory in `environment`'));
+$outbox = new Shop\Outbox(getenv('OUTBOX') ?: throw new RuntimeException('OUTBOX is not set: name a directory for it'));
 
 Drover\run(static function (Drover\Event $event) use ($outbox): void {
     ['name' => $name, 'email' => $address] = (array) $event->data() + ['name' => null, 'email' => null];
