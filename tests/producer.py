@@ -1,13 +1,13 @@
 #!/usr/bin/python3
 """A producer as others write them, in Python with pika: payments with AMQP's own properties and no CloudEvents headers.
 
-Publishes until its number is reached or stdin ends, persistent, mandatory and confirmed, and prints the id of each
+Publishes until its number is reached or SIGTERM comes, persistent, mandatory and confirmed, and prints the id of each
 confirmed event. What is not confirmed when a connection is lost is published again, with the same id.
 """
 
 import argparse
 import json
-import select
+import signal
 import sys
 import time
 
@@ -43,17 +43,14 @@ def publish(channel, options, number):
     channel.basic_publish(options.exchange, options.type, body, properties, mandatory=True)
 
 
-def ended():
-    """Whether whoever started this wants no more."""
-    return select.select([sys.stdin], [], [], 0)[0] and not sys.stdin.buffer.read1()
-
-
 def main():
     options = arguments()
     channel = None
     started = progress = time.monotonic()
     number = 0
-    while number < options.count and not ended():
+    ending = []
+    signal.signal(signal.SIGTERM, lambda *_: ending.append(True))
+    while number < options.count and not ending:
         try:
             channel = channel or connect(options)
             publish(channel, options, number)

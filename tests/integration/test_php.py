@@ -251,3 +251,119 @@ def test_a_payment_is_booked_once_by_many_who_die(drover):
         wait(lambda: len(booked(files)) > min(before + 50, 999), "more are booked")
     assert set(booked(files)) == {f"x{n}" for n in range(1000)} and killed > 3
     drover.wait_settled("order.paid")
+
+
+# The shop with RabbitMQ.
+
+def produce(vhost, *arguments, **options):
+    """Producer.php, which prints the ids of what was confirmed."""
+    return subprocess.Popen(["php", EXAMPLE / "Producer.php", f"--port={options.get('port', vhost.server.port)}",
+                             f"--vhost={vhost.name}", "--ids=yes", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def produce_in_python(vhost, *arguments):
+    return subprocess.Popen(["/usr/bin/python3", TOP / "tests/producer.py", "--port", str(vhost.server.port), "--vhost", vhost.name,
+                             *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def confirmed(producer, code=0):
+    """Its end: the ids that it printed, and what it had to say."""
+    out, err = producer.communicate(timeout=120)
+    assert producer.returncode == code, err
+    return [line.split()[-1] for line in out.splitlines()], err
+
+
+def test_the_shop_with_rabbitmq(drover, vhost):
+    path, files = shop(drover)
+    drover.configure(f"brokers = ( {vhost.configuration()} ); types = ( {shop_types(files)} );", handlers=f'[ "{path}/handlers" ]')
+    drover.start()
+    for queue in ("order.paid", "user.registered", "mail.queued"):
+        wait(lambda: vhost.queue(queue) and vhost.bindings(queue), f"{queue} is declared")
+    producers = [produce(vhost, "--count=600"), produce_in_python(vhost, "--count", "300")]
+    shop_ids, _ = confirmed(producers[0])
+    python_ids, _ = confirmed(producers[1])
+    assert len(shop_ids) == 600 and len(python_ids) == 300
+    payments = {id_ for id_ in shop_ids + python_ids if not id_.startswith("reg-")}
+    wait(lambda: len(booked(files)) == 600, lambda: f"all are booked: {len(booked(files))}")
+    assert set(booked(files)) == payments
+    wait(lambda: len(list(files["SENT"].iterdir())) == 300, "all mails are sent")
+    assert {file.name for file in files["SENT"].iterdir()} == {f"{id_}.eml" for id_ in shop_ids if id_.startswith("reg-")}
+    sources = {json.loads(line)["source"] for line in files["LEDGER"].read_text().splitlines()}
+    assert sources == {"/shop", "/till"}
+    for queue in ("order.paid", "user.registered", "mail.queued"):
+        wait(lambda: vhost.ready(queue) == 0, f"{queue} is empty")
+        assert vhost.ready(f"{queue}.dead") == 0
+
+
+def test_a_producer_says_what_no_queue_takes(vhost):
+    vhost.channel.exchange_declare("drover", "topic", durable=True)
+    vhost.channel.queue_declare("order.paid", durable=True)
+    vhost.channel.queue_bind("order.paid", "drover", "order.paid")
+    ids, said = confirmed(produce(vhost, "--count=10"), code=1)
+    assert len(ids) == 5 and vhost.ready("order.paid") == 5
+    assert "5 events were returned" in said and '"user.registered"' in said
+
+
+def test_a_producer_gives_up_with_the_reason(vhost):
+    _, said = confirmed(produce(vhost, "--count=2", "--patience=1"), code=75)
+    assert "no exchange 'drover'" in said and "0 of 2 events are confirmed" in said
+    _, said = confirmed(produce(vhost, "--count=2", "--patience=0", "--user=nobody"), code=75)
+    assert "ACCESS_REFUSED" in said
+    _, said = confirmed(produce(vhost, "--count=two"), code=64)
+    assert '"two"' in said
+
+
+def test_a_producer_outlives_connections_and_refusals(vhost, proxy):
+    vhost.channel.exchange_declare("drover", "topic", durable=True)
+    # Refuses what is more than 500, until there is room again.
+    vhost.channel.queue_declare("order.paid", durable=True, arguments={"x-max-length": 500, "x-overflow": "reject-publish"})
+    vhost.channel.queue_bind("order.paid", "drover", "order.paid")
+    between = proxy(vhost.server.port)
+    producer = produce(vhost, "--count=3000", "--types=order.paid", port=between.port)
+    taken = set()
+
+    def take(n):
+        while len(taken) < n:
+            message = vhost.take("order.paid")
+            if message:
+                taken.add(message[0].message_id)
+            assert message or producer.poll() is None, producer.stderr.read()
+
+    for n in (300, 600, 900):
+        take(n)
+        between.reset()
+        between.heal()
+    take(3000)
+    ids, said = confirmed(producer)
+    assert sorted(ids) == sorted(f"pay-{n}" for n in range(1, 3001)) and set(ids) == taken
+    assert "published again" in said
+
+
+def test_an_unchanged_consumer(drover, vhost):
+    path, files = shop(drover)
+    vhost.channel.exchange_declare("drover", "topic", durable=True)
+    vhost.channel.queue_declare("payments", durable=True)
+    vhost.channel.queue_bind("payments", "drover", "order.paid")
+    before = vhost.queue("payments")["arguments"]
+    words = [path / "Consumer.php", "--queue=payments", f"--ledger={files['LEDGER']}", f"--port={vhost.server.port}",
+             f"--vhost={vhost.name}", "--prefetch=5", "--pace=5"]
+    command = ", ".join(json.dumps(str(word)) for word in words)
+    drover.configure(f"brokers = ( {vhost.configuration()} );"
+                     f'types = ( {{ type = "payments"; mode = "consumer"; handler = [ {command} ]; max = 6; objective = "500ms"; }} );')
+    drover.start()
+    drover.wait_type("payments", lambda t: t["ready"] == 0, "is known to be empty")
+    assert drover.type("payments")["workers"]["running"] == 0
+    ids, _ = confirmed(produce(vhost, "--count=3000", "--types=order.paid"))
+    drover.wait_type("payments", lambda t: t["workers"]["running"] >= 3, "has grown")
+    status = drover.ctl("status", "payments").stdout
+    assert drover.type("payments")["caveat"] in status and status.count("G1") <= 1
+    wait(lambda: len(booked(files)) == 3000, lambda: f"all are booked: {len(booked(files))}", 60)
+    assert set(booked(files)) == set(ids)
+    drover.wait_log("exited with status 0 when it was told to end") # for want of work
+    drover.ctl("pause", "payments")
+    drover.wait_type("payments", lambda t: t["workers"]["running"] == 0, "has ended")
+    # Each ended in order, and said so.
+    ended = [int(line.split()[-2]) for line in drover.log().splitlines() if line.endswith(" handled")]
+    assert len(ended) >= 3 and sum(ended) == 3000 and "SIGKILL" not in drover.log()
+    assert not drover.type("payments")["totals"]["crashed"]
+    assert vhost.queue("payments")["arguments"] == before and "drover.retry.250" not in vhost.queues()

@@ -51,7 +51,8 @@ try {
             return;
         }
         usleep(1000 * (int) $options['pace']);
-        $ledger->book($headers['cloudEvents:source'] ?? '', $id, $order, $cents);
+        $source = $headers['cloudEvents:source'] ?? $properties['app_id'] ?? '';
+        $ledger->book($source, $id, $order, $cents);
         $message->ack();
         if (++$handled === (int) $options['limit']) {
             $channel->stopConsume();

@@ -3,9 +3,9 @@
 
 /**
  * Publishes the events of a shop, users who register and orders that are paid, to RabbitMQ: persistent, as CloudEvents
- * in binary mode, mandatory, with publisher confirms. An event counts as published when the broker has confirmed it and
- * no queue was missing. What is not confirmed when a connection is lost, or what the broker refuses for now, is
- * published again with the same id: it may come twice, but is not lost.
+ * in binary mode, mandatory, with publisher confirms. An event counts as published when the broker has confirmed it
+ * and no queue was missing. What is not confirmed when a connection is lost, or what the broker refuses for now, is
+ * published again with the same id: it may come twice, but is not lost. At SIGTERM it awaits its confirmations and ends.
  */
 
 declare(strict_types=1);
@@ -180,11 +180,16 @@ if ($rate > 0) {
 
 $publisher = new Publisher($options);
 $started = microtime(true);
+$ending = false;
+pcntl_async_signals(true);
+pcntl_signal(SIGTERM, static function () use (&$ending): void {
+    $ending = true;
+});
 try {
-    for ($i = 0; $i < $count; $i++) {
+    for ($i = 0; $i < $count && !$ending; $i++) {
         $message = make_event($types[$i % count($types)], $first + $i, $options['source']);
         $publisher->waiting[$message->get('message_id')] = $message;
-        if (count($publisher->waiting) < $window && $i + 1 < $count) {
+        if (count($publisher->waiting) < $window) {
             continue;
         }
         $publisher->flush();
@@ -192,6 +197,7 @@ try {
             usleep((int) (1e6 * max(0, ($i + 1) / $rate - (microtime(true) - $started))));
         }
     }
+    $publisher->flush();
     $status = 0;
 } catch (RuntimeException $e) {
     fwrite(STDERR, "Producer.php: {$e->getMessage()}\n");
@@ -199,7 +205,7 @@ try {
 }
 $publisher->close();
 $seconds = microtime(true) - $started;
-fprintf(STDERR, "%d of %d events are confirmed, after %.1f s\n", $publisher->confirmed, $count, $seconds);
+fprintf(STDERR, "%d of %d events are confirmed, after %.1f s\n", $publisher->confirmed, $i, $seconds);
 foreach (array_count_values($publisher->returned) as $why => $n) {
     fwrite(STDERR, "Producer.php: $n events were returned: $why\n");
     $status = 1;
