@@ -5,7 +5,7 @@
  * Publishes the events of a shop, users who register and orders that are paid, to RabbitMQ: persistent, as CloudEvents
  * in binary mode, mandatory, with publisher confirms. An event counts as published when the broker has confirmed it
  * and no queue was missing. What is not confirmed when a connection is lost, or what the broker refuses for now, is
- * published again with the same id: it may come twice, but is not lost. At SIGTERM it awaits its confirmations and ends.
+ * published again with the same id: it may come twice, but is not lost. SIGTERM ends it when all is confirmed.
  */
 
 declare(strict_types=1);
