@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -273,9 +274,31 @@ def confirmed(producer, code=0):
     return [line.split()[-1] for line in out.splitlines()], err
 
 
+def sample(drover, vhost, path, broker=""):
+    """Its drover.conf, for the places where a test has things."""
+    text = (path / "drover.conf").read_text()
+    for was, is_ in (('user = "shop";', ""), ('handlers = [ "/srv/shop/handlers" ];', ""), ("/var/lib/shop", str(drover.directory)),
+                     ('vhost = "/";', f'vhost = "{vhost.name}"; {broker}'),
+                     ('hosts = [ "localhost" ];', f'hosts = [ "127.0.0.1:{vhost.server.port}" ];')):
+        assert was in text, was
+        text = text.replace(was, is_)
+    drover.configure(text, handlers=f'[ "{path}/handlers" ]')
+
+
+def permissions():
+    """What docs/rabbitmq.md gives to a user who makes everything: configure, write, read."""
+    found = re.findall(r"^ +'(\^\(.*\))'", (TOP / "docs/rabbitmq.md").read_text(), re.M)
+    assert len(found) == 3, found
+    return [pattern.replace(r"user\.registered", r"user\.registered|mail\.queued") for pattern in found]
+
+
 def test_the_shop_with_rabbitmq(drover, vhost):
     path, files = shop(drover)
-    drover.configure(f"brokers = ( {vhost.configuration()} ); types = ( {shop_types(files)} );", handlers=f'[ "{path}/handlers" ]')
+    user, password = f"drover-{drover.test_id}", drover.directory / "password"
+    password.write_text("a secret\n")
+    vhost.server.user(user, "a secret")
+    vhost.server.allow(user, vhost.name, *permissions())
+    sample(drover, vhost, path, f'user = "{user}"; password_file = "{password}";')
     drover.start()
     for queue in ("order.paid", "user.registered", "mail.queued"):
         wait(lambda: vhost.queue(queue) and vhost.bindings(queue), f"{queue} is declared")
@@ -293,15 +316,28 @@ def test_the_shop_with_rabbitmq(drover, vhost):
     for queue in ("order.paid", "user.registered", "mail.queued"):
         wait(lambda: vhost.ready(queue) == 0, f"{queue} is empty")
         assert vhost.ready(f"{queue}.dead") == 0
+    # A retry that waits, a dead letter and an event that is published for later need no more permissions.
+    vhost.event("order.paid", json.dumps({"order": 7, "amount": 1, "method": "invoice"}).encode(), id="invoice")
+    vhost.event("order.paid", b"{}", id="bad")
+    later = json.dumps({"order": 8, "amount": 1, "method": "card"})
+    drover.ctl("publish", "order.paid", "--id", "later", "--data", later, "--delay", "1s")
+    wait(lambda: {"invoice", "later"} <= set(booked(files)), "both are booked")
+    assert vhost.ready("order.paid.dead") == 1
+    assert "permission" not in drover.log() and "ACCESS_REFUSED" not in drover.log()
+    vhost.server.api("DELETE", f"users/{user}")
 
 
 def test_a_producer_says_what_no_queue_takes(vhost):
     vhost.channel.exchange_declare("drover", "topic", durable=True)
     vhost.channel.queue_declare("order.paid", durable=True)
     vhost.channel.queue_bind("order.paid", "drover", "order.paid")
-    ids, said = confirmed(produce(vhost, "--count=10"), code=1)
+    ids, said = confirmed(produce(vhost, "--count=10", "--patience=1"), code=75)
     assert len(ids) == 5 and vhost.ready("order.paid") == 5
-    assert "5 events were returned" in said and '"user.registered"' in said
+    assert 'NO_ROUTE: no queue is bound to the exchange "drover" for "user.registered"' in said and "5 of 10 events" in said
+    producer = produce(vhost, "--count=10")
+    assert "published again" in producer.stderr.readline()
+    vhost.channel.queue_bind("order.paid", "drover", "user.registered")
+    assert len(confirmed(producer)[0]) == 10 and vhost.ready("order.paid") == 15
 
 
 def test_a_producer_gives_up_with_the_reason(vhost):
