@@ -41,6 +41,7 @@ void link_init(struct link *link, struct rabbit *rabbit, const char *purpose)
 		link->channels[i].link = link;
 		link->channels[i].number = (amqp_channel_t)i;
 		STAILQ_INIT(&link->channels[i].rpcs);
+		STAILQ_INIT(&link->channels[i].sent);
 	}
 }
 
@@ -161,9 +162,14 @@ static int send_method(struct link *link, amqp_channel_t channel, amqp_method_nu
 
 int link_send_method(struct channel *channel, amqp_method_number_t id, void *decoded)
 {
+	int r;
+
 	if (channel->state != CHANNEL_OPEN)
 		return -ENOTCONN;
-	return send_method(channel->link, channel->number, id, decoded);
+	r = send_method(channel->link, channel->number, id, decoded);
+	if (r == 0)
+		channel->last_sent = id;
+	return r;
 }
 
 int link_send_properties(struct channel *channel, size_t body_size,
@@ -241,7 +247,8 @@ static void channel_closed(struct channel *channel, const amqp_channel_close_t *
 	channel->state = CHANNEL_CLOSING;
 	send_method(link, channel->number, AMQP_CHANNEL_CLOSE_OK_METHOD, &ok);
 	open_channel(channel);
-	rpc_refuse(channel, close->reply_code, text);
+	rpc_refuse(channel, (amqp_method_number_t)close->class_id << 16 | close->method_id,
+		   close->reply_code, text);
 	if (channel->calls->closed)
 		channel->calls->closed(channel, close->reply_code, text);
 }
@@ -272,6 +279,8 @@ static void take_method(struct channel *channel, const amqp_method_t *method)
 			lose_faith(channel->link, "it answers no request for a channel");
 	} else if (channel->in_content) {
 		lose_faith(channel->link, "a method in the middle of a message");
+	} else if (method->id == AMQP_BASIC_GET_OK_METHOD && !rpc_expects(channel, method->id)) {
+		lose_faith(channel->link, "a message that nobody asked for");
 	} else if (has_content(method->id)) {
 		channel->in_content = true;
 		channel->incoming.method = *method;
@@ -290,9 +299,8 @@ static void complete(struct channel *channel)
 	channel->received = channel->room = 0;
 	if (channel->calls->content)
 		channel->calls->content(channel, &content);
-	if (content.method.id == AMQP_BASIC_GET_OK_METHOD && channel->link->open &&
-	    !rpc_answer(channel, &content.method))
-		lose_faith(channel->link, "a message that nobody asked for");
+	if (content.method.id == AMQP_BASIC_GET_OK_METHOD)
+		rpc_answer(channel, &content.method);
 	free(content.body);
 }
 

@@ -92,7 +92,8 @@ struct rpc {
 	void (*done)(struct rpc *rpc, const struct rpc_reply *reply);
 	void *cookie; /* the caller's */
 	STAILQ_ENTRY(rpc) next;
-	bool sent;
+	amqp_method_number_t id; /* of the request that was sent */
+	int tries;
 };
 STAILQ_HEAD(rpc_list, rpc);
 
@@ -100,10 +101,14 @@ void rpc_start(struct channel *channel, struct rpc *rpc);
 
 /* For link.c. */
 void rpc_send(struct channel *channel); /* what waits and can be sent */
-/* To the first; false: none was sent. */
-bool rpc_answer(struct channel *channel, const amqp_method_t *method);
-/* The first is refused, those behind it are to be sent again. */
-void rpc_refuse(struct channel *channel, uint16_t code, const char *text);
+/* Is that an answer to the first that was sent? */
+bool rpc_expects(const struct channel *channel, amqp_method_number_t id);
+bool rpc_answer(struct channel *channel, const amqp_method_t *method); /* false: it is none */
+/*
+ * The channel was closed because of a request `id`: if that is the first, it is refused. All others
+ * are to be sent again.
+ */
+void rpc_refuse(struct channel *channel, amqp_method_number_t id, uint16_t code, const char *text);
 void rpc_lose(struct channel *channel, const char *text);
 
 /* link.c, open.c: a connection and its channels. */
@@ -142,8 +147,10 @@ struct channel {
 	enum channel_state state;
 	uint32_t epoch; /* counts openings: what belongs to another one is stale */
 	const struct channel_calls *calls;
-	struct rpc_list rpcs; /* waiting and sent */
+	struct rpc_list rpcs; /* that wait to be sent */
+	struct rpc_list sent; /* n_sent of them, not answered */
 	int n_sent;
+	amqp_method_number_t last_sent;
 
 	/* the message that is coming in */
 	struct content incoming;

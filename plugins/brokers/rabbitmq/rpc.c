@@ -2,43 +2,46 @@
 /*
  * Requests on a channel: sent in order, many before the first answer, and answered in that order. A
  * broker tells of a refused request by closing the channel, which takes those behind it along: they
- * are sent again on the next one. Decides nothing about what is asked; called by link.c for what
- * comes in, and by everybody who asks.
+ * are sent again on the next one. Decides nothing about what is asked, but that an answer is one to
+ * the question; called by link.c for what comes in, and by everybody who asks.
  */
 #include "rabbitmq.h"
 
 #include <errno.h>
 
-#define WINDOW 128 /* requests that are not answered */
+#define WINDOW    128 /* requests that are not answered */
+#define TRIES_MAX 3   /* of a request that channels are closed under, without a word about it */
 
-static void finish(struct channel *channel, struct rpc *rpc, const struct rpc_reply *reply)
+static void finish(struct channel *channel, struct rpc_list *list, const struct rpc_reply *reply)
 {
-	STAILQ_REMOVE(&channel->rpcs, rpc, rpc, next);
-	if (rpc->sent)
+	struct rpc *rpc = STAILQ_FIRST(list);
+
+	STAILQ_REMOVE_HEAD(list, next);
+	if (list == &channel->sent)
 		channel->n_sent--;
 	rpc->done(rpc, reply);
 }
 
+/* `done` may ask for more, or close the connection, so that nothing is remembered across it. */
 void rpc_send(struct channel *channel)
 {
-	struct rpc *rpc, *next;
+	struct rpc *rpc;
 
-	for (rpc = STAILQ_FIRST(&channel->rpcs); rpc; rpc = next) {
+	while ((rpc = STAILQ_FIRST(&channel->rpcs))) {
 		struct rpc_reply reply = {.text = "the request cannot be sent"};
 
-		next = STAILQ_NEXT(rpc, next);
-		if (rpc->sent)
-			continue;
 		if (channel->state != CHANNEL_OPEN || channel->n_sent == WINDOW)
 			return;
 		reply.error = rpc->send(rpc, channel);
 		if (reply.error == -EAGAIN || reply.error == -ENOTCONN)
 			return;
 		if (reply.error < 0) {
-			finish(channel, rpc, &reply);
+			finish(channel, &channel->rpcs, &reply);
 			continue;
 		}
-		rpc->sent = true;
+		rpc->id = channel->last_sent;
+		STAILQ_REMOVE_HEAD(&channel->rpcs, next);
+		STAILQ_INSERT_TAIL(&channel->sent, rpc, next);
 		channel->n_sent++;
 	}
 }
@@ -47,7 +50,8 @@ void rpc_start(struct channel *channel, struct rpc *rpc)
 {
 	const struct rpc_reply lost = {.error = -ENOTCONN, .text = "there is no connection"};
 
-	rpc->sent = false;
+	rpc->id = 0;
+	rpc->tries = 0;
 	if (channel->state == CHANNEL_UNUSED) {
 		rpc->done(rpc, &lost);
 		return;
@@ -56,14 +60,27 @@ void rpc_start(struct channel *channel, struct rpc *rpc)
 	rpc_send(channel);
 }
 
+/* AMQP numbers an answer next to its request. */
+static bool is_answer(amqp_method_number_t request, amqp_method_number_t id)
+{
+	return id == request + 1 ||
+	       (request == AMQP_BASIC_GET_METHOD && id == AMQP_BASIC_GET_EMPTY_METHOD);
+}
+
+bool rpc_expects(const struct channel *channel, amqp_method_number_t id)
+{
+	const struct rpc *first = STAILQ_FIRST(&channel->sent);
+
+	return first && is_answer(first->id, id);
+}
+
 bool rpc_answer(struct channel *channel, const amqp_method_t *method)
 {
 	const struct rpc_reply reply = {.text = "", .method = method};
-	struct rpc *first = STAILQ_FIRST(&channel->rpcs);
 
-	if (!first || !first->sent)
+	if (!rpc_expects(channel, method->id))
 		return false;
-	finish(channel, first, &reply);
+	finish(channel, &channel->sent, &reply);
 	rpc_send(channel);
 	return true;
 }
@@ -85,19 +102,21 @@ static int error_of(uint16_t code)
 	}
 }
 
-void rpc_refuse(struct channel *channel, uint16_t code, const char *text)
+void rpc_refuse(struct channel *channel, amqp_method_number_t id, uint16_t code, const char *text)
 {
 	const struct rpc_reply reply = {.error = error_of(code), .code = code, .text = text};
-	struct rpc *first = STAILQ_FIRST(&channel->rpcs), *rpc;
+	struct rpc *first = STAILQ_FIRST(&channel->sent);
+	struct rpc_list again;
+	bool refused = first && (first->id == id || ++first->tries == TRIES_MAX);
 
-	STAILQ_FOREACH(rpc, &channel->rpcs, next)
-	if (rpc != first)
-		rpc->sent = false;
-	if (first && first->sent) {
-		channel->n_sent = 1;
-		finish(channel, first, &reply);
-	}
+	/* All of them wait again, in their order, before anybody is told. */
+	STAILQ_INIT(&again);
+	STAILQ_CONCAT(&again, &channel->sent);
+	STAILQ_CONCAT(&again, &channel->rpcs);
+	STAILQ_CONCAT(&channel->rpcs, &again);
 	channel->n_sent = 0;
+	if (refused)
+		finish(channel, &channel->rpcs, &reply);
 }
 
 void rpc_lose(struct channel *channel, const char *text)
@@ -107,11 +126,11 @@ void rpc_lose(struct channel *channel, const char *text)
 	struct rpc *rpc;
 
 	STAILQ_INIT(&lost);
+	STAILQ_CONCAT(&lost, &channel->sent);
 	STAILQ_CONCAT(&lost, &channel->rpcs);
 	channel->n_sent = 0;
 	while ((rpc = STAILQ_FIRST(&lost))) {
 		STAILQ_REMOVE_HEAD(&lost, next);
-		rpc->sent = false;
 		rpc->done(rpc, &reply);
 	}
 }
