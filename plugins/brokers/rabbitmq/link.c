@@ -508,50 +508,56 @@ static void lost_socket(struct link *link, const char *what)
 	link_lose(link, LINK_AWAY, "the connection to %s is lost: %s", link->peer, what);
 }
 
-static void read_plain(struct link *link)
+static ssize_t read_some(struct link *link, void *data, size_t size)
+{
+	ssize_t n;
+
+	if (link->secure)
+		return tls_read(&link->tls, data, size);
+	n = recv(link->fd, data, size, MSG_DONTWAIT);
+	return n < 0 ? -errno : n;
+}
+
+static void read_all(struct link *link)
 {
 	static unsigned char input[INPUT_SIZE];
 	size_t total = 0;
 
-	while (link->amqp && !link->paused && total < TURN_BYTES) {
-		ssize_t n = recv(link->fd, input, sizeof input, MSG_DONTWAIT);
+	while (link->amqp && !link->paused) {
+		ssize_t n;
 
-		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		/* Others have their turn; what TLS has in its own buffers shows nowhere else. */
+		if (total >= TURN_BYTES) {
+			rabbit_soon(link->rabbit);
+			return;
+		}
+		n = read_some(link, input, sizeof input);
+		if (n == -EAGAIN || n == -EINTR)
 			return;
 		if (n <= 0) {
-			lost_socket(link, n ? strerror(errno) : "the broker closed it");
+			lost_socket(link, n == 0         ? "the broker closed it"
+					  : n == -EPROTO ? tls_reason()
+							 : strerror((int)-n));
 			return;
 		}
 		link->heard_ms = now_ms();
 		total += (size_t)n;
 		handle_bytes(link, input, (size_t)n);
-		if ((size_t)n < sizeof input)
+		if (!link->secure && (size_t)n < sizeof input)
 			return; /* the rest makes the descriptor readable again */
 	}
 }
 
-/* The peer has proved who it is; its frames come out of the library, which holds the TLS state. */
-static void read_tls(struct link *link)
+/*
+ * A peer that is gone makes the descriptor ready whatever is waited for. What it sent before may be
+ * read no more: it would be given out again anyway.
+ */
+static void look_away(struct link *link)
 {
-	while (link->amqp && !link->paused) {
-		amqp_frame_t frame;
-		const struct timeval none = {0};
-		int r = amqp_simple_wait_frame_noblock(link->amqp, &frame, &none);
+	struct pollfd poller = {.fd = link->fd};
 
-		if (r == AMQP_STATUS_TIMEOUT)
-			return;
-		if (r == AMQP_STATUS_BAD_AMQP_DATA || r == AMQP_STATUS_UNKNOWN_METHOD ||
-		    r == AMQP_STATUS_UNKNOWN_CLASS) {
-			lose_faith(link, amqp_error_string2(r));
-			return;
-		}
-		if (r != AMQP_STATUS_OK) {
-			lost_socket(link, amqp_error_string2(r));
-			return;
-		}
-		link->heard_ms = now_ms();
-		take_frame(link, &frame);
-	}
+	if (poll(&poller, 1, 0) == 1 && (poller.revents & (POLLERR | POLLHUP)))
+		lost_socket(link, "the broker closed it");
 }
 
 /* Heartbeats are ours alone: the library's stop when nobody reads. */
@@ -590,12 +596,10 @@ void link_process(struct link *link)
 
 	if (link->amqp && link->broken)
 		lost_socket(link, amqp_error_string2(link->broken));
-	if (link->amqp && !link->paused) {
-		if (link->tls)
-			read_tls(link);
-		else
-			read_plain(link);
-	}
+	if (link->amqp && link->paused)
+		look_away(link);
+	else if (link->amqp)
+		read_all(link);
 	if (link->amqp && link->starved && poll(&poller, 1, 0) == 1)
 		feed(link);
 	if (link->amqp)

@@ -8,14 +8,16 @@
 #include "rabbitmq.h"
 
 #include <errno.h>
+#include <net/if.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <resolv.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #if __has_include(<rabbitmq-c/amqp.h>)
 #include <rabbitmq-c/ssl_socket.h>
@@ -46,15 +48,6 @@ static void tune(struct link *link)
 	setsockopt(link->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
 }
 
-/* A name server that does not answer must not hold up the process for longer than its peer. */
-static void bound_resolver(void)
-{
-	if (!(_res.options & RES_INIT) && res_init() < 0)
-		return;
-	_res.retrans = 1;
-	_res.retry = 1;
-}
-
 struct attempt {
 	struct link *link;
 	const struct endpoint *endpoint;
@@ -66,92 +59,146 @@ struct attempt {
 #define fail(attempt, loss_, ...) \
 	((attempt)->loss = (loss_), fault_set(&(attempt)->fault, -EIO, __VA_ARGS__))
 
-static struct timeval left(const struct attempt *attempt)
+static struct timeval time_until(int64_t until_ms)
 {
-	int64_t ms = attempt->until_ms - now_ms();
+	int64_t ms = until_ms - now_ms();
 
 	ms = ms > 1 ? ms : 1;
 	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
 }
 
-static amqp_socket_t *new_socket(struct attempt *attempt)
+/* A socket that is connected, or on its way: -EINPROGRESS is none of the errors. */
+static int start_connecting(const struct addrinfo *address, int *ret_fd)
+{
+	int on = 1, fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	if (connect(fd, address->ai_addr, address->ai_addrlen) < 0 && errno != EINPROGRESS) {
+		int r = -errno;
+
+		close(fd);
+		return r;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+static int await_connected(int fd, int64_t until_ms)
+{
+	struct pollfd poller = {.fd = fd, .events = POLLOUT};
+	socklen_t size = sizeof(int);
+	int error = 0;
+
+	do {
+		int64_t ms = until_ms - now_ms();
+		int r = poll(&poller, 1, ms > 0 ? (int)ms : 0);
+
+		if (r == 0)
+			return -ETIMEDOUT;
+		if (r < 0 && errno != EINTR)
+			return -errno;
+	} while (!poller.revents);
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+		return -errno;
+	return -error;
+}
+
+static int reach_plain(struct attempt *attempt, const struct addrinfo *address, int64_t until_ms)
+{
+	amqp_connection_state_t amqp = attempt->link->amqp;
+	amqp_socket_t *sock;
+	int fd, r = start_connecting(address, &fd);
+
+	if (r < 0)
+		return r;
+	r = await_connected(fd, until_ms);
+	sock = r == 0 ? amqp_tcp_socket_new(amqp) : NULL;
+	if (!sock) {
+		close(fd);
+		return r ? r : -ENOMEM;
+	}
+	amqp_tcp_socket_set_sockfd(sock, fd);
+	return 0;
+}
+
+/* What is wrong that another address will not mend is said, with -EPROTO. */
+static int reach_tls(struct attempt *attempt, const struct addrinfo *address, int64_t until_ms)
 {
 	struct link *link = attempt->link;
 	const struct settings *settings = &link->rabbit->settings;
-	amqp_socket_t *socket;
+	const struct timeval timeout = time_until(until_ms);
+	char numeric[INET6_ADDRSTRLEN + IF_NAMESIZE];
+	struct fault fault;
+	amqp_socket_t *sock = amqp_ssl_socket_new(link->amqp);
+	int r;
 
-	if (!attempt->endpoint->tls)
-		return amqp_tcp_socket_new(link->amqp);
-	socket = amqp_ssl_socket_new(link->amqp);
-	if (!socket)
-		return NULL;
-	amqp_ssl_socket_set_verify_peer(socket, settings->verify);
-	amqp_ssl_socket_set_verify_hostname(socket, settings->verify);
-	amqp_ssl_socket_set_ssl_versions(socket, AMQP_TLSv1_2, AMQP_TLSvLATEST);
-	if (settings->ca_file && amqp_ssl_socket_set_cacert(socket, settings->ca_file) < 0) {
-		fail(attempt, LINK_REFUSED, "ca_file = \"%s\": not a readable file of certificates",
-		     settings->ca_file);
-		return NULL;
+	if (!sock)
+		return -ENOMEM;
+	if (getnameinfo(address->ai_addr, address->ai_addrlen, numeric, sizeof numeric, NULL, 0,
+			NI_NUMERICHOST))
+		return -EADDRNOTAVAIL;
+	amqp_ssl_socket_set_verify_peer(sock, 0); /* it is done by what tls.c sets up */
+	amqp_ssl_socket_set_verify_hostname(sock, 0);
+	if (tls_prepare(&link->tls, amqp_ssl_socket_get_context(sock), attempt->endpoint->host,
+			settings, &fault) < 0) {
+		fail(attempt, LINK_REFUSED, "%s", fault.sentence);
+		return -EPROTO;
 	}
-	if (settings->cert_file &&
-	    amqp_ssl_socket_set_key(socket, settings->cert_file, settings->key_file) < 0) {
-		fail(attempt, LINK_REFUSED,
-		     "cert_file = \"%s\", key_file = \"%s\": not a certificate and its key",
-		     settings->cert_file, settings->key_file);
-		return NULL;
+	errno = 0;
+	r = amqp_socket_open_noblock(sock, numeric, attempt->endpoint->port, &timeout);
+	if (r == AMQP_STATUS_OK)
+		return 0;
+	if (r == AMQP_STATUS_TIMEOUT)
+		return -ETIMEDOUT;
+	/* The library asks the socket how it went, and keeps the answer to itself. */
+	if (r == AMQP_STATUS_SOCKET_ERROR)
+		return errno && errno != EINPROGRESS ? -errno : -ECONNREFUSED;
+	if (tls_refused(&link->tls, settings, &fault)) {
+		fail(attempt, LINK_REFUSED, "%s: %s", link->peer, fault.sentence);
+		return -EPROTO;
 	}
-	return socket;
+	return -ECONNRESET;
 }
 
-static int fail_to_reach(struct attempt *attempt, int status, int error)
+static int fail_to_reach(struct attempt *attempt, int error)
 {
-	const char *peer = attempt->link->peer;
+	const struct link *link = attempt->link;
 
-	switch (status) {
-	case AMQP_STATUS_HOSTNAME_RESOLUTION_FAILED:
-		return fail(attempt, LINK_AWAY, "%s: the host's name is not known", peer);
-	case AMQP_STATUS_TIMEOUT:
-		return fail(attempt, LINK_AWAY, "%s does not answer within %lld ms", peer,
-			    (long long)attempt->link->rabbit->settings.connect_ms);
-	case AMQP_STATUS_SSL_HOSTNAME_VERIFY_FAILED:
-		return fail(attempt, LINK_REFUSED,
-			    "%s: its certificate is for another host name than the one in `hosts`",
-			    peer);
-	case AMQP_STATUS_SSL_PEER_VERIFY_FAILED:
-	case AMQP_STATUS_SSL_CONNECTION_FAILED:
-	case AMQP_STATUS_SSL_ERROR:
-		return fail(attempt, LINK_REFUSED,
-			    "%s: no TLS: its certificate may have expired or be signed by nobody "
-			    "that ca_file knows, or it does not speak TLS there",
-			    peer);
-	default:
-		/* Of a refusal the library keeps no more than that. */
-		if (status == AMQP_STATUS_SOCKET_ERROR && error == EINPROGRESS)
-			return fail(attempt, LINK_AWAY,
-				    "%s: nobody listens there, or no way leads there", peer);
-		return fail(attempt, LINK_AWAY, "%s: %s", peer,
-			    error ? strerror(error) : amqp_error_string2(status));
-	}
+	if (error == -EPROTO)
+		return error;
+	if (error == -ETIMEDOUT)
+		return fail(attempt, LINK_AWAY, "%s does not answer within %lld ms", link->peer,
+			    (long long)link->rabbit->settings.connect_ms);
+	return fail(attempt, LINK_AWAY, "%s: %s", link->peer, strerror(-error));
 }
 
 static int reach(struct attempt *attempt)
 {
 	struct link *link = attempt->link;
-	struct timeval timeout = left(attempt);
-	amqp_socket_t *socket = new_socket(attempt);
-	int r;
+	const struct endpoint *endpoint = attempt->endpoint;
+	struct addrinfo *addresses, *address;
+	struct fault fault;
+	int r = -ENOENT, n = 0;
 
-	if (!socket)
-		return *attempt->fault.sentence
-			       ? -EIO
-			       : fail(attempt, LINK_AWAY, "no memory for a socket");
-	errno = 0;
-	r = amqp_socket_open_noblock(socket, attempt->endpoint->host, attempt->endpoint->port,
-				     &timeout);
-	if (r != AMQP_STATUS_OK)
-		return fail_to_reach(attempt, r, errno);
+	if (lookup_addresses(endpoint->host, endpoint->port, attempt->until_ms, &addresses,
+			     &fault) < 0)
+		return fail(attempt, LINK_AWAY, "%s: %s", link->peer, fault.sentence);
+	for (address = addresses; address; address = address->ai_next)
+		n++;
+	/* One that does not answer leaves time for the others. */
+	for (address = addresses; r != 0 && r != -EPROTO && address; address = address->ai_next) {
+		int64_t now = now_ms(), until_ms = now + (attempt->until_ms - now) / n--;
+
+		r = endpoint->tls ? reach_tls(attempt, address, until_ms)
+				  : reach_plain(attempt, address, until_ms);
+	}
+	freeaddrinfo(addresses);
+	if (r < 0)
+		return fail_to_reach(attempt, r);
 	link->fd = amqp_get_sockfd(link->amqp);
-	link->tls = attempt->endpoint->tls;
+	link->secure = endpoint->tls;
 	tune(link);
 	return 0;
 }
@@ -182,7 +229,7 @@ static amqp_rpc_reply_t send_login(struct attempt *attempt, const char *password
 	struct link *link = attempt->link;
 	const struct settings *settings = &link->rabbit->settings;
 	const struct endpoint *endpoint = attempt->endpoint;
-	struct timeval timeout = left(attempt);
+	struct timeval timeout = time_until(attempt->until_ms);
 	char name[128];
 	amqp_table_entry_t capabilities[] = {true_entry("publisher_confirms"),
 					     true_entry("basic.nack"),
@@ -307,7 +354,6 @@ void link_connect(struct link *link)
 
 	snprintf(link->peer, sizeof link->peer, "RabbitMQ at %.250s:%d", attempt.endpoint->host,
 		 attempt.endpoint->port);
-	bound_resolver();
 	link->broken = 0;
 	link->room = 0;
 	link->beat_ms = 1000 * (int64_t)settings->heartbeat_s;
@@ -325,7 +371,7 @@ void link_connect(struct link *link)
 	}
 	link->open = true;
 	link->sent_ms = link->heard_ms = now_ms();
-	if (link->tls && !settings->verify)
+	if (link->secure && !settings->verify)
 		rabbit_log(link->rabbit, DROVER_LOG_WARNING,
 			   "%s: verify = false: anybody could pose as this broker", link->peer);
 	rabbit_watch(link);

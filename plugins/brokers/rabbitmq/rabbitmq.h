@@ -19,6 +19,7 @@
 #include <drover/broker.h>
 #include <stdbool.h>
 #include <sys/queue.h>
+#include <sys/types.h>
 
 struct rabbit;
 struct link;
@@ -111,6 +112,30 @@ bool rpc_answer(struct channel *channel, const amqp_method_t *method); /* false:
 void rpc_refuse(struct channel *channel, amqp_method_number_t id, uint16_t code, const char *text);
 void rpc_lose(struct channel *channel, const char *text);
 
+/* lookup.c: the addresses of a name; -errno with a sentence. Free them with freeaddrinfo(3). */
+
+struct addrinfo;
+int lookup_addresses(const char *host, int port, int64_t until_ms, struct addrinfo **ret_addresses,
+		     struct fault *fault);
+
+/* tls.c: whom to believe. */
+
+struct tls {
+	const char *host;   /* that the peer is to be */
+	struct ssl_st *ssl; /* the library's, while the connection is open */
+	int distrust;       /* what is wrong with its certificate: X509_V_… */
+	char names[96];     /* that this is for */
+};
+
+/* Tells librabbitmq's SSL_CTX what to check; `tls` stays with the connection. */
+int tls_prepare(struct tls *tls, void *library_context, const char *host,
+		const struct settings *settings, struct fault *fault);
+/* Why the handshake that just failed did so: true, with a sentence, when a person must act. */
+bool tls_refused(const struct tls *tls, const struct settings *settings, struct fault *fault);
+/* Bytes; 0: the end; -EAGAIN; -EPROTO: see tls_reason; -errno */
+ssize_t tls_read(struct tls *tls, void *data, size_t size);
+const char *tls_reason(void);
+
 /* link.c, open.c: a connection and its channels. */
 
 /* A message as it came in. */
@@ -179,8 +204,9 @@ struct link {
 
 	amqp_connection_state_t amqp; /* NULL: closed */
 	int fd;
-	bool open, tls;
-	bool blocked; /* the broker takes no messages: connection.blocked */
+	bool open, secure;
+	struct tls tls; /* of a secure one */
+	bool blocked;   /* the broker takes no messages: connection.blocked */
 	char blocked_why[128];
 	size_t host;    /* the index of the one in use, or to be tried next */
 	char peer[300]; /* "RabbitMQ at rabbit1:5672" */
