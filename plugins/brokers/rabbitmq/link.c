@@ -22,7 +22,10 @@
 #define BODY_STEP   (1 << 20)   /* memory is taken as it comes, not as it is promised */
 #define FRAME_EXTRA 8           /* bytes around a frame's payload */
 #define METHOD_MAX  4096        /* of the methods we send, names included */
-#define DEAF_BEATS  3           /* heartbeats without a byte from the broker */
+#define FAREWELL_MS 50          /* for the broker to read what was sent last */
+
+/* Without a byte from the broker: it sends one in half a heartbeat at the latest. */
+#define DEAF_MS(beat_ms) ((beat_ms)*5 / 2)
 
 /* What the socket takes for sure when it says that it is writable: see SO_SNDBUF in open.c. */
 #define ROOM (96 << 10)
@@ -80,11 +83,6 @@ static void close_connection(struct link *link, const char *text)
 		if (used[i]->calls->closed)
 			used[i]->calls->closed(used[i], 0, text);
 	}
-}
-
-void link_close(struct link *link)
-{
-	close_connection(link, "the connection is closed");
 }
 
 void link_lose(struct link *link, enum link_loss loss, const char *format, ...)
@@ -367,15 +365,28 @@ static void take_body(struct channel *channel, amqp_bytes_t part)
 
 /* The connection's own channel. */
 
+enum link_loss link_judge(const amqp_connection_close_t *close)
+{
+	char text[256];
+
+	copy_text(text, sizeof text, close->reply_text);
+	switch (close->reply_code) {
+	case AMQP_CONNECTION_FORCED: /* an operator's wish, or the broker stops */
+	case AMQP_INTERNAL_ERROR:
+	case AMQP_RESOURCE_ERROR:
+		return LINK_AWAY;
+	case AMQP_NOT_ALLOWED:
+		/* A virtual host that is not up yet is worded like one that is forbidden. */
+		return strstr(text, "is down") ? LINK_AWAY : LINK_REFUSED;
+	default:
+		return LINK_REFUSED;
+	}
+}
+
 static void connection_closed(struct link *link, const amqp_connection_close_t *close)
 {
 	amqp_connection_close_ok_t ok = {0};
-	/* An operator's request or a broker that stops is no reason to call a person. */
-	enum link_loss loss = close->reply_code == AMQP_CONNECTION_FORCED ||
-					      close->reply_code == AMQP_INTERNAL_ERROR ||
-					      close->reply_code == AMQP_RESOURCE_ERROR
-				      ? LINK_AWAY
-				      : LINK_REFUSED;
+	enum link_loss loss = link_judge(close);
 	char text[200];
 
 	copy_text(text, sizeof text, close->reply_text);
@@ -395,12 +406,41 @@ static void take_own(struct link *link, const amqp_frame_t *frame)
 		const amqp_connection_blocked_t *blocked = method->decoded;
 
 		link->blocked = true;
+		link_set_patience(link, 0);
 		copy_text(link->blocked_why, sizeof link->blocked_why, blocked->reason);
 		rabbit_changed(link->rabbit);
 	} else if (method->id == AMQP_CONNECTION_UNBLOCKED_METHOD) {
 		link->blocked = false;
+		link_set_patience(link, DEAF_MS(link->beat_ms));
 		rabbit_changed(link->rabbit);
 	}
+}
+
+/*
+ * Says goodbye, or the broker's log calls it a client that vanished; and gives it time to read what
+ * was sent before, for a socket that is closed with bytes unread takes along what is on its way.
+ */
+static void say_goodbye(struct link *link)
+{
+	amqp_connection_close_t close = {.reply_code = AMQP_REPLY_SUCCESS};
+	const int64_t until_ms = now_ms() + FAREWELL_MS;
+	struct pollfd poller = {.fd = link->fd, .events = POLLIN};
+	static char unread[INPUT_SIZE];
+	int64_t left_ms;
+
+	if (!link->open || link->broken || link->blocked ||
+	    send_method(link, 0, AMQP_CONNECTION_CLOSE_METHOD, &close) < 0)
+		return;
+	shutdown(link->fd, SHUT_WR);
+	while ((left_ms = until_ms - now_ms()) > 0 && poll(&poller, 1, (int)left_ms) == 1)
+		if (recv(link->fd, unread, sizeof unread, MSG_DONTWAIT) <= 0)
+			return;
+}
+
+void link_close(struct link *link)
+{
+	say_goodbye(link);
+	close_connection(link, "the connection is closed");
 }
 
 static void take_frame(struct link *link, const amqp_frame_t *frame)
@@ -571,8 +611,8 @@ static void beat(struct link *link)
 	if (now - link->sent_ms >= beat_ms / 2)
 		send_frame(link, &heartbeat, 0);
 	/* While paused nothing is read; the kernel then tells of a peer that is gone. */
-	if (!link->paused && now - link->heard_ms >= DEAF_BEATS * beat_ms)
-		lost_socket(link, "it was silent for three heartbeats");
+	if (!link->paused && now - link->heard_ms >= DEAF_MS(beat_ms))
+		lost_socket(link, "it is silent, even without heartbeats");
 }
 
 static void feed(struct link *link)
@@ -633,8 +673,8 @@ int64_t link_due_ms(const struct link *link)
 		return 0;
 	if (link->beat_ms) {
 		due = link->sent_ms + link->beat_ms / 2;
-		if (!link->paused && link->heard_ms + DEAF_BEATS * link->beat_ms < due)
-			due = link->heard_ms + DEAF_BEATS * link->beat_ms;
+		if (!link->paused && link->heard_ms + DEAF_MS(link->beat_ms) < due)
+			due = link->heard_ms + DEAF_MS(link->beat_ms);
 		/* A socket without room takes no heartbeat either. */
 		if (link->starved && due < now_ms() + 100)
 			due = now_ms() + 100;

@@ -34,18 +34,24 @@
 #define SEND_BUFFER   (256 << 10)
 #define CHANNEL_LIMIT (CHANNELS - 1)
 
+void link_set_patience(struct link *link, int64_t patience_ms)
+{
+	int timeout = (int)patience_ms;
+
+	setsockopt(link->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
+}
+
 static void tune(struct link *link)
 {
-	int on = 1, buffer = SEND_BUFFER,
-	    timeout = (int)(link->beat_ms ? 3 * link->beat_ms : 60000),
-	    idle = timeout / 3000 ? timeout / 3000 : 1, count = 3;
+	int64_t patience_ms = link->beat_ms ? 5 * link->beat_ms / 2 : 60000;
+	int on = 1, buffer = SEND_BUFFER, idle = (int)(patience_ms / 4000) + 1, count = 3;
 
 	setsockopt(link->fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
 	setsockopt(link->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 	setsockopt(link->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
 	setsockopt(link->fd, IPPROTO_TCP, TCP_KEEPINTVL, &idle, sizeof idle);
 	setsockopt(link->fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
-	setsockopt(link->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
+	link_set_patience(link, patience_ms);
 }
 
 struct attempt {
@@ -224,11 +230,24 @@ static amqp_table_entry_t true_entry(const char *key)
 	return made;
 }
 
+static const char *vhost_of(const struct attempt *attempt)
+{
+	const char *vhost = attempt->endpoint->vhost;
+
+	return vhost ? vhost : attempt->link->rabbit->settings.vhost;
+}
+
+static const char *user_of(const struct attempt *attempt)
+{
+	const char *user = attempt->endpoint->user;
+
+	return user ? user : attempt->link->rabbit->settings.user;
+}
+
 static amqp_rpc_reply_t send_login(struct attempt *attempt, const char *password)
 {
 	struct link *link = attempt->link;
 	const struct settings *settings = &link->rabbit->settings;
-	const struct endpoint *endpoint = attempt->endpoint;
 	struct timeval timeout = time_until(attempt->until_ms);
 	char name[128];
 	amqp_table_entry_t capabilities[] = {true_entry("publisher_confirms"),
@@ -247,33 +266,28 @@ static amqp_rpc_reply_t send_login(struct attempt *attempt, const char *password
 	properties[3].value.value.table =
 		(amqp_table_t){sizeof capabilities / sizeof *capabilities, capabilities};
 	amqp_set_handshake_timeout(link->amqp, &timeout);
-	return amqp_login_with_properties(link->amqp,
-					  endpoint->vhost ? endpoint->vhost : settings->vhost,
-					  CHANNEL_LIMIT, settings->frame_max, settings->heartbeat_s,
-					  &table, AMQP_SASL_METHOD_PLAIN,
-					  endpoint->user ? endpoint->user : settings->user,
-					  password);
+	return amqp_login_with_properties(link->amqp, vhost_of(attempt), CHANNEL_LIMIT,
+					  settings->frame_max, settings->heartbeat_s, &table,
+					  AMQP_SASL_METHOD_PLAIN, user_of(attempt), password);
 }
 
 static int fail_to_log_in(struct attempt *attempt, const amqp_rpc_reply_t *reply)
 {
 	const char *peer = attempt->link->peer;
 	const amqp_connection_close_t *close = reply->reply.decoded;
+	struct fault fault;
 
 	if (reply->reply_type == AMQP_RESPONSE_SERVER_EXCEPTION &&
 	    reply->reply.id == AMQP_CONNECTION_CLOSE_METHOD &&
 	    close->reply_code == AMQP_ACCESS_REFUSED)
 		return fail(attempt, LINK_REFUSED,
 			    "%s: it refuses the user \"%s\" with the password it was given: %.*s",
-			    peer,
-			    attempt->endpoint->user ? attempt->endpoint->user
-						    : attempt->link->rabbit->settings.user,
-			    (int)close->reply_text.len, (const char *)close->reply_text.bytes);
+			    peer, user_of(attempt), (int)close->reply_text.len,
+			    (const char *)close->reply_text.bytes);
 	if (reply->reply_type == AMQP_RESPONSE_SERVER_EXCEPTION &&
 	    reply->reply.id == AMQP_CONNECTION_CLOSE_METHOD)
-		return fail(attempt,
-			    close->reply_code == AMQP_CONNECTION_FORCED ? LINK_AWAY : LINK_REFUSED,
-			    "%s: %.*s", peer, (int)close->reply_text.len,
+		return fail(attempt, link_judge(close), "%s, vhost = \"%.60s\": %.*s", peer,
+			    vhost_of(attempt), (int)close->reply_text.len,
 			    (const char *)close->reply_text.bytes);
 	switch (reply->library_error) {
 	case AMQP_STATUS_BAD_AMQP_DATA:
@@ -286,6 +300,10 @@ static int fail_to_log_in(struct attempt *attempt, const amqp_rpc_reply_t *reply
 			    amqp_error_string2(reply->library_error));
 	case AMQP_STATUS_TIMEOUT:
 		return fail(attempt, LINK_AWAY, "%s accepts and then does not answer", peer);
+	case AMQP_STATUS_SSL_ERROR:
+		if (tls_refused(&attempt->link->tls, &attempt->link->rabbit->settings, &fault))
+			return fail(attempt, LINK_REFUSED, "%s: %s", peer, fault.sentence);
+		/* fall through */
 	default:
 		return fail(attempt, LINK_AWAY, "%s: %s at the login", peer,
 			    amqp_error_string2(reply->library_error));
@@ -354,6 +372,7 @@ void link_connect(struct link *link)
 
 	snprintf(link->peer, sizeof link->peer, "RabbitMQ at %.250s:%d", attempt.endpoint->host,
 		 attempt.endpoint->port);
+	link->rabbit->waited = true;
 	link->broken = 0;
 	link->room = 0;
 	link->beat_ms = 1000 * (int64_t)settings->heartbeat_s;

@@ -461,7 +461,8 @@ void publish_process(struct rabbit *rabbit)
 	struct publisher *publisher = rabbit->publishing;
 
 	/* A broker that is not there for `main` is not there for this one. */
-	if (!rabbit->publisher.amqp && rabbit->main.open && publisher->retry_ms <= now_ms())
+	if (!rabbit->publisher.amqp && rabbit->main.open && publisher->retry_ms <= now_ms() &&
+	    !rabbit->waited)
 		connect(rabbit);
 	if (rabbit->publisher.amqp)
 		link_process(&rabbit->publisher);

@@ -19,11 +19,12 @@
 
 #define LOST_MS        20  /* a connection that was there is tried again after this, … */
 #define LOST_JITTER_MS 130 /* … and up to so much more, for not everybody at once */
-#define HINT_JITTER_MS 100 /* the same when somebody saw the broker up */
+#define HINT_JITTER_MS 100 /* the same when somebody saw the broker up, … */
+#define HINT_GAP_MS    300 /* … not at once after a try: process is called for other reasons, too */
 #define SLOW_MS        4000
 #define SLOW_JITTER_MS 2000
 #define MANAGE_MS      400
-#define REFUSED_MS     1000
+#define REFUSED_MS     1000 /* doubled with each refusal */
 #define REFUSED_MAX_MS 30000
 
 static int64_t clock_ms(clockid_t id)
@@ -130,6 +131,7 @@ static void on_up(struct link *link)
 	rabbit->failures = 0;
 	rabbit->slow = false;
 	rabbit->retry_ms = NEVER;
+	rabbit->up_ms = now_ms();
 	rabbit_log(rabbit, DROVER_LOG_INFO, "connected to %s, version %s, for %s", link->peer,
 		   link->version, link->purpose);
 	link_use(link, CHANNEL_CONTROL, &control_calls);
@@ -142,18 +144,18 @@ static void on_up(struct link *link)
 static void plan_retry(struct rabbit *rabbit, enum link_loss loss, bool was_up)
 {
 	int64_t now = now_ms(), backoff = REFUSED_MAX_MS;
-	size_t tried = (size_t)rabbit->failures;
 
 	rabbit->slow = false;
-	rabbit->failures++;
-	if (was_up) {
-		rabbit->failures = 0;
+	/* A peer that takes the login and then makes no sense has not got better by the login. */
+	if (was_up && (loss == LINK_AWAY || now - rabbit->up_ms >= REFUSED_MAX_MS))
+		rabbit->refusals = 0;
+	if (was_up && loss == LINK_AWAY) {
 		rabbit->retry_ms = now + LOST_MS + random_ms(LOST_JITTER_MS);
-	} else if (tried + 1 < rabbit->settings.n_hosts) {
+	} else if (!was_up && ++rabbit->failures % rabbit->settings.n_hosts) {
 		rabbit->retry_ms = now; /* the next host */
 	} else if (loss == LINK_REFUSED) {
-		if (tried < 5)
-			backoff = (int64_t)REFUSED_MS << tried;
+		if (rabbit->refusals < 5)
+			backoff = (int64_t)REFUSED_MS << rabbit->refusals++;
 		rabbit->retry_ms = now + backoff / 2 + random_ms(backoff / 2);
 	} else if (rabbit->use == DROVER_USE_MANAGE) {
 		rabbit->retry_ms = now + MANAGE_MS;
@@ -300,8 +302,11 @@ static void reconnect(struct rabbit *rabbit)
 		return;
 	if (rabbit->retry_ms <= now) {
 		link_connect(&rabbit->main);
+		rabbit->tried_ms = now_ms();
 	} else if (rabbit->slow) {
 		rabbit->slow = false;
+		if (now < rabbit->tried_ms + HINT_GAP_MS)
+			now = rabbit->tried_ms + HINT_GAP_MS;
 		rabbit->retry_ms = now + random_ms(HINT_JITTER_MS);
 	}
 }
@@ -310,7 +315,7 @@ static void broker_process(void *context)
 {
 	struct rabbit *rabbit = context;
 
-	rabbit->soon = false;
+	rabbit->soon = rabbit->waited = false;
 	reconnect(rabbit);
 	if (rabbit->main.amqp)
 		link_process(&rabbit->main);

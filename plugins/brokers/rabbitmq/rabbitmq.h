@@ -235,7 +235,12 @@ void link_connect(struct link *link);
 /* Closes it and calls `down`. */
 __attribute__((format(printf, 3, 4))) void link_lose(struct link *link, enum link_loss loss,
 						     const char *format, ...);
-void link_close(struct link *link); /* at once; `down` is not called, requests get -ENOTCONN */
+/* What was sent is read by the broker, in some ms; `down` is not called, requests get -ENOTCONN. */
+void link_close(struct link *link);
+/* Is it away, or does it refuse us? */
+enum link_loss link_judge(const amqp_connection_close_t *close);
+/* For how long the kernel sends without an acknowledgement; 0: as long as it likes. */
+void link_set_patience(struct link *link, int64_t patience_ms);
 /* Uses a channel; to be called from `up`. */
 void link_use(struct link *link, int number, const struct channel_calls *calls);
 /* Reads what has come, handles it, does what is due. */
@@ -425,8 +430,12 @@ struct rabbit {
 	bool told;
 	bool soon;
 	int64_t retry_ms; /* when `main` is tried again; NEVER while it is open */
-	int failures;     /* of that, in a row */
+	size_t failures;  /* of that, in a row */
+	int refusals;     /* without a connection of some duration in between */
+	int64_t up_ms;    /* since when it is open */
 	bool slow;        /* nobody listens: the try is far off, and hurried by a call of process */
+	int64_t tried_ms; /* when it was tried last */
+	bool waited;      /* a connection was opened in this turn; that is enough of waiting */
 
 	struct consumer *consumer;
 	struct publisher *publishing;

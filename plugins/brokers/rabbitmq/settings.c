@@ -34,16 +34,16 @@ const struct drover_option settings_options[] = {
 	 "The same as a credential of systemd (LoadCredential=), by its name."},
 	{"tls", DROVER_OPTION_BOOL, 0, "false", 0, 0, "Speak TLS to all hosts."},
 	{"ca_file", DROVER_OPTION_STRING, 0, NULL, 0, 0,
-	 "Certificates of the authorities that may have signed the broker's, in PEM. Needed for "
-	 "TLS, unless verify = false."},
+	 "Certificates of the authorities that may have signed the broker's, in PEM. Default: "
+	 "those that this system believes."},
 	{"cert_file", DROVER_OPTION_STRING, 0, NULL, 0, 0,
 	 "A client certificate, in PEM, for brokers that want one."},
 	{"key_file", DROVER_OPTION_STRING, 0, NULL, 0, 0, "Its key, in PEM."},
 	{"verify", DROVER_OPTION_BOOL, 0, "true", 0, 0,
 	 "With TLS: check the broker's certificate and host name. false is logged at each "
 	 "connection."},
-	{"heartbeat", DROVER_OPTION_DURATION, 0, "10s", 2000, 600000,
-	 "A broker that is silent for three of them is lost; in whole seconds."},
+	{"heartbeat", DROVER_OPTION_DURATION, 0, "10s", 1000, 600000,
+	 "A broker that is silent for two and a half of them is lost; in whole seconds."},
 	{"frame_max", DROVER_OPTION_SIZE, 0, "64K", 4096, 65536,
 	 "The longest frame; longer bodies travel in several."},
 	{"connect_timeout", DROVER_OPTION_DURATION, 0, "1s", 50, 1500,
@@ -255,10 +255,13 @@ static int check_tls(const struct settings *settings, struct fault *fault)
 
 	for (size_t i = 0; i < settings->n_hosts; i++)
 		tls = tls || settings->hosts[i].tls;
-	if (tls && settings->verify && !settings->ca_file)
+	if (!tls && (settings->ca_file || settings->cert_file || settings->key_file))
 		return fault_set(fault, -EINVAL,
-				 "TLS needs ca_file, the authorities to believe (Debian's are in "
-				 "/etc/ssl/certs/ca-certificates.crt), or verify = false");
+				 "%s is set, but no host is spoken to by TLS: set tls = true, or "
+				 "leave it out",
+				 settings->ca_file     ? "ca_file"
+				 : settings->cert_file ? "cert_file"
+						       : "key_file");
 	if (!settings->cert_file != !settings->key_file)
 		return fault_set(fault, -EINVAL,
 				 "cert_file and key_file go together; only one is set");
@@ -337,7 +340,9 @@ static int read_password_file(const char *file, char **ret_password, struct faul
 		n = -1; /* no password is that long */
 	if (n > 0 && text[n - 1] == '\n')
 		n--;
-	*ret_password = n < 0 || memchr(text, 0, (size_t)n) ? NULL : strndup(text, (size_t)n);
+	if (n > 0 && text[n - 1] == '\r')
+		n--;
+	*ret_password = n <= 0 || memchr(text, 0, (size_t)n) ? NULL : strndup(text, (size_t)n);
 	explicit_bzero(text, sizeof text);
 	if (!*ret_password)
 		return fault_set(fault, -EINVAL,
