@@ -416,33 +416,6 @@ static void take_own(struct link *link, const amqp_frame_t *frame)
 	}
 }
 
-/*
- * Says goodbye, or the broker's log calls it a client that vanished; and gives it time to read what
- * was sent before, for a socket that is closed with bytes unread takes along what is on its way.
- */
-static void say_goodbye(struct link *link)
-{
-	amqp_connection_close_t close = {.reply_code = AMQP_REPLY_SUCCESS};
-	const int64_t until_ms = now_ms() + FAREWELL_MS;
-	struct pollfd poller = {.fd = link->fd, .events = POLLIN};
-	static char unread[INPUT_SIZE];
-	int64_t left_ms;
-
-	if (!link->open || link->broken || link->blocked ||
-	    send_method(link, 0, AMQP_CONNECTION_CLOSE_METHOD, &close) < 0)
-		return;
-	shutdown(link->fd, SHUT_WR);
-	while ((left_ms = until_ms - now_ms()) > 0 && poll(&poller, 1, (int)left_ms) == 1)
-		if (recv(link->fd, unread, sizeof unread, MSG_DONTWAIT) <= 0)
-			return;
-}
-
-void link_close(struct link *link)
-{
-	say_goodbye(link);
-	close_connection(link, "the connection is closed");
-}
-
 static void take_frame(struct link *link, const amqp_frame_t *frame)
 {
 	struct channel *channel;
@@ -556,6 +529,40 @@ static ssize_t read_some(struct link *link, void *data, size_t size)
 		return tls_read(&link->tls, data, size);
 	n = recv(link->fd, data, size, MSG_DONTWAIT);
 	return n < 0 ? -errno : n;
+}
+
+/*
+ * Says goodbye, or the broker's log calls it a client that vanished; and waits for the answer, for a
+ * socket that is closed with bytes unread takes along what is on its way.
+ */
+static void say_goodbye(struct link *link)
+{
+	/* The last frame that a broker sends: connection.close-ok. */
+	static const char last[] = "\x01\0\0\0\0\0\x04\0\x0a\0\x33\xce";
+	const size_t size = sizeof last - 1;
+	static char unread[INPUT_SIZE];
+	amqp_connection_close_t close = {.reply_code = AMQP_REPLY_SUCCESS};
+	const int64_t until_ms = now_ms() + FAREWELL_MS;
+	struct pollfd poller = {.fd = link->fd, .events = POLLIN};
+	int64_t left_ms;
+	ssize_t n = -EAGAIN;
+
+	if (!link->open || link->broken || link->blocked ||
+	    send_method(link, 0, AMQP_CONNECTION_CLOSE_METHOD, &close) < 0)
+		return;
+	while ((left_ms = until_ms - now_ms()) > 0 && (n > 0 || n == -EAGAIN)) {
+		if (n == -EAGAIN && poll(&poller, 1, (int)left_ms) != 1)
+			return;
+		n = read_some(link, unread, sizeof unread);
+		if (n >= (ssize_t)size && !memcmp(unread + n - size, last, size))
+			return;
+	}
+}
+
+void link_close(struct link *link)
+{
+	say_goodbye(link);
+	close_connection(link, "the connection is closed");
 }
 
 static void read_all(struct link *link)

@@ -115,7 +115,7 @@ static int reach_plain(struct attempt *attempt, const struct addrinfo *address, 
 {
 	amqp_connection_state_t amqp = attempt->link->amqp;
 	amqp_socket_t *sock;
-	int fd, r = start_connecting(address, &fd);
+	int fd = -1, r = start_connecting(address, &fd);
 
 	if (r < 0)
 		return r;
