@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One connection to a broker: frames out, each only where the socket has room for it, and frames in,
- * put together to methods and messages and handed to their channel. Opening it (open.c) is the only
- * thing that waits. Decides when a connection is lost, but nothing about what then happens, and
- * trusts no byte of its peer: see scan.
+ * checked and handed to their channel (channel.c). Opening it (open.c) is the only thing that waits.
+ * Decides when a connection is lost, but nothing about what then happens, and trusts no byte of its
+ * peer: see link_scan.
  */
-#include "rabbitmq.h"
+#include "link.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -17,12 +17,9 @@
 #include <unistd.h>
 
 #define INPUT_SIZE  (128 << 10)
-#define TURN_BYTES  (1 << 20)   /* that are read before others have their turn */
-#define BODY_MAX    (512 << 20) /* of a message, as RabbitMQ's own limit */
-#define BODY_STEP   (1 << 20)   /* memory is taken as it comes, not as it is promised */
-#define FRAME_EXTRA 8           /* bytes around a frame's payload */
-#define METHOD_MAX  4096        /* of the methods we send, names included */
-#define FAREWELL_MS 50          /* for the broker to read what was sent last */
+#define TURN_BYTES  (1 << 20) /* that are read before others have their turn */
+#define METHOD_MAX  4096      /* of the methods we send, names included */
+#define FAREWELL_MS 50        /* for the broker to read what was sent last */
 
 /* Without a byte from the broker: it sends one in half a heartbeat at the latest. */
 #define DEAF_MS(beat_ms) ((beat_ms)*5 / 2)
@@ -30,9 +27,8 @@
 /* What the socket takes for sure when it says that it is writable: see SO_SNDBUF in open.c. */
 #define ROOM (96 << 10)
 
-/* A frame's first bytes on the wire. */
+/* The least bytes of a payload. */
 enum {
-	FRAME_HEADER_SIZE = 7,
 	METHOD_SIZE_MIN = 4,
 	PROPERTIES_SIZE_MIN = 14,
 };
@@ -48,12 +44,12 @@ void link_init(struct link *link, struct rabbit *rabbit, const char *purpose)
 	}
 }
 
-static void forget_content(struct channel *channel)
+void copy_text(char *to, size_t size, amqp_bytes_t bytes)
 {
-	free(channel->incoming.body);
-	channel->incoming = (struct content){0};
-	channel->in_content = false;
-	channel->received = channel->room = 0;
+	size_t n = bytes.len < size - 1 ? bytes.len : size - 1;
+
+	memcpy(to, bytes.bytes ? bytes.bytes : "", n);
+	to[n] = '\0';
 }
 
 static void close_connection(struct link *link, const char *text)
@@ -74,7 +70,7 @@ static void close_connection(struct link *link, const char *text)
 
 		if (channel->state == CHANNEL_UNUSED)
 			continue;
-		forget_content(channel);
+		channel_forget(channel);
 		channel->state = CHANNEL_UNUSED;
 		used[n++] = channel;
 	}
@@ -98,7 +94,7 @@ void link_lose(struct link *link, enum link_loss loss, const char *format, ...)
 }
 
 /* A peer that breaks the protocol. */
-static void lose_faith(struct link *link, const char *what)
+void link_lose_faith(struct link *link, const char *what)
 {
 	link_lose(link, LINK_REFUSED, "%s speaks no proper AMQP: %s", link->peer, what);
 }
@@ -146,8 +142,7 @@ static int send_frame(struct link *link, const amqp_frame_t *frame, size_t size)
 	return -ENOTCONN;
 }
 
-static int send_method(struct link *link, amqp_channel_t channel, amqp_method_number_t id,
-		       void *decoded)
+int link_send(struct link *link, amqp_channel_t channel, amqp_method_number_t id, void *decoded)
 {
 	const amqp_frame_t frame = {
 		.frame_type = AMQP_FRAME_METHOD,
@@ -164,7 +159,7 @@ int link_send_method(struct channel *channel, amqp_method_number_t id, void *dec
 
 	if (channel->state != CHANNEL_OPEN)
 		return -ENOTCONN;
-	r = send_method(channel->link, channel->number, id, decoded);
+	r = link_send(channel->link, channel->number, id, decoded);
 	if (r == 0)
 		channel->last_sent = id;
 	return r;
@@ -206,163 +201,6 @@ size_t link_body_max(const struct link *link)
 	return (size_t)link->frame_max - FRAME_EXTRA;
 }
 
-/* Channels. */
-
-static void open_channel(struct channel *channel)
-{
-	amqp_channel_open_t open = {0};
-
-	channel->state = CHANNEL_OPENING;
-	/* A new connection, or an answer to what the broker just said: there is room. */
-	if (send_method(channel->link, channel->number, AMQP_CHANNEL_OPEN_METHOD, &open) == -EAGAIN)
-		channel->link->broken = AMQP_STATUS_TIMEOUT;
-}
-
-void link_use(struct link *link, int number, const struct channel_calls *calls)
-{
-	struct channel *channel = &link->channels[number];
-
-	channel->calls = calls;
-	open_channel(channel);
-}
-
-static void copy_text(char *to, size_t size, amqp_bytes_t bytes)
-{
-	size_t n = bytes.len < size - 1 ? bytes.len : size - 1;
-
-	memcpy(to, bytes.bytes ? bytes.bytes : "", n);
-	to[n] = '\0';
-}
-
-static void channel_closed(struct channel *channel, const amqp_channel_close_t *close)
-{
-	struct link *link = channel->link;
-	amqp_channel_close_ok_t ok = {0};
-	char text[256];
-
-	copy_text(text, sizeof text, close->reply_text);
-	forget_content(channel);
-	channel->state = CHANNEL_CLOSING;
-	send_method(link, channel->number, AMQP_CHANNEL_CLOSE_OK_METHOD, &ok);
-	open_channel(channel);
-	rpc_refuse(channel, (amqp_method_number_t)close->class_id << 16 | close->method_id,
-		   close->reply_code, text);
-	if (channel->calls->closed)
-		channel->calls->closed(channel, close->reply_code, text);
-}
-
-static void channel_opened(struct channel *channel)
-{
-	channel->state = CHANNEL_OPEN;
-	channel->epoch++;
-	if (channel->calls->opened)
-		channel->calls->opened(channel);
-	rpc_send(channel);
-}
-
-static bool has_content(amqp_method_number_t id)
-{
-	return id == AMQP_BASIC_DELIVER_METHOD || id == AMQP_BASIC_RETURN_METHOD ||
-	       id == AMQP_BASIC_GET_OK_METHOD;
-}
-
-static void take_method(struct channel *channel, const amqp_method_t *method)
-{
-	if (method->id == AMQP_CHANNEL_CLOSE_METHOD) {
-		channel_closed(channel, method->decoded);
-	} else if (channel->state == CHANNEL_OPENING) {
-		if (method->id == AMQP_CHANNEL_OPEN_OK_METHOD)
-			channel_opened(channel);
-		else
-			lose_faith(channel->link, "it answers no request for a channel");
-	} else if (channel->in_content) {
-		lose_faith(channel->link, "a method in the middle of a message");
-	} else if (method->id == AMQP_BASIC_GET_OK_METHOD && !rpc_expects(channel, method->id)) {
-		lose_faith(channel->link, "a message that nobody asked for");
-	} else if (has_content(method->id)) {
-		channel->in_content = true;
-		channel->incoming.method = *method;
-	} else if (!(channel->calls->method && channel->calls->method(channel, method)) &&
-		   !rpc_answer(channel, method) && channel->link->open) {
-		lose_faith(channel->link, "an answer to no question");
-	}
-}
-
-static void complete(struct channel *channel)
-{
-	struct content content = channel->incoming;
-
-	channel->incoming = (struct content){0};
-	channel->in_content = false;
-	channel->received = channel->room = 0;
-	if (channel->calls->content)
-		channel->calls->content(channel, &content);
-	if (content.method.id == AMQP_BASIC_GET_OK_METHOD)
-		rpc_answer(channel, &content.method);
-	free(content.body);
-}
-
-static void take_properties(struct channel *channel, const amqp_frame_t *frame)
-{
-	struct content *content = &channel->incoming;
-
-	if (!channel->in_content || content->properties ||
-	    frame->payload.properties.class_id != AMQP_BASIC_CLASS) {
-		lose_faith(channel->link, "a message's header where none is due");
-		return;
-	}
-	if (frame->payload.properties.body_size > BODY_MAX) {
-		lose_faith(channel->link, "a message of more than 512 MiB");
-		return;
-	}
-	content->properties = frame->payload.properties.decoded;
-	content->raw_properties = frame->payload.properties.raw;
-	content->size = (size_t)frame->payload.properties.body_size;
-	if (!content->size)
-		complete(channel);
-}
-
-/* Room for `more` bytes of the body; false: there is no memory. */
-static bool make_room(struct channel *channel, size_t more)
-{
-	struct content *content = &channel->incoming;
-	size_t room = channel->room ? channel->room : BODY_STEP;
-	void *body;
-
-	if (channel->received + more <= channel->room)
-		return true;
-	while (room < channel->received + more)
-		room *= 2;
-	room = room < content->size ? room : content->size;
-	body = realloc(content->body, room);
-	if (!body)
-		return false;
-	content->body = body;
-	channel->room = room;
-	return true;
-}
-
-static void take_body(struct channel *channel, amqp_bytes_t part)
-{
-	struct content *content = &channel->incoming;
-
-	if (!channel->in_content || !content->properties ||
-	    part.len > content->size - channel->received) {
-		lose_faith(channel->link, "a message longer than its header says");
-		return;
-	}
-	if (!make_room(channel, part.len)) {
-		link_lose(channel->link, LINK_AWAY, "no memory for a message of %zu bytes",
-			  content->size);
-		return;
-	}
-	if (part.len)
-		memcpy((char *)content->body + channel->received, part.bytes, part.len);
-	channel->received += part.len;
-	if (channel->received == content->size)
-		complete(channel);
-}
-
 /* The connection's own channel. */
 
 enum link_loss link_judge(const amqp_connection_close_t *close)
@@ -390,7 +228,7 @@ static void connection_closed(struct link *link, const amqp_connection_close_t *
 	char text[200];
 
 	copy_text(text, sizeof text, close->reply_text);
-	send_method(link, 0, AMQP_CONNECTION_CLOSE_OK_METHOD, &ok);
+	link_send(link, 0, AMQP_CONNECTION_CLOSE_OK_METHOD, &ok);
 	link_lose(link, loss, "%s closed the connection: %s", link->peer, text);
 }
 
@@ -418,26 +256,16 @@ static void take_own(struct link *link, const amqp_frame_t *frame)
 
 static void take_frame(struct link *link, const amqp_frame_t *frame)
 {
-	struct channel *channel;
 	amqp_channel_t number = frame->channel;
+	struct channel *channel = number < CHANNELS ? &link->channels[number] : NULL;
 
-	if (number == 0) {
+	if (number == 0)
 		take_own(link, frame);
-	} else if (number >= CHANNELS || link->channels[number].state == CHANNEL_UNUSED) {
-		lose_faith(link, "a frame on a channel that is not open");
-	} else {
-		channel = &link->channels[number];
-		/* What was on its way when the channel was closed belongs to no one. */
-		if (channel->state == CHANNEL_OPENING && frame->frame_type != AMQP_FRAME_METHOD)
-			lose_faith(link, "a message on a channel that is not open");
-		else if (frame->frame_type == AMQP_FRAME_METHOD)
-			take_method(channel, &frame->payload.method);
-		else if (frame->frame_type == AMQP_FRAME_HEADER)
-			take_properties(channel, frame);
-		else if (frame->frame_type == AMQP_FRAME_BODY)
-			take_body(channel, frame->payload.body_fragment);
-	}
-	if (link->amqp && (number >= CHANNELS || !link->channels[number].in_content))
+	else if (channel && channel->state != CHANNEL_UNUSED)
+		channel_take(channel, frame);
+	else
+		link_lose_faith(link, "a frame on a channel that is not open");
+	if (link->amqp && (!channel || !channel->in_content || channel->kept))
 		amqp_maybe_release_buffers_on_channel(link->amqp, number);
 }
 
@@ -448,7 +276,7 @@ static void take_frame(struct link *link, const amqp_frame_t *frame)
  * behind the end of one that is shorter than its kind can be. So lengths are checked before it sees
  * them. Goes on where the bytes before ended; NULL: all is well.
  */
-static const char *scan(struct link *link, const unsigned char *data, size_t size)
+const char *link_scan(struct link *link, const unsigned char *data, size_t size)
 {
 	struct scan *scan = &link->scan;
 
@@ -496,7 +324,7 @@ static const char *scan(struct link *link, const unsigned char *data, size_t siz
 
 static void handle_bytes(struct link *link, unsigned char *data, size_t size)
 {
-	const char *what = scan(link, data, size);
+	const char *what = link_scan(link, data, size);
 
 	/* What came before the fault is as good as any. */
 	while (size && link->amqp && !what) {
@@ -504,7 +332,7 @@ static void handle_bytes(struct link *link, unsigned char *data, size_t size)
 		int r = amqp_handle_input(link->amqp, (amqp_bytes_t){size, data}, &frame);
 
 		if (r < 0) {
-			lose_faith(link, amqp_error_string2(r));
+			link_lose_faith(link, amqp_error_string2(r));
 			return;
 		}
 		data += r;
@@ -513,7 +341,7 @@ static void handle_bytes(struct link *link, unsigned char *data, size_t size)
 			take_frame(link, &frame);
 	}
 	if (what && link->amqp)
-		lose_faith(link, what);
+		link_lose_faith(link, what);
 }
 
 static void lost_socket(struct link *link, const char *what)
@@ -521,7 +349,7 @@ static void lost_socket(struct link *link, const char *what)
 	link_lose(link, LINK_AWAY, "the connection to %s is lost: %s", link->peer, what);
 }
 
-static ssize_t read_some(struct link *link, void *data, size_t size)
+ssize_t link_read(struct link *link, void *data, size_t size)
 {
 	ssize_t n;
 
@@ -529,6 +357,21 @@ static ssize_t read_some(struct link *link, void *data, size_t size)
 		return tls_read(&link->tls, data, size);
 	n = recv(link->fd, data, size, MSG_DONTWAIT);
 	return n < 0 ? -errno : n;
+}
+
+const char *link_read_error(ssize_t error)
+{
+	return error == 0         ? "the broker closed it"
+	       : error == -EPROTO ? tls_reason()
+				  : strerror((int)-error);
+}
+
+int link_write(struct link *link, const void *data, size_t size)
+{
+	ssize_t n = link->secure ? tls_write(&link->tls, data, size)
+				 : send(link->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	return n == (ssize_t)size ? 0 : -EIO;
 }
 
 /*
@@ -548,12 +391,12 @@ static void say_goodbye(struct link *link)
 	ssize_t n = -EAGAIN;
 
 	if (!link->open || link->broken || link->blocked ||
-	    send_method(link, 0, AMQP_CONNECTION_CLOSE_METHOD, &close) < 0)
+	    link_send(link, 0, AMQP_CONNECTION_CLOSE_METHOD, &close) < 0)
 		return;
 	while ((left_ms = until_ms - now_ms()) > 0 && (n > 0 || n == -EAGAIN)) {
 		if (n == -EAGAIN && poll(&poller, 1, (int)left_ms) != 1)
 			return;
-		n = read_some(link, unread, sizeof unread);
+		n = link_read(link, unread, sizeof unread);
 		if (n >= (ssize_t)size && !memcmp(unread + n - size, last, size))
 			return;
 	}
@@ -578,13 +421,11 @@ static void read_all(struct link *link)
 			rabbit_soon(link->rabbit);
 			return;
 		}
-		n = read_some(link, input, sizeof input);
+		n = link_read(link, input, sizeof input);
 		if (n == -EAGAIN || n == -EINTR)
 			return;
 		if (n <= 0) {
-			lost_socket(link, n == 0         ? "the broker closed it"
-					  : n == -EPROTO ? tls_reason()
-							 : strerror((int)-n));
+			lost_socket(link, link_read_error(n));
 			return;
 		}
 		link->heard_ms = now_ms();

@@ -5,7 +5,7 @@
  * failure is: the broker is away, or it refuses and a person must act; the sentence then names the
  * setting. Called by whoever runs a link.
  */
-#include "rabbitmq.h"
+#include "link.h"
 
 #include <errno.h>
 #include <net/if.h>
@@ -31,8 +31,7 @@
  * The kernel calls a socket writable while a third of this is free. A third of what it makes of it,
  * at least 400 KiB, is more than the ROOM of link.c with all that the kernel adds.
  */
-#define SEND_BUFFER   (256 << 10)
-#define CHANNEL_LIMIT (CHANNELS - 1)
+#define SEND_BUFFER (256 << 10)
 
 void link_set_patience(struct link *link, int64_t patience_ms)
 {
@@ -53,17 +52,6 @@ static void tune(struct link *link)
 	setsockopt(link->fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
 	link_set_patience(link, patience_ms);
 }
-
-struct attempt {
-	struct link *link;
-	const struct endpoint *endpoint;
-	int64_t until_ms;
-	enum link_loss loss;
-	struct fault fault;
-};
-
-#define fail(attempt, loss_, ...) \
-	((attempt)->loss = (loss_), fault_set(&(attempt)->fault, -EIO, __VA_ARGS__))
 
 static struct timeval time_until(int64_t until_ms)
 {
@@ -91,24 +79,27 @@ static int start_connecting(const struct addrinfo *address, int *ret_fd)
 	return 0;
 }
 
-static int await_connected(int fd, int64_t until_ms)
+int await_ready(int fd, short events, int64_t until_ms)
 {
-	struct pollfd poller = {.fd = fd, .events = POLLOUT};
-	socklen_t size = sizeof(int);
-	int error = 0;
+	struct pollfd poller = {.fd = fd, .events = events};
+	int r;
 
 	do {
 		int64_t ms = until_ms - now_ms();
-		int r = poll(&poller, 1, ms > 0 ? (int)ms : 0);
 
-		if (r == 0)
-			return -ETIMEDOUT;
-		if (r < 0 && errno != EINTR)
-			return -errno;
-	} while (!poller.revents);
-	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
-		return -errno;
-	return -error;
+		r = poll(&poller, 1, ms > 0 ? (int)ms : 0);
+	} while (r < 0 && errno == EINTR);
+	return r == 0 ? -ETIMEDOUT : r < 0 ? -errno : 0;
+}
+
+static int await_connected(int fd, int64_t until_ms)
+{
+	socklen_t size = sizeof(int);
+	int error = 0, r = await_ready(fd, POLLOUT, until_ms);
+
+	if (r == 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+		r = -errno;
+	return r ? r : -error;
 }
 
 static int reach_plain(struct attempt *attempt, const struct addrinfo *address, int64_t until_ms)
@@ -149,7 +140,7 @@ static int reach_tls(struct attempt *attempt, const struct addrinfo *address, in
 	amqp_ssl_socket_set_verify_hostname(sock, 0);
 	if (tls_prepare(&link->tls, amqp_ssl_socket_get_context(sock), attempt->endpoint->host,
 			settings, &fault) < 0) {
-		fail(attempt, LINK_REFUSED, "%s", fault.sentence);
+		attempt_fail(attempt, LINK_REFUSED, "%s", fault.sentence);
 		return -EPROTO;
 	}
 	errno = 0;
@@ -162,7 +153,7 @@ static int reach_tls(struct attempt *attempt, const struct addrinfo *address, in
 	if (r == AMQP_STATUS_SOCKET_ERROR)
 		return errno && errno != EINPROGRESS ? -errno : -ECONNREFUSED;
 	if (tls_refused(&link->tls, settings, &fault)) {
-		fail(attempt, LINK_REFUSED, "%s: %s", link->peer, fault.sentence);
+		attempt_fail(attempt, LINK_REFUSED, "%s: %s", link->peer, fault.sentence);
 		return -EPROTO;
 	}
 	return -ECONNRESET;
@@ -175,9 +166,9 @@ static int fail_to_reach(struct attempt *attempt, int error)
 	if (error == -EPROTO)
 		return error;
 	if (error == -ETIMEDOUT)
-		return fail(attempt, LINK_AWAY, "%s does not answer within %lld ms", link->peer,
-			    (long long)link->rabbit->settings.connect_ms);
-	return fail(attempt, LINK_AWAY, "%s: %s", link->peer, strerror(-error));
+		return attempt_fail(attempt, LINK_AWAY, "%s does not answer within %lld ms",
+				    link->peer, (long long)link->rabbit->settings.connect_ms);
+	return attempt_fail(attempt, LINK_AWAY, "%s: %s", link->peer, strerror(-error));
 }
 
 static int reach(struct attempt *attempt)
@@ -190,7 +181,7 @@ static int reach(struct attempt *attempt)
 
 	if (lookup_addresses(endpoint->host, endpoint->port, attempt->until_ms, &addresses,
 			     &fault) < 0)
-		return fail(attempt, LINK_AWAY, "%s: %s", link->peer, fault.sentence);
+		return attempt_fail(attempt, LINK_AWAY, "%s: %s", link->peer, fault.sentence);
 	for (address = addresses; address; address = address->ai_next)
 		n++;
 	/* One that does not answer leaves time for the others. */
@@ -209,158 +200,6 @@ static int reach(struct attempt *attempt)
 	return 0;
 }
 
-static amqp_table_entry_t entry(const char *key, uint8_t kind)
-{
-	return (amqp_table_entry_t){.key = amqp_cstring_bytes(key), .value.kind = kind};
-}
-
-static amqp_table_entry_t text_entry(const char *key, const char *text)
-{
-	amqp_table_entry_t made = entry(key, AMQP_FIELD_KIND_UTF8);
-
-	made.value.value.bytes = amqp_cstring_bytes(text);
-	return made;
-}
-
-static amqp_table_entry_t true_entry(const char *key)
-{
-	amqp_table_entry_t made = entry(key, AMQP_FIELD_KIND_BOOLEAN);
-
-	made.value.value.boolean = 1;
-	return made;
-}
-
-static const char *vhost_of(const struct attempt *attempt)
-{
-	const char *vhost = attempt->endpoint->vhost;
-
-	return vhost ? vhost : attempt->link->rabbit->settings.vhost;
-}
-
-static const char *user_of(const struct attempt *attempt)
-{
-	const char *user = attempt->endpoint->user;
-
-	return user ? user : attempt->link->rabbit->settings.user;
-}
-
-static amqp_rpc_reply_t send_login(struct attempt *attempt, const char *password)
-{
-	struct link *link = attempt->link;
-	const struct settings *settings = &link->rabbit->settings;
-	struct timeval timeout = time_until(attempt->until_ms);
-	char name[128];
-	amqp_table_entry_t capabilities[] = {true_entry("publisher_confirms"),
-					     true_entry("basic.nack"),
-					     true_entry("consumer_cancel_notify"),
-					     true_entry("connection.blocked"),
-					     true_entry("authentication_failure_close")};
-	amqp_table_entry_t properties[] = {text_entry("product", "Drover"),
-					   text_entry("version", DROVER_VERSION),
-					   text_entry("connection_name", name),
-					   entry("capabilities", AMQP_FIELD_KIND_TABLE)};
-	const amqp_table_t table = {sizeof properties / sizeof *properties, properties};
-
-	snprintf(name, sizeof name, "drover %s %s", settings->node, link->purpose);
-	properties[2].value.value.bytes = amqp_cstring_bytes(name);
-	properties[3].value.value.table =
-		(amqp_table_t){sizeof capabilities / sizeof *capabilities, capabilities};
-	amqp_set_handshake_timeout(link->amqp, &timeout);
-	return amqp_login_with_properties(link->amqp, vhost_of(attempt), CHANNEL_LIMIT,
-					  settings->frame_max, settings->heartbeat_s, &table,
-					  AMQP_SASL_METHOD_PLAIN, user_of(attempt), password);
-}
-
-static int fail_to_log_in(struct attempt *attempt, const amqp_rpc_reply_t *reply)
-{
-	const char *peer = attempt->link->peer;
-	const amqp_connection_close_t *close = reply->reply.decoded;
-	struct fault fault;
-
-	if (reply->reply_type == AMQP_RESPONSE_SERVER_EXCEPTION &&
-	    reply->reply.id == AMQP_CONNECTION_CLOSE_METHOD &&
-	    close->reply_code == AMQP_ACCESS_REFUSED)
-		return fail(attempt, LINK_REFUSED,
-			    "%s: it refuses the user \"%s\" with the password it was given: %.*s",
-			    peer, user_of(attempt), (int)close->reply_text.len,
-			    (const char *)close->reply_text.bytes);
-	if (reply->reply_type == AMQP_RESPONSE_SERVER_EXCEPTION &&
-	    reply->reply.id == AMQP_CONNECTION_CLOSE_METHOD)
-		return fail(attempt, link_judge(close), "%s, vhost = \"%.60s\": %.*s", peer,
-			    vhost_of(attempt), (int)close->reply_text.len,
-			    (const char *)close->reply_text.bytes);
-	switch (reply->library_error) {
-	case AMQP_STATUS_BAD_AMQP_DATA:
-	case AMQP_STATUS_UNKNOWN_METHOD:
-	case AMQP_STATUS_UNKNOWN_CLASS:
-	case AMQP_STATUS_WRONG_METHOD:
-	case AMQP_STATUS_INCOMPATIBLE_AMQP_VERSION:
-	case AMQP_STATUS_BROKER_UNSUPPORTED_SASL_METHOD:
-		return fail(attempt, LINK_REFUSED, "%s speaks no proper AMQP: %s", peer,
-			    amqp_error_string2(reply->library_error));
-	case AMQP_STATUS_TIMEOUT:
-		return fail(attempt, LINK_AWAY, "%s accepts and then does not answer", peer);
-	case AMQP_STATUS_SSL_ERROR:
-		if (tls_refused(&attempt->link->tls, &attempt->link->rabbit->settings, &fault))
-			return fail(attempt, LINK_REFUSED, "%s: %s", peer, fault.sentence);
-		/* fall through */
-	default:
-		return fail(attempt, LINK_AWAY, "%s: %s at the login", peer,
-			    amqp_error_string2(reply->library_error));
-	}
-}
-
-static void read_version(struct link *link)
-{
-	const amqp_table_t *properties = amqp_get_server_properties(link->amqp);
-	char text[32] = "";
-
-	for (int i = 0; properties && i < properties->num_entries; i++) {
-		const amqp_table_entry_t *property = &properties->entries[i];
-
-		if (property->key.len != strlen("version") ||
-		    memcmp(property->key.bytes, "version", property->key.len) ||
-		    property->value.kind != AMQP_FIELD_KIND_UTF8)
-			continue;
-		snprintf(text, sizeof text, "%.*s", (int)property->value.value.bytes.len,
-			 (const char *)property->value.value.bytes.bytes);
-	}
-	link->server_major = link->server_minor = 0;
-	if (sscanf(text, "%d.%d", &link->server_major, &link->server_minor) != 2)
-		link->server_major = link->server_minor = 0;
-	snprintf(link->version, sizeof link->version, "%s", *text ? text : "unknown");
-}
-
-static int log_in(struct attempt *attempt)
-{
-	struct link *link = attempt->link;
-	amqp_rpc_reply_t reply;
-	char *password;
-	int heartbeat;
-
-	if (settings_password(&link->rabbit->settings, attempt->endpoint, &password,
-			      &attempt->fault) < 0) {
-		attempt->loss = LINK_REFUSED;
-		return -EIO;
-	}
-	reply = send_login(attempt, password);
-	explicit_bzero(password, strlen(password));
-	free(password);
-	if (reply.reply_type != AMQP_RESPONSE_NORMAL)
-		return fail_to_log_in(attempt, &reply);
-	read_version(link);
-	link->frame_max = amqp_get_frame_max(link->amqp);
-	if (!link->frame_max || link->frame_max > link->rabbit->settings.frame_max)
-		link->frame_max = link->rabbit->settings.frame_max;
-	heartbeat = amqp_get_heartbeat(link->amqp);
-	link->beat_ms = 1000 * (int64_t)heartbeat;
-	/* From now on they are sent and missed by link.c. */
-	if (amqp_tune_connection(link->amqp, CHANNEL_LIMIT, link->frame_max, 0) < 0)
-		return fail(attempt, LINK_AWAY, "no memory for frames");
-	tune(link);
-	return 0;
-}
-
 void link_connect(struct link *link)
 {
 	const struct settings *settings = &link->rabbit->settings;
@@ -370,16 +209,17 @@ void link_connect(struct link *link)
 		.until_ms = now_ms() + settings->connect_ms,
 	};
 
-	snprintf(link->peer, sizeof link->peer, "RabbitMQ at %.250s:%d", attempt.endpoint->host,
+	snprintf(link->peer, sizeof link->peer, "RabbitMQ at %.100s:%d", attempt.endpoint->host,
 		 attempt.endpoint->port);
 	link->rabbit->waited = true;
 	link->broken = 0;
+	link->scan = (struct scan){0};
 	link->room = 0;
 	link->beat_ms = 1000 * (int64_t)settings->heartbeat_s;
 	link->amqp = amqp_new_connection();
 	if (!link->amqp)
-		fail(&attempt, LINK_AWAY, "no memory for a connection");
-	if (!link->amqp || reach(&attempt) < 0 || log_in(&attempt) < 0) {
+		attempt_fail(&attempt, LINK_AWAY, "no memory for a connection");
+	if (!link->amqp || reach(&attempt) < 0 || login(&attempt) < 0) {
 		if (link->amqp)
 			amqp_destroy_connection(link->amqp);
 		link->amqp = NULL;
@@ -388,6 +228,7 @@ void link_connect(struct link *link)
 		link->down(link, attempt.loss, attempt.fault.sentence);
 		return;
 	}
+	tune(link); /* the heartbeat was agreed on */
 	link->open = true;
 	link->sent_ms = link->heard_ms = now_ms();
 	if (link->secure && !settings->verify)

@@ -134,6 +134,7 @@ int tls_prepare(struct tls *tls, void *library_context, const char *host,
 bool tls_refused(const struct tls *tls, const struct settings *settings, struct fault *fault);
 /* Bytes; 0: the end; -EAGAIN; -EPROTO: see tls_reason; -errno */
 ssize_t tls_read(struct tls *tls, void *data, size_t size);
+ssize_t tls_write(struct tls *tls, const void *data, size_t size); /* all, or -EIO */
 const char *tls_reason(void);
 
 /* link.c, open.c: a connection and its channels. */
@@ -181,6 +182,8 @@ struct channel {
 	struct content incoming;
 	size_t received, room; /* of its body: bytes that came, bytes allocated */
 	bool in_content;
+	bool kept; /* what it says is copied to `pool` */
+	amqp_pool_t pool;
 };
 
 enum {
@@ -209,7 +212,7 @@ struct link {
 	bool blocked;   /* the broker takes no messages: connection.blocked */
 	char blocked_why[128];
 	size_t host;    /* the index of the one in use, or to be tried next */
-	char peer[300]; /* "RabbitMQ at rabbit1:5672" */
+	char peer[128]; /* "RabbitMQ at rabbit1:5672" */
 	int frame_max;
 	char version[32];               /* of RabbitMQ, as it says */
 	int server_major, server_minor; /* 0: unknown */

@@ -217,6 +217,23 @@ ssize_t tls_read(struct tls *tls, void *data, size_t size)
 	}
 }
 
+ssize_t tls_write(struct tls *tls, const void *data, size_t size)
+{
+	size_t total = 0;
+
+	/* The library's way is a record at a time. */
+	while (total < size) {
+		int n;
+
+		ERR_clear_error();
+		n = SSL_write(tls->ssl, (const char *)data + total, (int)(size - total));
+		if (n <= 0)
+			return -EIO;
+		total += (size_t)n;
+	}
+	return (ssize_t)total;
+}
+
 const char *tls_reason(void)
 {
 	return reason();
