@@ -309,6 +309,9 @@ static void on_opened(struct channel *channel)
 	struct rabbit *rabbit = channel->link->rabbit;
 	struct rpc *select = &rabbit->publishing->select;
 
+	/* Its channel was closed by something else: it is sent again by itself. */
+	if (select->pending)
+		return;
 	*select = (struct rpc){.send = send_select, .done = on_selected, .cookie = rabbit};
 	rpc_start(channel, select);
 }

@@ -85,7 +85,7 @@ struct rpc_reply {
 /*
  * A request, part of its caller's memory, which stays until `done` was called; that happens exactly
  * once, with -ENOTCONN when the connection is lost first. When the channel is closed under it by
- * the failure of an earlier request it is sent again on the next one, hence `send`.
+ * something else it is sent again on the next one, hence `send`.
  */
 struct rpc {
 	/* link_send_method with the request's method; 0 or -errno */
@@ -95,6 +95,7 @@ struct rpc {
 	STAILQ_ENTRY(rpc) next;
 	amqp_method_number_t id; /* of the request that was sent */
 	int tries;
+	bool pending; /* from rpc_start until `done` is called: not to be touched */
 };
 STAILQ_HEAD(rpc_list, rpc);
 

@@ -19,6 +19,7 @@ static void finish(struct channel *channel, struct rpc_list *list, const struct 
 	STAILQ_REMOVE_HEAD(list, next);
 	if (list == &channel->sent)
 		channel->n_sent--;
+	rpc->pending = false;
 	rpc->done(rpc, reply);
 }
 
@@ -56,6 +57,7 @@ void rpc_start(struct channel *channel, struct rpc *rpc)
 		rpc->done(rpc, &lost);
 		return;
 	}
+	rpc->pending = true;
 	STAILQ_INSERT_TAIL(&channel->rpcs, rpc, next);
 	rpc_send(channel);
 }
@@ -131,6 +133,7 @@ void rpc_lose(struct channel *channel, const char *text)
 	channel->n_sent = 0;
 	while ((rpc = STAILQ_FIRST(&lost))) {
 		STAILQ_REMOVE_HEAD(&lost, next);
+		rpc->pending = false;
 		rpc->done(rpc, &reply);
 	}
 }
