@@ -40,7 +40,9 @@ void show_node(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 
 	cJSON_ArrayForEach(row, field_at(answer, "types")) {
 		running += field_number(row, "workers.running");
-		busy += field_number(row, "workers.busy");
+		/* Of consumers it is not known. */
+		if (field_number(row, "workers.busy") > 0)
+			busy += field_number(row, "workers.busy");
 	}
 	table_write_text(TABLE_BOLD, ctl->colour, field_text(answer, "node"), out);
 	buf_append_text(out, " ");
@@ -328,6 +330,7 @@ void show_why(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 	fields_add(&table, row, now);
 	table_write(&table, ctl->colour, 0, true, out);
 	table_clear(&table);
+	line(ctl, TABLE_PLAIN, out, field_text(row, "type"), field_text(row, "caveat"));
 	type_problems(ctl, row, out);
 	buf_append_text(out, "\n");
 	if (cJSON_GetArraySize(field_at(answer, "decisions")))

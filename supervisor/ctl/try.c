@@ -157,6 +157,14 @@ static int parse(int argc, char **argv, struct try_options *options)
 			break;
 		case 'm':
 			options->mode = optarg;
+			if (strcmp(optarg, "event") && strcmp(optarg, "stream")) {
+				fprintf(stderr,
+					"droverctl: --mode %s: event and stream are allowed; a consumer "
+					"takes its events from the broker by itself and can be run as it "
+					"is\n",
+					optarg);
+				return 2;
+			}
 			break;
 		case 't':
 			if (units_parse_duration(optarg, &options->timeout_ms) < 0) {

@@ -47,10 +47,32 @@ static void add_handling(char *text, size_t size, size_t *used, double ms)
 /* Three digits at least, and never an exponent where people count. */
 static void add_rate(char *text, size_t size, size_t *used, double per_s)
 {
-	if (per_s < 100)
-		add(text, size, used, "%.3g/s arriving", per_s);
-	else
-		add(text, size, used, "%.0f/s arriving", per_s);
+	add(text, size, used, per_s < 100 ? "%.3g/s" : "%.0f/s", per_s);
+}
+
+/* B, and what was measured of it. */
+static void add_load(char *text, size_t size, size_t *used, const struct demand_result *demand)
+{
+	double falling = demand->falling_per_s;
+
+	add(text, size, used, "%" PRId64 " waiting, ", demand->ready);
+	if (!demand->by_drain) {
+		add_rate(text, size, used, demand->arrival_per_s);
+		add(text, size, used, " arriving, ");
+		add_handling(text, size, used, demand->handling_ms);
+		return;
+	}
+	if (falling < 0 || falling > 0) {
+		add(text, size, used, falling > 0 ? "falling by " : "rising by ");
+		add_rate(text, size, used, falling > 0 ? falling : -falling);
+		add(text, size, used, ", ");
+	}
+	if (demand->handling_ms > 0) {
+		add(text, size, used, "a worker takes off ");
+		add_rate(text, size, used, 1000 / demand->handling_ms);
+	} else {
+		add(text, size, used, "what a worker takes off not measured yet");
+	}
 }
 
 const char *decision_format(const struct decision *decision, char *text, size_t size)
@@ -62,10 +84,7 @@ const char *decision_format(const struct decision *decision, char *text, size_t 
 	add(text, size, &used, "%d → %d worker%s: ", decision->from, decision->to,
 	    decision->to == 1 ? "" : "s");
 	if (demand->known) {
-		add(text, size, &used, "%" PRId64 " waiting, ", demand->ready);
-		add_rate(text, size, &used, demand->arrival_per_s);
-		add(text, size, &used, ", ");
-		add_handling(text, size, &used, demand->handling_ms);
+		add_load(text, size, &used, demand);
 		add(text, size, &used, ", objective %s asks for %d",
 		    units_human_duration(decision->objective_ms, human, sizeof human),
 		    demand->workers);
@@ -76,7 +95,9 @@ const char *decision_format(const struct decision *decision, char *text, size_t 
 		add(text, size, &used, "; %s",
 		    limits_rule_text(decision->rule, decision->rule_value, decision->budget,
 				     fragment, sizeof fragment));
-	if (decision->ramp == RAMP_DOWN)
+	if (decision->ramp == RAMP_DOWN && demand->by_drain)
+		add(text, size, &used, "; nothing waited throughout the window");
+	else if (decision->ramp == RAMP_DOWN)
 		add(text, size, &used, "; %d were idle throughout the window", decision->idle);
 	/* Only a budget takes away where no limit binds the type itself. */
 	if (decision->ramp == RAMP_AT_ONCE &&

@@ -24,11 +24,13 @@
 #define DEMAND_WORKERS_MAX 1000000 /* what an answer is capped at */
 
 struct demand_result {
-	double arrival_per_s; /* λ, >= 0 */
+	double arrival_per_s; /* λ, >= 0; with by_drain not known, and 0 */
 	double handling_ms;   /* S that was used; < 0: never measured */
 	int64_t ready;        /* B that was used, >= 0 */
 	int workers;          /* the demand, 0..DEMAND_WORKERS_MAX */
 	bool known;           /* false: depth unknown, the last answer is repeated */
+	bool by_drain;        /* of consumers that we do not see handle: drain.h */
+	double falling_per_s; /* with by_drain: how fast B fell in the last look, 0 when it is 0 */
 };
 
 /* One type's memory; zeroed memory is the state before the first sample. */

@@ -23,6 +23,8 @@
 enum config_mode {
 	CONFIG_MODE_EVENT,  /* exec: a process per event */
 	CONFIG_MODE_STREAM, /* exec: a long-running process, events as JSON lines */
+	/* exec: a long-running process that takes its events from the broker by itself */
+	CONFIG_MODE_CONSUMER,
 };
 
 enum config_brake {

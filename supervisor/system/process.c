@@ -332,7 +332,7 @@ const char *process_describe_status(int status, char *text, size_t size)
 	return text;
 }
 
-long long process_resident_bytes(pid_t pid)
+static long long resident_bytes(pid_t pid)
 {
 	char path[64];
 	long long pages = -1;
@@ -346,4 +346,24 @@ long long process_resident_bytes(pid_t pid)
 		pages = -1;
 	fclose(statm);
 	return pages < 0 ? -ESRCH : pages * sysconf(_SC_PAGESIZE);
+}
+
+static long long tree_bytes(pid_t pid, int depth)
+{
+	long long bytes = resident_bytes(pid), below;
+	FILE *children = bytes >= 0 && depth ? open_children(pid) : NULL;
+	int child;
+
+	while (children && fscanf(children, "%d", &child) == 1) {
+		below = tree_bytes(child, depth - 1);
+		bytes += below > 0 ? below : 0; /* it may be gone already */
+	}
+	if (children)
+		fclose(children);
+	return bytes;
+}
+
+long long process_tree_bytes(pid_t pid)
+{
+	return tree_bytes(pid, BELOW_MAX);
 }

@@ -77,7 +77,10 @@ int process_kill_strangers(bool (*known)(void *context, pid_t pid), void *contex
 /* "exited with status 3", "was killed by signal 11 (SIGSEGV, core dumped)". Returns text. */
 const char *process_describe_status(int status, char *text, size_t size);
 
-/* Memory of a process from /proc: resident bytes, -errno when it is gone. */
-long long process_resident_bytes(pid_t pid);
+/*
+ * Memory of a process and of all below it, from /proc: resident bytes, what they share counted for
+ * each; -errno when it is gone.
+ */
+long long process_tree_bytes(pid_t pid);
 
 #endif

@@ -46,8 +46,8 @@
  *                           the rest back, settle, then  ← drained {}  and exit 0
  *   → kick {pid}            end this worker; its event is retried as if it had crashed
  *   → ps {ask}
- *   ← row {ask, pid, generation, state ("starting", "idle", "busy", "ending"), [id, attempt,
- *          elapsed_ms], events, age_ms, memory_bytes} …  ← end {ask}
+ *   ← row {ask, pid, generation, state ("starting", "running", "idle", "busy", "ending"),
+ *          [id, attempt, elapsed_ms], events, age_ms, memory_bytes} …  ← end {ask}
  *   ← report {…}            at most every 100 ms, on change; at once when the first event was
  *                           handled, when mode, broker_state or subscribed changed, or when all
  *                           workers became busy; at least every 2 s while it lives:
@@ -63,10 +63,16 @@
  *       newest generation), last_error, log_dropped
  *   ← retired {generation}  no worker of it is left; its link is closed
  *
- * Policy fields: timeout_ms, stop_timeout_ms, max_attempts, retry_first_ms, retry_factor_percent,
- *   retry_cap_ms, brake ("auto", "off"), inbox ("none", "sqlite"), inbox_key, inbox_keep_ms,
- *   recycle_events, recycle_age_ms, recycle_bytes, content_type, max_bytes, required*,
- *   handler (its file's name, for logs)
+ * Policy fields: mode ("event", "stream", "consumer"; of the setup only), timeout_ms,
+ *   stop_timeout_ms, max_attempts, retry_first_ms, retry_factor_percent, retry_cap_ms,
+ *   brake ("auto", "off"), inbox ("none", "sqlite"), inbox_key, inbox_keep_ms, recycle_events,
+ *   recycle_age_ms, recycle_bytes, content_type, max_bytes, required*, handler (its file's name,
+ *   for logs)
+ *
+ * With mode "consumer" the dispatcher opens no broker, hands nothing out and keeps `target` workers
+ * that are "running", never busy or idle; the ones that are too many are told to end (SIGTERM to the
+ * program, timeout_ms or, in a drain, stop_timeout_ms until SIGKILL). An exit with status 0 counts as
+ * one of generation_outcomes, any other as crashed and as one of generation_failed_starts.
  *
  * template, with the supervisor on fd 3
  *   → setup {type, generation, handler ("so", or the name of an in-tree handler plugin: "exec"),

@@ -214,7 +214,8 @@ static const struct {
 	{"rlimits = { nofile = 5; };", CONFIG_TOUCH_TEMPLATE},
 	{"handler = \"/x\";", CONFIG_TOUCH_TEMPLATE},
 	{"user = \"root\"; min = 1;", CONFIG_TOUCH_TEMPLATE},
-	{"mode = \"stream\";", CONFIG_TOUCH_TEMPLATE},
+	{"mode = \"stream\";", CONFIG_TOUCH_DISPATCHER},
+	{"mode = \"consumer\";", CONFIG_TOUCH_DISPATCHER},
 	{"bind = [ \"t\", \"u\" ];", CONFIG_TOUCH_DISPATCHER},
 	{"queue = \"u\"; nice = 1;", CONFIG_TOUCH_DISPATCHER},
 	{"exclusive = true;", CONFIG_TOUCH_DISPATCHER},
@@ -248,6 +249,43 @@ static void test_a_change_touches_what_it_must(void **state)
 			 CONFIG_TOUCH_TEMPLATE);
 	config_free(after);
 	config_free(before);
+}
+
+/* A consumer's queue is its own affair, unless somebody says otherwise. */
+static void test_a_consumer_declares_nothing(void **state)
+{
+	static const struct {
+		const char *defaults, *type;
+		int declare;
+		const char *dead_letter;
+	} rows[] = {
+		{"", "", CONFIG_DECLARE_AUTO, NULL},
+		{"", "mode = \"consumer\";", CONFIG_DECLARE_NONE, "broker"},
+		{"", "mode = \"consumer\"; dead_letter = \"d\";", CONFIG_DECLARE_NONE, "d"},
+		{"", "mode = \"consumer\"; declare = \"auto\";", CONFIG_DECLARE_AUTO, NULL},
+		{"declare = \"auto\";", "mode = \"consumer\";", CONFIG_DECLARE_AUTO, NULL},
+		{"mode = \"consumer\";", "", CONFIG_DECLARE_NONE, "broker"},
+		{"mode = \"consumer\";", "mode = \"event\";", CONFIG_DECLARE_AUTO, NULL},
+		/* What is for others is inherited in silence. */
+		{"inbox = \"sqlite\"; retry_queue = \"r\";", "mode = \"consumer\";",
+		 CONFIG_DECLARE_NONE, "broker"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct config *config;
+		char text[256];
+
+		snprintf(text, sizeof text, "defaults = { %s }; types = ( { type = \"t\"; %s } );",
+			 rows[i].defaults, rows[i].type);
+		config = load_right(text);
+		assert_int_equal(config->types[0].declare, rows[i].declare);
+		if (rows[i].dead_letter)
+			assert_string_equal(config->types[0].dead_letter, rows[i].dead_letter);
+		else
+			assert_null(config->types[0].dead_letter);
+		config_free(config);
+	}
 }
 
 static void test_what_needs_a_restart(void **state)
@@ -359,6 +397,7 @@ int main(void)
 		cmocka_unit_test(test_what_follows_from_other_keys),
 		cmocka_unit_test_teardown(test_parts_add_to_the_file, remove_parts),
 		cmocka_unit_test(test_a_change_touches_what_it_must),
+		cmocka_unit_test(test_a_consumer_declares_nothing),
 		cmocka_unit_test(test_what_needs_a_restart),
 		cmocka_unit_test(test_a_copy_stands_alone),
 		cmocka_unit_test(test_names_of_types),

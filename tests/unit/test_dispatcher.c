@@ -504,6 +504,51 @@ static void test_drain_with_a_stopped_worker(void **state)
 	rig_wait(&rig, rig.drained);
 }
 
+/* Of consumers only the processes are kept: no broker, no event, no "idle" or "busy". */
+static void test_consumers(void **state)
+{
+	pid_t oldest;
+
+	(void)state;
+	rig_start(&rig, FIELDS("mode=consumer", "inbox=sqlite"), 3);
+	rig_wait(&rig, rig_report(&rig, "ready") == 3);
+	assert_int_equal(rig_report(&rig, "busy"), 0);
+	oldest = rig_worker(&rig, 0)->pid;
+	rig_say_int(&rig, "ps", "ask", 1);
+	rig_wait(&rig, rig.ended_rows);
+	assert_int_equal(rig.n_rows, 3);
+	assert_string_equal(message_text(&rig.row_view, "state", ""), "running");
+	/* A crash is replaced, and what is too many goes, the newest first. */
+	kill(rig_worker(&rig, 1)->pid, SIGSEGV);
+	rig_wait(&rig, rig_report(&rig, "crashed") == 1 && rig_report(&rig, "ready") == 3);
+	assert_int_equal(rig_report(&rig, "generation_failed_starts"), 1);
+	rig_say_int(&rig, "target", "workers", 1);
+	rig_wait(&rig, rig_alive(&rig, 0) == 1 && rig_report(&rig, "ready") == 1);
+	assert_int_equal(rig_worker(&rig, 0)->pid, oldest);
+	/* Another generation takes over without a gap. */
+	rig_template(&rig, false);
+	rig_wait(&rig, rig_alive(&rig, 2) == 1 && rig.retired == 1);
+	rig_say(&rig, "drain");
+	rig_wait(&rig, rig.drained);
+	rig_wait(&rig, !rig.dispatcher);
+	assert_int_equal(rig_count(&rig, MEMORY_DECLARED), 0);
+}
+
+/* One at any time: the next is started when the one before is gone, crashed or told to end. */
+static void test_exclusive_consumer(void **state)
+{
+	(void)state;
+	rig_start(&rig, FIELDS("mode=consumer", "exclusive=1", "recycle_age_ms=200"), 1);
+	while (rig.n_workers < 6) {
+		rig_turn(&rig, 10);
+		assert_in_range(rig_alive(&rig, 0), 0, 1);
+	}
+	rig_policy(&rig, FIELDS("recycle_age_ms=0"));
+	rig_template(&rig, false);
+	rig_wait(&rig, rig_alive(&rig, 2) == 1);
+	assert_int_equal(rig_alive(&rig, 0), 1);
+}
+
 static void test_people(void **state)
 {
 	const struct memory_packet *settled;
@@ -908,6 +953,8 @@ int main(int argc, char **argv)
 		TEST(generations),
 		TEST(pause_and_drain),
 		TEST(drain_with_a_stopped_worker),
+		TEST(consumers),
+		TEST(exclusive_consumer),
 		TEST(people),
 		TEST(respawn),
 		TEST(crash_loop),

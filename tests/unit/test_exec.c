@@ -645,6 +645,67 @@ static void test_a_deaf_program_is_stopped(void **state)
 	close_fixture(&fixture);
 }
 
+/* A consumer's end is its worker's, and nothing of it is left. */
+static void test_a_consumer_and_its_worker_end_alike(void **state)
+{
+	static const struct {
+		const char *script;
+		int status;
+	} rows[] = {
+		{"sleep 0.2; exit 0", 0},
+		{"sleep 0.2; exit 3", 3 << 8},
+		{"sleep 0.2; kill -SEGV $$", SIGSEGV},
+		{"sleep 0.2; kill -KILL $$", SIGKILL},
+	};
+	struct fixture fixture;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		char script[512];
+
+		snprintf(script, sizeof script, LEAVE "ls /proc/$$/fd; echo began; %s",
+			 rows[i].script);
+		open_script(&fixture, "consumer", script);
+		harness_logged(&fixture.worker, "began\n");
+		/* Nothing to read events from, and nothing to answer on. */
+		assert_null(strstr(buf_text(&fixture.worker.said), "3\n"));
+		assert_int_equal(harness_expect_exited(&fixture.harness, 0) & ~0x80,
+				 rows[i].status);
+		harness_wait_count(&fixture.harness, 1);
+		close_fixture(&fixture);
+	}
+}
+
+/* It is told by SIGTERM, whoever sends that, and has the time that the dispatcher gives it. */
+static void test_a_consumer_is_told_to_end(void **state)
+{
+	static const char polite[] =
+		"trap 'echo told; sleep 0.3; exit 7' TERM; echo began; while :; do sleep 0.05; done";
+	struct fixture fixture;
+
+	(void)state;
+	for (int by_signal = 0; by_signal < 2; by_signal++) {
+		open_script(&fixture, "consumer", polite);
+		harness_logged(&fixture.worker, "began\n");
+		if (by_signal)
+			harness_signal(&fixture.harness, 0, SIGTERM);
+		else
+			harness_send_stop(&fixture.worker);
+		assert_int_equal(WEXITSTATUS(harness_expect_exited(&fixture.harness, 0)), 7);
+		harness_logged(&fixture.worker, "told\n");
+		close_fixture(&fixture);
+	}
+	open_script(&fixture, "consumer",
+		    "trap 'echo told' TERM; " LEAVE "echo began; while :; do sleep 0.05; done");
+	harness_logged(&fixture.worker, "began\n");
+	harness_send_stop(&fixture.worker);
+	harness_logged(&fixture.worker, "told\n");
+	harness_signal(&fixture.harness, 0, SIGHUP);
+	assert_int_equal(harness_expect_exited(&fixture.harness, 0), SIGHUP);
+	harness_wait_count(&fixture.harness, 1);
+	close_fixture(&fixture);
+}
+
 /* How long one event takes, of which most is the program's own start. */
 static void test_a_program_starts_fast(void **state)
 {
@@ -684,6 +745,8 @@ int main(void)
 		cmocka_unit_test(test_a_program_that_exits_between_events),
 		cmocka_unit_test(test_a_crash_of_the_program_is_the_workers),
 		cmocka_unit_test(test_a_deaf_program_is_stopped),
+		cmocka_unit_test(test_a_consumer_and_its_worker_end_alike),
+		cmocka_unit_test(test_a_consumer_is_told_to_end),
 		cmocka_unit_test(test_a_program_starts_fast),
 	};
 

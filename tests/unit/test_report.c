@@ -57,10 +57,12 @@ static void sample(struct type *type, int64_t consumers)
 
 static int clear(void **state)
 {
+	static struct config_type config;
 	static struct type type;
 	static char nothing[1];
 
-	type = (struct type){.last_error = nothing, .death = nothing};
+	config = (struct config_type){.mode = CONFIG_MODE_EVENT};
+	type = (struct type){.config = &config, .last_error = nothing, .death = nothing};
 	*state = &type;
 	return 0;
 }
@@ -76,6 +78,10 @@ static void test_foreign_consumers(void **state)
 	assert_int_equal(report_foreign(type), 2);
 	sample(type, 0);
 	assert_int_equal(report_foreign(type), 0);
+	/* Of programs that consume by themselves nobody knows how often each of them does. */
+	type->config->mode = CONFIG_MODE_CONSUMER;
+	assert_int_equal(report_foreign(type), -1);
+	type->config->mode = CONFIG_MODE_EVENT;
 	type->depth_known = false;
 	assert_int_equal(report_foreign(type), -1);
 }

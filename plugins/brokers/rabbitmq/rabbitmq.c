@@ -99,7 +99,8 @@ void rabbit_soon(struct rabbit *rabbit)
 
 void rabbit_watch(struct link *link)
 {
-	struct epoll_event event = {.events = link_wants(link)};
+	/* Errors are told in any case; said so, what is watched is never nothing. */
+	struct epoll_event event = {.events = link_wants(link) | EPOLLERR};
 
 	if (event.events == link->watched)
 		return;
@@ -107,7 +108,7 @@ void rabbit_watch(struct link *link)
 		      link->fd, &event) < 0 &&
 	    errno == EEXIST)
 		epoll_ctl(link->rabbit->epoll_fd, EPOLL_CTL_MOD, link->fd, &event);
-	link->watched = event.events | EPOLLERR;
+	link->watched = event.events;
 }
 
 void rabbit_unwatch(struct link *link)

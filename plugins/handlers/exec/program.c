@@ -5,8 +5,8 @@
  * process (parent-death signal), and what it leaves behind comes to this process, a subreaper.
  *
  * Signal handlers do work here, the only ones in Drover that do: the loop is the worker's, which may
- * wait in a read when the signal comes, and nobody else is left to do it. They call nothing but what
- * is async-signal-safe.
+ * wait in a read when the signal comes, also that of a program's end (program_follow), and nobody
+ * else is left to do it. They call nothing but what is async-signal-safe.
  */
 #include "program.h"
 
@@ -97,6 +97,47 @@ static void on_signal(int signo)
 	signal(signo, SIG_DFL);
 	raise(signo); /* delivered when this handler returns */
 	errno = saved;
+}
+
+_Noreturn void program_die_like(int status)
+{
+	sigset_t mask;
+
+	if (WIFSIGNALED(status)) {
+		prctl(PR_SET_DUMPABLE, 0); /* the core that matters is the program's */
+		signal(WTERMSIG(status), SIG_DFL);
+		sigemptyset(&mask);
+		sigaddset(&mask, WTERMSIG(status));
+		sigprocmask(SIG_UNBLOCK, &mask, NULL);
+		raise(WTERMSIG(status));
+	}
+	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+}
+
+/* The program has ended, or something that it had started and let go of. */
+static void on_child(int signo)
+{
+	int saved = errno;
+
+	(void)signo;
+	for (;;) {
+		siginfo_t info = {0};
+
+		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || !info.si_pid)
+			break;
+		if (info.si_pid == group)
+			program_die_like(end_all());
+		waitpid(info.si_pid, NULL, 0);
+	}
+	errno = saved;
+}
+
+void program_follow(void)
+{
+	struct sigaction action = {.sa_handler = on_child, .sa_flags = SA_RESTART | SA_NOCLDSTOP};
+
+	sigfillset(&action.sa_mask);
+	sigaction(SIGCHLD, &action, NULL);
 }
 
 void program_guard(void)

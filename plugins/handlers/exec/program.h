@@ -31,6 +31,11 @@ int program_find(const char *command, char **ret_path, char *why, size_t why_siz
  */
 void program_guard(void);
 
+/* From here on this process ends when its program does, and in the same way. */
+void program_follow(void);
+/* By that signal, or with that exit status; what stdio holds is not written. */
+_Noreturn void program_die_like(int status);
+
 /* Descriptors for a program's 0, 3 and 4; -1: /dev/null, none, none. */
 struct program_files {
 	int input, events, lines;

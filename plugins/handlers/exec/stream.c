@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -206,13 +205,8 @@ static bool converse(struct turn *turn)
 /* As the program died, so does this process: the dispatcher sees what happened to the event. */
 static _Noreturn void die_like(int status)
 {
-	if (WIFSIGNALED(status)) {
-		prctl(PR_SET_DUMPABLE, 0); /* the core that matters is the program's */
-		signal(WTERMSIG(status), SIG_DFL);
-		raise(WTERMSIG(status));
-	}
 	fflush(NULL);
-	_exit(WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status) : 1);
+	program_die_like(status ? status : W_EXITCODE(1, 0));
 }
 
 static _Noreturn void crash(struct exec *exec, const struct drover_host *host)

@@ -144,6 +144,7 @@ static const struct metric metrics_table[] = {
 	 0,
 	 {{"workers.busy", "state=\"busy\"", NULL},
 	  {"workers.idle", "state=\"idle\"", NULL},
+	  {"workers.consuming", "state=\"consuming\"", NULL},
 	  {"workers.starting", "state=\"starting\"", NULL}}},
 	{"drover_workers_target",
 	 "Workers that there should be.",

@@ -4,7 +4,8 @@
  * carries out what becomes of them. This file is its loop: the supervisor's messages, the turn in
  * which everything that became known is acted on, and the end. It never waits: what is to happen at
  * a time of its own is a duty, and one timer wakes it for the earliest. The supervisor starts it
- * together with a template, from which it gets its workers.
+ * together with a template, from which it gets its workers. Of a type of consumers it only keeps the
+ * workers; it has no broker then.
  */
 #include "roles/dispatcher/dispatcher.h"
 
@@ -163,7 +164,7 @@ static int64_t drain_duty(struct dispatcher *d, int64_t now_ms)
 	}
 	d->drain_late = true;
 	TAILQ_FOREACH(worker, &d->workers, link)
-		worker_condemn(worker, DOOM_DRAIN, now_ms);
+		worker_condemn(worker, d->consumer ? DOOM_LATE : DOOM_DRAIN, now_ms);
 	return now_ms + GRACE_MS + GIVE_UP_MS;
 }
 
@@ -180,7 +181,8 @@ static int on_turn(sd_event_source *source, void *context)
 	workers_turn(d, now_ms);
 	handout_turn(d, now_ms);
 	generations_turn(d);
-	broker_turn(d);
+	if (!d->consumer)
+		broker_turn(d);
 	report_turn(d, now_ms);
 	drain_turn(d);
 	arm_timer(d, now_ms);
@@ -280,7 +282,11 @@ static void on_kick(struct dispatcher *d, const struct message_view *view, int f
 		if (pid <= 0 || worker->pid != pid)
 			continue;
 		log_notice("worker %d is ended because somebody asked for it", (int)pid);
-		worker_condemn(worker, DOOM_KICK, clock_now_ms());
+		if (!d->consumer)
+			worker_condemn(worker, DOOM_KICK, clock_now_ms());
+		else if (worker->state < WORKER_ENDING)
+			worker_stop(worker, clock_now_ms());
+		d->unbalanced = true;
 	}
 }
 

@@ -104,6 +104,7 @@ TAILQ_HEAD(job_list, job);
 enum worker_state {
 	WORKER_FORKING,  /* the template was asked for it */
 	WORKER_STARTING, /* forked; the handler's `start` runs */
+	WORKER_RUNNING,  /* of a consumer: what it does is not seen */
 	WORKER_IDLE,
 	WORKER_BUSY,
 	WORKER_ENDING, /* told to stop or to die; it may still answer for the jobs it has */
@@ -120,6 +121,7 @@ enum doom {
 	DOOM_START,   /* `start` took too long */
 	DOOM_STOP,    /* told to stop, it did not */
 	DOOM_DRAIN,   /* the dispatcher drains and its time is up */
+	DOOM_LATE,    /* of a consumer: after its SIGTERM its time is up */
 	DOOMS,
 };
 
@@ -219,6 +221,8 @@ struct dispatcher {
 	bool drain_late; /* the busy workers had their time; next, all is given up */
 
 	char *type, *node, *state_dir;
+	/* its programs take their events from the broker by themselves; nothing is handed to them */
+	bool consumer;
 	struct policy policy;
 	struct definition definition;
 	struct message message; /* the one being built */
@@ -380,6 +384,7 @@ struct worker *worker_find(const struct dispatcher *d, int64_t slot); /* NULL: n
 void worker_forked(struct worker *worker, pid_t pid);
 void worker_unforked(struct worker *worker, const char *why);
 void worker_ready(struct worker *worker);
+void worker_stop(struct worker *worker, int64_t now_ms); /* it is to end by itself, in order */
 int64_t worker_events_left(const struct worker *worker); /* before it is recycled */
 void worker_busy(struct worker *worker, int64_t now_ms);
 void worker_answered(struct worker *worker, int64_t now_ms); /* one verdict came */
@@ -398,6 +403,10 @@ bool worker_is_doomed_for(const struct worker *worker, const struct job *job);
 void worker_judge(struct worker *worker, struct job *job, const char *how);
 void worker_gone(struct worker *worker);               /* its socket has ended */
 void worker_exited(struct worker *worker, int status); /* frees it */
+
+/* consumer.c */
+void consumer_ended(struct worker *worker, int status); /* its program did: what follows */
+int64_t consumer_grace_ms(const struct dispatcher *d);  /* for it to end after SIGTERM */
 
 /* talk.c */
 int talk_open(struct worker *worker, int ret_theirs[TALK_FDS]); /* as `fork` has them */

@@ -32,6 +32,8 @@ static const struct {
 	[DOOM_START] = {"did not start in time", RETRY_OUTCOME_CRASHED, false, SIGTERM},
 	[DOOM_STOP] = {"did not stop when told to", RETRY_OUTCOME_CRASHED, false, SIGTERM},
 	[DOOM_DRAIN] = {"was still busy at the end", RETRY_OUTCOME_CRASHED, false, SIGTERM},
+	/* The shim's own signal for: all at once. Its SIGTERM would be the program's. */
+	[DOOM_LATE] = {"did not end after SIGTERM", RETRY_OUTCOME_CRASHED, false, SIGHUP},
 };
 
 void worker_condemn(struct worker *worker, enum doom doom, int64_t now_ms)
@@ -170,6 +172,8 @@ void worker_exited(struct worker *worker, int status)
 		if (!worker->events && !was_killed(status))
 			dispatcher_hold(d, DUTY_SPAWN, &d->spawn_backoff,
 					clock_now_ms() - worker->forked_ms);
+	} else if (d->consumer) {
+		consumer_ended(worker, status);
 	} else {
 		note_end(worker, status, how);
 	}

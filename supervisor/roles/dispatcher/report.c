@@ -30,7 +30,7 @@ static const char *report_mode(const struct dispatcher *d)
 
 static int ready_workers(const struct dispatcher *d)
 {
-	return d->n_workers[WORKER_IDLE] + d->n_workers[WORKER_BUSY];
+	return d->n_workers[WORKER_RUNNING] + d->n_workers[WORKER_IDLE] + d->n_workers[WORKER_BUSY];
 }
 
 static bool all_busy(const struct dispatcher *d)
@@ -187,14 +187,15 @@ void report_turn(struct dispatcher *d, int64_t now_ms)
 }
 
 static const char *const state_names[WORKER_STATES] = {
-	[WORKER_FORKING] = "starting", [WORKER_STARTING] = "starting", [WORKER_IDLE] = "idle",
-	[WORKER_BUSY] = "busy",        [WORKER_ENDING] = "ending",     [WORKER_GONE] = "ending",
+	[WORKER_FORKING] = "starting", [WORKER_STARTING] = "starting", [WORKER_RUNNING] = "running",
+	[WORKER_IDLE] = "idle",        [WORKER_BUSY] = "busy",         [WORKER_ENDING] = "ending",
+	[WORKER_GONE] = "ending",
 };
 
 static void send_row(struct dispatcher *d, const struct worker *worker, int64_t ask, int64_t now_ms)
 {
 	const struct job *job = TAILQ_FIRST(&worker->jobs);
-	long long bytes = worker->pid ? process_resident_bytes(worker->pid) : 0;
+	long long bytes = worker->pid ? process_tree_bytes(worker->pid) : 0;
 
 	message_start(&d->message, "row");
 	message_add_int(&d->message, "ask", ask);

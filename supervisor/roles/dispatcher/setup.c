@@ -44,7 +44,7 @@ void setup_policy(struct dispatcher *d, const struct message_view *view)
 
 	read_policy(&d->policy, view);
 	d->brake.off = !strcmp(message_text(view, "brake", "auto"), "off");
-	d->inbox_wanted = !strcmp(message_text(view, "inbox", "none"), "sqlite");
+	d->inbox_wanted = !d->consumer && !strcmp(message_text(view, "inbox", "none"), "sqlite");
 	/* Nothing is handed out before the duty has opened it. */
 	d->inbox_blocked = d->inbox_wanted && !d->inbox;
 	if (!d->inbox_wanted) {
@@ -71,11 +71,15 @@ int setup_read(struct dispatcher *d, const struct message_view *view, struct why
 	d->queue = broker_queue_read(view);
 	if (!d->type || !d->node || !d->state_dir || !d->queue)
 		return why_set(why, -ENOMEM, "out of memory");
+	d->consumer = !strcmp(message_text(view, "mode", ""), "consumer");
 	snprintf(ident, sizeof ident, "dispatcher %s", type);
 	log_open(ident);
 	setup_policy(d, view);
 	dispatcher_due(d, DUTY_REPORT, clock_now_ms());
-	return broker_open(d, view, why);
+	if (!d->consumer)
+		return broker_open(d, view, why);
+	d->broker_state = DROVER_BROKER_UP; /* there is none that could be anything else */
+	return 0;
 }
 
 void setup_free(struct dispatcher *d)

@@ -73,10 +73,15 @@ static bool is_live(const struct worker *worker)
 	return worker->state < WORKER_ENDING && !worker->generation->lost;
 }
 
-/* It failed to start. It is replaced when its template has told how it ended, with a delay then. */
+/*
+ * It failed to start, or is a consumer. It is replaced when its template has told how it ended, with a
+ * delay where that was a failure.
+ */
 static bool is_unclear(const struct worker *worker)
 {
-	return worker->state == WORKER_GONE && !worker->ready && !worker->stop_sent;
+	bool tells = !worker->ready || worker->dispatcher->consumer;
+
+	return worker->state == WORKER_GONE && tells && !worker->stop_sent;
 }
 
 static int workers_live(const struct dispatcher *d)
@@ -141,13 +146,15 @@ void worker_free(struct worker *worker)
 }
 
 /* It has nothing in hand, so one that does not even read this is missed by nobody. */
-static void worker_stop(struct worker *worker, int64_t now_ms)
+void worker_stop(struct worker *worker, int64_t now_ms)
 {
+	struct dispatcher *d = worker->dispatcher;
 	struct buf frame = {0};
 
 	worker_set_state(worker, WORKER_ENDING);
 	if (!worker->doom)
-		worker_set_deadline(worker, now_ms + STOP_MS);
+		worker_set_deadline(worker,
+				    now_ms + (d->consumer ? consumer_grace_ms(d) : STOP_MS));
 	worker->stop_sent = true;
 	frame_put(&frame, FRAME_STOP, worker->sequence++, NULL, 0);
 	talk_send(worker, &frame);
@@ -158,11 +165,14 @@ static void stop_surplus(struct dispatcher *d, bool current, int64_t now_ms, int
 {
 	struct worker *worker, *previous;
 
-	/* Who is not ready yet is missed least, the newest of them least of all. */
+	/*
+	 * Who is not ready yet is missed least, the newest of them least of all. So of consumers,
+	 * which may all be at work: the newest one has proved itself least and is warm the least.
+	 */
 	for (worker = TAILQ_LAST(&d->workers, worker_list); worker && *surplus > 0;
 	     worker = previous) {
 		previous = TAILQ_PREV(worker, worker_list, link);
-		if (worker->state > WORKER_STARTING || worker_is_current(worker) != current)
+		if (worker->state > WORKER_RUNNING || worker_is_current(worker) != current)
 			continue;
 		worker_stop(worker, now_ms);
 		--*surplus;
@@ -201,6 +211,7 @@ void workers_turn(struct dispatcher *d, int64_t now_ms)
 {
 	int current = 0, current_ready = 0, others = 0, surplus, missing, room;
 	const struct worker *worker;
+	bool alone;
 
 	if (!d->unbalanced && !(d->surplus && d->n_workers[WORKER_IDLE]))
 		return;
@@ -218,12 +229,14 @@ void workers_turn(struct dispatcher *d, int64_t now_ms)
 	surplus = current - d->target;
 	stop_surplus(d, true, now_ms, &surplus);
 	d->surplus = surplus > 0;
-	surplus = current_ready + others - d->target;
+	/* Two that consume by themselves at a time would be one too many. */
+	alone = d->consumer && d->queue->exclusive;
+	surplus = alone ? others : current_ready + others - d->target;
 	if (surplus > others)
 		surplus = others;
 	stop_surplus(d, false, now_ms, &surplus);
 	d->surplus |= surplus > 0;
-	missing = d->target - current;
+	missing = alone && !TAILQ_EMPTY(&d->workers) ? 0 : d->target - current;
 	room = d->target + UNREADY_MAX - current - others;
 	start_some(d, missing < room ? missing : room);
 }
@@ -280,7 +293,7 @@ void worker_ready(struct worker *worker)
 	if (worker->state > WORKER_STARTING)
 		return; /* it was told to stop meanwhile */
 	worker->deadline_ms = NEVER;
-	worker_set_state(worker, WORKER_IDLE);
+	worker_set_state(worker, d->consumer ? WORKER_RUNNING : WORKER_IDLE);
 }
 
 int64_t worker_events_left(const struct worker *worker)
@@ -354,6 +367,8 @@ void worker_extend(struct worker *worker, int64_t ms, int64_t now_ms)
 
 static void expire(struct worker *worker, int64_t now_ms)
 {
+	bool consumer = worker->dispatcher->consumer;
+
 	switch (worker->state) {
 	case WORKER_STARTING:
 		worker_condemn(worker, DOOM_START, now_ms);
@@ -363,7 +378,7 @@ static void expire(struct worker *worker, int64_t now_ms)
 		return;
 	case WORKER_ENDING:
 		if (!worker->doom) {
-			worker_condemn(worker, DOOM_STOP, now_ms);
+			worker_condemn(worker, consumer ? DOOM_LATE : DOOM_STOP, now_ms);
 			return;
 		}
 		worker_signal(worker, SIGKILL);
@@ -385,7 +400,7 @@ int64_t workers_tend(struct dispatcher *d, int64_t now_ms)
 		if (worker->deadline_ms <= now_ms)
 			expire(worker, now_ms);
 		if (weigh && worker->ready && is_live(worker))
-			worker->memory_bytes = process_resident_bytes(worker->pid);
+			worker->memory_bytes = process_tree_bytes(worker->pid);
 		if (worker->ready && is_live(worker))
 			note_wear(worker, now_ms);
 		if (worker->deadline_ms < next_ms)

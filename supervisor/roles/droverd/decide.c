@@ -81,19 +81,33 @@ static void measure_rates(struct type *type, int64_t now_ms)
 	type->rated_ms = now_ms;
 }
 
-static struct limits_result limit(struct type *type, int64_t now_ms)
+static struct demand_result demand(struct type *type, int64_t now_ms)
 {
-	const struct config_type *config = type->config;
-	struct demand_input demand = {
+	struct demand_input seen = {
 		.now_ms = now_ms,
 		.ready = report_waiting(type),
 		.in_flight = type->report.in_flight,
 		.handled = type->report.counters.handled,
 		.handling_ms = handling_ms(type, now_ms),
-		.objective_ms = config->objective_ms,
+		.objective_ms = type->config->objective_ms,
 		.utilisation_percent = DEMAND_UTILISATION,
 		.busy = type->report.busy,
 	};
+	struct drain_input unseen = {
+		.now_ms = now_ms,
+		.ready = seen.ready,
+		.running = type->report.ready,
+		.target = type->target,
+		.objective_ms = seen.objective_ms,
+	};
+
+	return type_consumes(type) ? drain_next(&type->drain, &unseen)
+				   : demand_next(&type->demand, &seen);
+}
+
+static struct limits_result limit(struct type *type, int64_t now_ms)
+{
+	const struct config_type *config = type->config;
 	struct limits_input limits = {
 		.current = type->target,
 		.min = config->min,
@@ -108,7 +122,7 @@ static struct limits_result limit(struct type *type, int64_t now_ms)
 		.unservable = !can_serve(type),
 	};
 
-	type->wanted = demand_next(&type->demand, &demand);
+	type->wanted = demand(type, now_ms);
 	limits.demand = type->wanted.workers;
 	limits.known = type->wanted.known;
 	return limits_apply(&limits);
@@ -152,10 +166,14 @@ static void record(const struct round *round, const struct budget_want *want,
 	log_info("%s: %s", type->name, decision_format(&decision, text, sizeof text));
 }
 
-/* The fewest idle since the last round; what changes from here on comes with the next report. */
-static int take_idle(struct report *report)
+/*
+ * The fewest idle since the last round; what changes from here on comes with the next report. Of
+ * consumers nobody knows, and that nothing waits has to do: then any of them may go.
+ */
+static int take_idle(struct type *type)
 {
-	int idle = report->idle_low;
+	struct report *report = &type->report;
+	int idle = type_consumes(type) ? type->target : report->idle_low;
 
 	report->idle_low = report->fresh ? report->ready - report->busy : -1;
 	return idle;
@@ -195,7 +213,7 @@ static void act(const struct round *round, const struct budget_want *want, int64
 		.now_ms = now_ms,
 		.target = type->target,
 		.desired = apportion_share(type->name, want->grant, &self, 1, 0),
-		.idle_low = take_idle(&type->report),
+		.idle_low = take_idle(type),
 		.at_once = want->pressed || round->limits.takes_away,
 	};
 	struct ramp_result ramp = ramp_next(&type->ramp, &input);

@@ -85,6 +85,7 @@ void message_add_queue(struct message *message, const struct config_type *type)
 
 void message_add_policy(struct message *message, const struct config_type *type)
 {
+	message_add_text(message, "mode", config_mode_name(type->mode));
 	message_add_int(message, "timeout_ms", type->timeout_ms);
 	message_add_int(message, "stop_timeout_ms", type->stop_timeout_ms);
 	message_add_int(message, "max_attempts", type->max_attempts);

@@ -246,6 +246,11 @@ static int describe(const struct type *type, const struct handler *handler, stru
 	int r;
 
 	message_add_text(message, "file", handler->path);
+	if (!handler->command && type_consumes(type))
+		return why_set(why, -ENOEXEC,
+			       "%s is a shared object, which is handed its events; mode = "
+			       "\"consumer\" is for executables",
+			       handler->path);
 	if (!handler->command) {
 		message_add_text(message, "handler", "so");
 		return 0;

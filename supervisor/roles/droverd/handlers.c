@@ -73,9 +73,12 @@ static void take(struct type *type, struct handler *handler)
 		decide_soon(type->supervisor);
 		return;
 	}
-	if (type->proven->command && handler->command &&
-	    !strcmp(type->proven->path, handler->path)) {
-		/* A program is run by its path: the old version is not there any more. */
+	if (type_consumes(type) || (type->proven->command && handler->command &&
+				    !strcmp(type->proven->path, handler->path))) {
+		/*
+		 * A program is run by its path: the old version is not there any more. And of a
+		 * consumer there are no outcomes to judge it by.
+		 */
 		handler_free(type->proven);
 		type->proven = NULL;
 	}

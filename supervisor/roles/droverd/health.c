@@ -56,11 +56,10 @@ static bool is_ill(const struct type *type, char *problem, size_t size)
 {
 	bool probing = !strcmp(type->report.mode, "probe");
 	char reason[512] = "";
-	const char *state;
+	const char *state = type_state(type, reason, sizeof reason);
 
-	if (type->handler && !type->retry_ms && !probing)
+	if (type->handler && !type->retry_ms && !probing && strcmp(state, "failing"))
 		return false;
-	state = type_state(type, reason, sizeof reason);
 	snprintf(problem, size, "%s%s%s", state, *reason ? ": " : "", reason);
 	return true;
 }

@@ -168,8 +168,10 @@ int operate_pause(struct request *request, const struct message_view *ask, struc
 	pair_say(type, "pause");
 	state_save_overrides(request->supervisor);
 	decide_soon(request->supervisor);
-	request_done(request, "%s is paused %s: its events wait, what is being handled is finished",
-		     type->name, describe_until(until_ms, until, sizeof until));
+	request_done(request, "%s is paused %s: its events wait, %s", type->name,
+		     describe_until(until_ms, until, sizeof until),
+		     type_consumes(type) ? "its programs are told to end (SIGTERM)"
+					 : "what is being handled is finished");
 	return 0;
 }
 
@@ -237,8 +239,11 @@ int operate_restart(struct request *request, const struct message_view *ask, str
 	handlers_restart(type);
 	decide_soon(request->supervisor);
 	request_done(request,
-		     running ? "%s gets new workers; the ones that are busy finish first"
-			     : "%s has no workers now; its next ones start afresh",
+		     !running ? "%s has no workers now; its next ones start afresh"
+		     : type_consumes(type)
+			     ? "%s gets new workers; the programs of the old ones are told to end "
+			       "(SIGTERM)"
+			     : "%s gets new workers; the ones that are busy finish first",
 		     type->name);
 	return 0;
 }

@@ -72,7 +72,8 @@ static void notice(struct type *type, int64_t now_ms)
 		type->busy_since_ms = 0;
 	else if (!type->busy_since_ms)
 		type->busy_since_ms = now_ms;
-	if (report->counters.handled != type->seen_handled || report->in_flight || report->held)
+	if (report->counters.handled != type->seen_handled || report->in_flight || report->held ||
+	    (type_consumes(type) && report->ready))
 		type->last_event_ms = now_ms;
 	if (report->counters.handled != type->seen_handled) {
 		/* It works: the next death is a first one, and the last one is history. */
@@ -177,8 +178,11 @@ int64_t report_foreign(const struct type *type)
 {
 	int64_t foreign = type->depth.consumers - type->report.subscribed;
 
-	/* A count from before our own came or went says nothing of the others. */
-	if (!type->depth_known || type->depth.consumers < 0 ||
+	/*
+	 * A count from before our own came or went says nothing of the others; nor does any of a type
+	 * whose programs open as many as they like.
+	 */
+	if (type_consumes(type) || !type->depth_known || type->depth.consumers < 0 ||
 	    type->depth_ms <= type->subscribed_ms)
 		return -1;
 	return foreign > 0 ? foreign : 0;

@@ -35,10 +35,10 @@ static void add_count(struct message *row, const char *key, int64_t count)
 		message_add_unknown(row, key);
 }
 
-static void add_ms(struct message *row, const char *key, double ms)
+static void add_real(struct message *row, const char *key, double number)
 {
-	if (ms >= 0)
-		message_add_real(row, key, ms);
+	if (number >= 0)
+		message_add_real(row, key, number);
 	else
 		message_add_unknown(row, key);
 }
@@ -140,34 +140,35 @@ static void row_broker(const struct request *request, const struct broker *broke
 static void add_counts(struct message *row, const struct type *type)
 {
 	const struct drover_depth *depth = &type->depth;
+	bool seen = !type_consumes(type);
 
 	add_count(row, "ready", report_waiting(type));
 	add_count(row, "delayed", type->depth_known ? depth->delayed : -1);
 	add_count(row, "dead", type->depth_known ? depth->dead : -1);
-	message_add_int(row, "in_flight", type->report.in_flight);
+	add_count(row, "in_flight", seen ? type->report.in_flight : -1);
 	message_add_int(row, "unsettled", type->report.unsettled);
 	message_add_int(row, "workers.running", type->report.ready + type->report.starting);
 	message_add_int(row, "workers.starting", type->report.starting);
-	message_add_int(row, "workers.busy", type->report.busy);
-	message_add_int(row, "workers.idle",
-			type->report.ready > type->report.busy
-				? type->report.ready - type->report.busy
-				: 0);
+	add_count(row, "workers.busy", seen ? type->report.busy : -1);
+	add_count(row, "workers.idle",
+		  !seen                                    ? -1
+		  : type->report.ready > type->report.busy ? type->report.ready - type->report.busy
+							   : 0);
+	add_count(row, "workers.consuming", seen ? -1 : type->report.ready);
 	message_add_int(row, "workers.target", type->target);
 }
 
 static void add_times(struct message *row, const struct type *type)
 {
-	if (type->wanted.known)
-		message_add_real(row, "rates.in", type->wanted.arrival_per_s);
-	else
-		message_add_unknown(row, "rates.in");
-	message_add_real(row, "rates.done", type->rate_done);
+	bool seen = !type_consumes(type);
+
+	add_real(row, "rates.in", seen && type->wanted.known ? type->wanted.arrival_per_s : -1);
+	add_real(row, "rates.done", seen ? type->rate_done : -1);
 	message_add_real(row, "rates.failed", type->rate_failed);
-	add_ms(row, "handle_ms.p50", quantile(type->handling, 0.5));
-	add_ms(row, "handle_ms.p99", quantile(type->handling, 0.99));
-	add_ms(row, "wait_ms.p50", quantile(type->waiting, 0.5));
-	add_ms(row, "wait_ms.p99", quantile(type->waiting, 0.99));
+	add_real(row, "handle_ms.p50", quantile(type->handling, 0.5));
+	add_real(row, "handle_ms.p99", quantile(type->handling, 0.99));
+	add_real(row, "wait_ms.p50", quantile(type->waiting, 0.5));
+	add_real(row, "wait_ms.p99", quantile(type->waiting, 0.99));
 	add_count(row, "wait_ms.oldest", oldest_ms(type));
 }
 
@@ -236,14 +237,17 @@ static void add_sandbox(struct message *row, const struct type *type)
 static void add_policy(struct message *row, const struct type *type)
 {
 	const struct config_type *config = type->config;
+	bool seen = !type_consumes(type);
 
 	message_add_int(row, "policy.min", config->min);
 	message_add_int(row, "policy.max", config->max);
 	message_add_int(row, "policy.objective_ms", config->objective_ms);
 	message_add_int(row, "policy.timeout_ms", config->timeout_ms);
-	message_add_int(row, "policy.max_attempts", config->max_attempts);
-	message_add_text(row, "policy.inbox", config_inbox_name(config->inbox));
-	message_add_text(row, "policy.brake", config_brake_name(config->brake));
+	message_add_text(row, "policy.mode", config_mode_name(config->mode));
+	/* What is for events in our hands is not said of others. */
+	add_count(row, "policy.max_attempts", seen ? config->max_attempts : -1);
+	add_text(row, "policy.inbox", seen ? config_inbox_name(config->inbox) : NULL);
+	add_text(row, "policy.brake", seen ? config_brake_name(config->brake) : NULL);
 	add_text(row, "policy.description", config->description);
 }
 
@@ -277,13 +281,14 @@ static void row_type(struct request *request, struct type *type)
 
 	request_row_start(&row, request, "type");
 	add_state(&row, type);
+	add_text(&row, "caveat", type_caveat(type));
 	add_text(&row, "broker", type->broker ? type->broker->config->name : NULL);
 	add_text(&row, "queue", type_queue_name(type->config));
 	add_text(&row, "broker_says", broker_says(type));
 	add_count(&row, "consumers", type->depth_known ? type->depth.consumers : -1);
 	add_count(&row, "foreign_consumers", report_foreign(type));
-	add_ms(&row, "unsettled_ms",
-	       type->report.unsettled ? (double)type->report.unsettled_ms : -1);
+	add_real(&row, "unsettled_ms",
+		 type->report.unsettled ? (double)type->report.unsettled_ms : -1);
 	add_counts(&row, type);
 	add_times(&row, type);
 	add_totals(&row, type);
@@ -364,9 +369,10 @@ static void row_now(const struct request *request, const struct type *type)
 
 	request_row_start(&row, request, "now");
 	add_state(&row, type);
+	add_text(&row, "caveat", type_caveat(type));
 	add_counts(&row, type);
 	add_times(&row, type);
-	add_ms(&row, "handling_ms", type->wanted.handling_ms);
+	add_real(&row, "handling_ms", type->wanted.handling_ms);
 	add_count(&row, "demand", type->wanted.known ? type->wanted.workers : -1);
 	message_add_int(&row, "objective_ms", type->config->objective_ms);
 	message_add_int(&row, "min", type->config->min);
@@ -387,13 +393,18 @@ static void row_decision(const struct request *request, const struct decision *d
 	message_add_int(&row, "from", decision->from);
 	message_add_int(&row, "to", decision->to);
 	add_count(&row, "ready", demand->known ? demand->ready : -1);
-	add_ms(&row, "arrival_per_s", demand->known ? demand->arrival_per_s : -1);
-	add_ms(&row, "handling_ms", demand->handling_ms);
+	add_real(&row, "arrival_per_s",
+		 demand->known && !demand->by_drain ? demand->arrival_per_s : -1);
+	add_real(&row, "handling_ms", demand->handling_ms);
 	message_add_int(&row, "objective_ms", decision->objective_ms);
 	message_add_int(&row, "demand", demand->workers);
 	message_add_text(&row, "rule", limits_rule_name(decision->rule));
 	message_add_int(&row, "total", decision->total);
 	add_text(&row, "budget", decision->budget);
+	if (demand->known && demand->by_drain) /* below 0 it rises */
+		message_add_real(&row, "falling_per_s", demand->falling_per_s);
+	else
+		message_add_unknown(&row, "falling_per_s");
 	message_add_text(&row, "ramp", ramp_rule_name(decision->ramp));
 	add_text(&row, "note", decision->note);
 	message_add_text(&row, "text", decision_format(decision, sentence, sizeof sentence));

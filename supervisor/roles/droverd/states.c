@@ -13,6 +13,8 @@
 
 #include "base/banned.h"
 
+#define STARTS_BAD 3 /* programs of a consumer that failed in a row */
+
 /* A state of a type, the first that holds; `tell` writes the reason, NULL: there is none. */
 static bool is_leaving(const struct type *type)
 {
@@ -55,6 +57,13 @@ static bool is_lost(enum drover_broker_state state)
 }
 
 /* By the gauge's connection or by its own; each can be lost alone. */
+/* Its programs end with an error as soon as they are started. */
+static bool is_crashing(const struct type *type)
+{
+	return type_consumes(type) && !type->report.ready && type->target > 0 &&
+	       type->report.generation_failed_starts >= STARTS_BAD;
+}
+
 static bool is_cut_off(const struct type *type)
 {
 	return (type->broker && type->broker->reported && is_lost(type->broker->state)) ||
@@ -119,6 +128,11 @@ static void tell_probe(const struct type *type, char *text, size_t size)
 		 type->last_error);
 }
 
+static void tell_error(const struct type *type, char *text, size_t size)
+{
+	snprintf(text, size, "%s", type->last_error);
+}
+
 static void tell_broker(const struct type *type, char *text, size_t size)
 {
 	const char *sentence = is_lost(type->broker->state) ? type->broker->sentence
@@ -136,8 +150,17 @@ static const struct {
 	{"paused", is_paused, tell_paused},    {"unservable", has_no_handler, tell_no_handler},
 	{"failing", is_failing, tell_death},   {"cut off", is_cut_off, tell_broker},
 	{"starting", is_starting, NULL},       {"probe", is_probing, tell_probe},
-	{"running", is_running, NULL},
+	{"failing", is_crashing, tell_error},  {"running", is_running, NULL},
 };
+
+const char *type_caveat(const struct type *type)
+{
+	return type_consumes(type)
+		       ? "its programs take their events from the broker by themselves: that no event "
+			 "is lost (G1), that one in hand is finished when a program is told to end (G2) "
+			 "and that one which fails again and again is put aside (G9) is up to them"
+		       : NULL;
+}
 
 const char *type_state(const struct type *type, char *reason, size_t size)
 {

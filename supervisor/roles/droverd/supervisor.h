@@ -17,6 +17,7 @@
 #include "policy/backoff.h"
 #include "policy/decision.h"
 #include "policy/demand.h"
+#include "policy/drain.h"
 #include "policy/histogram.h"
 #include "policy/ramp.h"
 #include "roles/droverd/child.h"
@@ -157,6 +158,7 @@ struct type {
 
 	/* decide.c */
 	struct demand demand;
+	struct drain drain; /* in its place, of a type that consumes by itself */
 	struct demand_result wanted;
 	struct ramp ramp;
 	struct decision_ring decisions;
@@ -263,8 +265,16 @@ void type_leave(struct type *type); /* it is no longer wanted: drains, then is f
 void type_reap(struct type *type);  /* frees it, if it is gone and nothing of it runs */
 void types_free(struct supervisor *supervisor);
 
+/* Its programs take their events from the broker by themselves. */
+static inline bool type_consumes(const struct type *type)
+{
+	return type->config->mode == CONFIG_MODE_CONSUMER;
+}
+
 /* states.c */
 const char *type_state(const struct type *type, char *reason, size_t size); /* a word, and why */
+/* What Drover does not promise about its events; NULL: it keeps all that it promises. */
+const char *type_caveat(const struct type *type);
 
 /* files.c: handler files, in the directories and named by the configuration. */
 void files_scan(struct supervisor *supervisor); /* looks at all files and takes what is new */

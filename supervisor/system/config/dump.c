@@ -218,9 +218,11 @@ void config_dump(const struct config *config, struct buf *out)
 	for (size_t i = 0; i < config->n_types; i++) {
 		char *own_name[2];
 		struct config_type type = spell_out(&config->types[i], own_name);
+		bool consumes = type.mode == CONFIG_MODE_CONSUMER;
 
 		next_entry(&writer, !i);
-		write_rows(&writer, &config_table_types, &type, &config->defaults, 0);
+		write_rows(&writer, &config_table_types, &type, &config->defaults,
+			   consumes ? CONFIG_ROW_HANDS : 0);
 	}
 	close_list(&writer, !config->n_types);
 	open_section(&writer, "budgets", "(");

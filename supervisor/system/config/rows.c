@@ -26,7 +26,7 @@
 
 #define CONFIG_WORD_MAX 64 /* of a key: what stands between its dots */
 
-static const char *const modes[] = {"event", "stream", NULL};
+static const char *const modes[] = {"event", "stream", "consumer", NULL};
 static const char *const brakes[] = {"auto", "off", NULL};
 static const char *const declares[] = {"auto", "none", NULL};
 static const char *const inboxes[] = {"none", "sqlite", NULL};
@@ -98,13 +98,14 @@ static const struct config_row type_rows[] = {
 	{"bind", CONFIG_KIND_LIST, FIELD(bind), .example = "order.paid:order.refunded",
 	 .flags = CONFIG_ROW_OWN, .check = config_check_filled, .touch = CONFIG_TOUCH_DISPATCHER,
 	 .sentence = "Which types of event it receives. Default: its own name"},
-	{"declare", CONFIG_KIND_CHOICE, FIELD(declare), .fallback = "auto", .choices = declares,
+	{"declare", CONFIG_KIND_CHOICE, FIELD(declare), .example = "auto", .choices = declares,
 	 .touch = CONFIG_TOUCH_DISPATCHER,
 	 .sentence = "Whether what is missing of its queue is made at the broker, or nothing is "
 		     "touched there; \"none\" needs `dead_letter`, and `retry_queue` unless "
-		     "`dead_letter` is \"broker\""},
+		     "`dead_letter` is \"broker\". Default: \"auto\"; with mode = \"consumer\" "
+		     "\"none\", which then needs neither"},
 	{"retry_queue", CONFIG_KIND_TEXT, FIELD(retry_queue), .example = "order.paid.retry",
-	 .check = config_check_queue, .touch = CONFIG_TOUCH_DISPATCHER,
+	 .check = config_check_queue, .flags = CONFIG_ROW_HANDS, .touch = CONFIG_TOUCH_DISPATCHER,
 	 .sentence = "An existing queue where failed events wait, and from which they come back by "
 		     "themselves. Default: the broker's own means"},
 	{"dead_letter", CONFIG_KIND_TEXT, FIELD(dead_letter), .example = "order.paid.failed",
@@ -119,9 +120,11 @@ static const struct config_row type_rows[] = {
 	 .sentence = "A file, or a command line as a list. Default: the file of its name in one of "
 		     "the handlers directories"},
 	{"mode", CONFIG_KIND_CHOICE, FIELD(mode), .fallback = "event", .choices = modes,
-	 .touch = CONFIG_TOUCH_TEMPLATE,
-	 .sentence = "How an executable gets its events: a process for each, or a long-running "
-		     "program that reads a stream of them"},
+	 .touch = CONFIG_TOUCH_DISPATCHER,
+	 .sentence = "How an executable gets its events: \"event\", a process for each; "
+		     "\"stream\", a long-running program that reads one after the other; "
+		     "\"consumer\", a long-running program that takes them from the broker by "
+		     "itself"},
 	{"user", CONFIG_KIND_TEXT, FIELD(user), .example = "nobody", .check = config_check_user,
 	 .touch = CONFIG_TOUCH_TEMPLATE,
 	 .sentence = "The user its workers run as. Default: `user` of the node"},
@@ -190,33 +193,35 @@ static const struct config_row type_rows[] = {
 	 .sentence = "How long busy workers may go on when droverd stops or the type is removed; "
 		     "then their events are given back. Default: `timeout`"},
 	{"max_attempts", CONFIG_KIND_INT, FIELD(max_attempts), .min = 1, .max = 1000,
-	 .fallback = "15", .touch = CONFIG_TOUCH_LIVE,
+	 .fallback = "15", .flags = CONFIG_ROW_HANDS, .touch = CONFIG_TOUCH_LIVE,
 	 .sentence = "An event that failed as often becomes a dead letter"},
 	{"retry.first", CONFIG_KIND_DURATION, FIELD(retry_first_ms), .max = 30 * DAY,
-	 .fallback = "1s", .touch = CONFIG_TOUCH_LIVE,
+	 .fallback = "1s", .flags = CONFIG_ROW_HANDS, .touch = CONFIG_TOUCH_LIVE,
 	 .sentence = "The wait before the second attempt"},
 	{"retry.factor", CONFIG_KIND_FACTOR, FIELD(retry_factor_percent), .min = 100, .max = 10000,
-	 .fallback = "3", .touch = CONFIG_TOUCH_LIVE,
+	 .fallback = "3", .flags = CONFIG_ROW_HANDS, .touch = CONFIG_TOUCH_LIVE,
 	 .sentence = "Each further wait is as many times longer"},
 	{"retry.cap", CONFIG_KIND_DURATION, FIELD(retry_cap_ms), .max = 30 * DAY, .fallback = "10m",
-	 .touch = CONFIG_TOUCH_LIVE, .sentence = "But never longer than this"},
+	 .flags = CONFIG_ROW_HANDS, .touch = CONFIG_TOUCH_LIVE,
+	 .sentence = "But never longer than this"},
 	{"brake", CONFIG_KIND_CHOICE, FIELD(brake), .fallback = "auto", .choices = brakes,
-	 .touch = CONFIG_TOUCH_LIVE,
+	 .flags = CONFIG_ROW_HANDS, .touch = CONFIG_TOUCH_LIVE,
 	 .sentence = "When most events fail, hand out single ones as probes instead of burning the "
 		     "attempts of all; \"off\" is for types that fail by nature"},
 
 	{"inbox", CONFIG_KIND_CHOICE, FIELD(inbox), .fallback = "none", .choices = inboxes,
-	 .touch = CONFIG_TOUCH_DISPATCHER,
+	 .flags = CONFIG_ROW_HANDS, .touch = CONFIG_TOUCH_DISPATCHER,
 	 .sentence = "Remember the events that were handled, and handle none twice on this node"},
 	{"inbox_key", CONFIG_KIND_TEXT, FIELD(inbox_key), .example = "order_id",
-	 .check = config_check_filled, .touch = CONFIG_TOUCH_DISPATCHER,
+	 .check = config_check_filled, .flags = CONFIG_ROW_HANDS, .touch = CONFIG_TOUCH_DISPATCHER,
 	 .sentence = "The top-level JSON field that tells events apart. Default: source and id of "
 		     "the event"},
 	{"inbox_keep", CONFIG_KIND_DURATION, FIELD(inbox_keep_ms), .min = SECOND, .max = 3650 * DAY,
-	 .fallback = "7d", .touch = CONFIG_TOUCH_LIVE, .sentence = "How long they are remembered"},
+	 .fallback = "7d", .flags = CONFIG_ROW_HANDS, .touch = CONFIG_TOUCH_LIVE,
+	 .sentence = "How long they are remembered"},
 
 	{"recycle.events", CONFIG_KIND_COUNT, FIELD(recycle_events), .max = MANY, .fallback = "0",
-	 .touch = CONFIG_TOUCH_LIVE,
+	 .flags = CONFIG_ROW_HANDS, .touch = CONFIG_TOUCH_LIVE,
 	 .sentence = "A worker is replaced after so many events; 0 is never"},
 	{"recycle.age", CONFIG_KIND_DURATION, FIELD(recycle_age_ms), .max = 3650 * DAY,
 	 .fallback = "0", .touch = CONFIG_TOUCH_LIVE,
@@ -226,13 +231,14 @@ static const struct config_row type_rows[] = {
 	 .sentence = "A worker is replaced when it has grown to this; 0 is never"},
 
 	{"content_type", CONFIG_KIND_TEXT, FIELD(content_type), .example = "application/json",
-	 .check = config_check_media_type, .touch = CONFIG_TOUCH_LIVE,
+	 .check = config_check_media_type, .flags = CONFIG_ROW_HANDS, .touch = CONFIG_TOUCH_LIVE,
 	 .sentence = "The media type that events must have. Default: any"},
 	{"max_bytes", CONFIG_KIND_SIZE, FIELD(max_bytes), .min = 1, .max = 32 * MEBI,
-	 .fallback = "16M", .touch = CONFIG_TOUCH_LIVE,
+	 .fallback = "16M", .flags = CONFIG_ROW_HANDS, .touch = CONFIG_TOUCH_LIVE,
 	 .sentence = "The largest body an event may have"},
 	{"required", CONFIG_KIND_LIST, FIELD(required), .example = "order_id:user_id",
-	 .flags = CONFIG_ROW_OWN, .check = config_check_filled, .touch = CONFIG_TOUCH_LIVE,
+	 .flags = CONFIG_ROW_OWN | CONFIG_ROW_HANDS, .check = config_check_filled,
+	 .touch = CONFIG_TOUCH_LIVE,
 	 .sentence = "Top-level JSON fields that events must have. What breaks the definition is "
 		     "refused when it is published, and a dead letter when it is taken"},
 };

@@ -35,6 +35,7 @@ enum config_kind {                            /* and what the field is */
 
 #define CONFIG_ROW_REQUIRED 1u /* must be given */
 #define CONFIG_ROW_OWN      2u /* of a type itself: not in `defaults` */
+#define CONFIG_ROW_HANDS    4u /* of events that go through our hands: not with mode = "consumer" */
 
 struct config_row {
 	const char *key;

@@ -16,6 +16,7 @@
 #include "system/config/parse.h"
 #include "system/config/rows.h"
 #include "system/config/value.h"
+#include "system/dropin.h"
 
 #include "base/banned.h"
 
@@ -100,6 +101,26 @@ static void check_type(const struct config_scope *scope, const struct config_typ
 		   type->retry_cap_ms);
 }
 
+/* What it says itself of what never happens to its events; what it inherits is for other types. */
+static void check_consumer(const struct config_scope *scope, const struct config_type *type)
+{
+	for (size_t i = 0; i < scope->table->n_rows; i++) {
+		const struct config_row *row = &scope->table->rows[i];
+
+		if ((row->flags & CONFIG_ROW_HANDS) && scope->seen[i].line)
+			config_error_add(scope->errors, &scope->seen[i],
+					 "%s%s: with mode = \"consumer\" events do not go through "
+					 "Drover's hands, so this would do nothing; take it out",
+					 scope->path, row->key);
+	}
+	if (type->handler && !type->handler[1] && dropin_is_object(type->handler[0]))
+		config_error_add(
+			scope->errors, &type->place,
+			"%smode = \"consumer\": it is for executables, and the handler %s is "
+			"a shared object, which is handed its events",
+			scope->path, type->handler[0]);
+}
+
 static struct config_scope scope_of_defaults(struct config_sections *sections, const char *file)
 {
 	struct config_scope scope = scope_of(sections, &config_table_types, file, "defaults.");
@@ -127,14 +148,19 @@ static void read_type(struct config_sections *sections, struct config_scope *sco
 {
 	struct config *config = sections->config;
 	struct config_type *type = &config->types[config->n_types];
+	struct config_place seen[CONFIG_ROWS_MAX] = {0};
 
 	*type = config->defaults;
 	type->place = config_parse_place(scope, entry);
 	scope->base = type;
+	scope->seen = seen;
 	/* What it inherits may be wrong too, and has been told. */
 	memcpy(scope->wrong, sections->defaults_wrong, sizeof sections->defaults_wrong);
 	config_parse_group(scope, entry);
 	check_type(scope, type);
+	if (type->mode == CONFIG_MODE_CONSUMER)
+		check_consumer(scope, type);
+	scope->seen = NULL;
 	config->n_types += type->name != NULL;
 }
 

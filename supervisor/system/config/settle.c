@@ -135,7 +135,7 @@ static bool same_text(const char *a, const char *b)
 	return a && b && !strcmp(a, b);
 }
 
-/* Why the queues that it names do not do; NULL: they do. */
+/* Why the queues that it names do not do; NULL: they do. A consumer's retries are its own. */
 static const char *find_fault(const struct config_type *type)
 {
 	const char *queue = type->queue ? type->queue : type->name;
@@ -145,7 +145,8 @@ static const char *find_fault(const struct config_type *type)
 		return "declare = \"none\": no place is made for what failed for good, so "
 		       "dead_letter is needed: the name of an existing queue, or \"broker\" for "
 		       "the dead-letter exchange of its own queue";
-	if (type->declare == CONFIG_DECLARE_NONE && !rejects && !type->retry_queue)
+	if (type->declare == CONFIG_DECLARE_NONE && !rejects && !type->retry_queue &&
+	    type->mode != CONFIG_MODE_CONSUMER)
 		return "declare = \"none\": no place is made for what waits for its next attempt, "
 		       "so retry_queue is needed: the name of an existing queue whose events come "
 		       "back by themselves; only dead_letter = \"broker\" goes without it";
@@ -175,7 +176,21 @@ static void check_topology(const struct config *config, const struct config_type
 			 type->name ? type->name : "", fault);
 }
 
-static void settle_type(const struct config *config, struct config_type *type,
+/*
+ * A consumer looks after its queue by itself: one that we made first would be refused to it, and what
+ * it gives up goes where the broker sends it.
+ */
+static void settle_topology(struct config *config, struct config_type *type)
+{
+	bool consumes = type->mode == CONFIG_MODE_CONSUMER;
+
+	if (type->declare < 0)
+		type->declare = consumes ? CONFIG_DECLARE_NONE : CONFIG_DECLARE_AUTO;
+	if (consumes && type->declare == CONFIG_DECLARE_NONE && !type->dead_letter)
+		type->dead_letter = arena_text(&config->memory, "broker");
+}
+
+static void settle_type(struct config *config, struct config_type *type,
 			struct config_errors *errors)
 {
 	if (type->name)
@@ -184,6 +199,7 @@ static void settle_type(const struct config *config, struct config_type *type,
 		type->stop_timeout_ms = type->timeout_ms;
 	if (!type->user)
 		type->user = config->user;
+	settle_topology(config, type);
 	check_broker(config, type, errors);
 	check_topology(config, type, errors);
 }

@@ -358,7 +358,7 @@ void config_value_fill(const struct config_row *row, const char *text, void *bas
 			fill_list(row, text, base, memory);
 	} else if (text) {
 		r = config_value_parse(row, text, base, memory, &why);
-	} else if (row->kind == CONFIG_KIND_DURATION) {
+	} else if (row->kind == CONFIG_KIND_DURATION || row->kind == CONFIG_KIND_CHOICE) {
 		r = set_number(row, UNSET, base, memory);
 	}
 	assert(r == 0 || r == -ENOMEM);
