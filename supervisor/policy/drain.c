@@ -47,8 +47,9 @@ static int judge(struct drain *drain, const struct drain_input *input)
 {
 	double seconds = (double)(input->now_ms - drain->looked_ms) / 1000;
 	double falling = (double)(drain->before - input->ready) / seconds;
-	double wanted = (double)input->ready / objective_s(input), more = input->running;
+	double wanted = (double)input->ready / objective_s(input);
 	int64_t most = input->running;
+	double more = (double)most;
 
 	drain->last.falling_per_s = falling;
 	learn(drain, falling / input->running);

@@ -16,12 +16,12 @@ static const struct {
 	struct decision decision;
 	const char *text;
 } rows[] = {
-	{{.demand = {12.5, 50, 400, 6, true}, .objective_ms = 5000, .from = 2, .to = 6},
+	{{.demand = {12.5, 50, 400, 6, true, false, 0}, .objective_ms = 5000, .from = 2, .to = 6},
 	 "2 → 6 workers: 400 waiting, 12.5/s arriving, 50 ms each, objective 5.0 s asks for 6"},
-	{{.demand = {0, -1, 7, 1, true}, .objective_ms = 500, .from = 0, .to = 1},
+	{{.demand = {0, -1, 7, 1, true, false, 0}, .objective_ms = 500, .from = 0, .to = 1},
 	 "0 → 1 worker: 7 waiting, 0/s arriving, handling time not measured yet, objective 500 ms "
 	 "asks for 1"},
-	{{.demand = {3, 0.25, 9, 20, true},
+	{{.demand = {3, 0.25, 9, 20, true, false, 0},
 	  .objective_ms = 5000,
 	  .rule = LIMITS_MAX,
 	  .rule_value = 12,
@@ -29,7 +29,7 @@ static const struct {
 	  .to = 12},
 	 "3 → 12 workers: 9 waiting, 3/s arriving, 250 µs each, objective 5.0 s asks for 20; bound "
 	 "by max 12"},
-	{{.demand = {3, 90500, 9, 20, true},
+	{{.demand = {3, 90500, 9, 20, true, false, 0},
 	  .objective_ms = 5000,
 	  .rule = LIMITS_BUDGET,
 	  .rule_value = 30,
@@ -38,7 +38,7 @@ static const struct {
 	  .to = 12},
 	 "3 → 12 workers: 9 waiting, 3/s arriving, 91 s each, objective 5.0 s asks for 20; bound by "
 	 "budget node to 30"},
-	{{.demand = {0.0321, 50, 0, 1, true},
+	{{.demand = {0.0321, 50, 0, 1, true, false, 0},
 	  .objective_ms = 5000,
 	  .ramp = RAMP_DOWN,
 	  .idle = 4,
@@ -46,14 +46,14 @@ static const struct {
 	  .to = 1},
 	 "5 → 1 worker: 0 waiting, 0.0321/s arriving, 50 ms each, objective 5.0 s asks for 1; 4 "
 	 "were idle throughout the window"},
-	{{.demand = {29.4, 23.3, 295, 5, true},
+	{{.demand = {29.4, 23.3, 295, 5, true, false, 0},
 	  .objective_ms = 2000,
 	  .ramp = RAMP_AT_ONCE,
 	  .from = 8,
 	  .to = 5},
 	 "8 → 5 workers: 295 waiting, 29.4/s arriving, 23.3 ms each, objective 2.0 s asks for 5; its "
 	 "places are needed by others of its budget"},
-	{{.demand = {0, 50, 0, 4, false},
+	{{.demand = {0, 50, 0, 4, false, false, 0},
 	  .rule = LIMITS_MIN,
 	  .rule_value = 5,
 	  .from = 4,
@@ -61,7 +61,10 @@ static const struct {
 	  .note = "scale by root: sale day"},
 	 "4 → 5 workers: depth unknown, the last answer was 4; raised to min 5; scale by root: sale "
 	 "day"},
-	{{.demand = {20000, 999.7, 1234567, 4, true}, .objective_ms = 5000, .from = 4, .to = 5},
+	{{.demand = {20000, 999.7, 1234567, 4, true, false, 0},
+	  .objective_ms = 5000,
+	  .from = 4,
+	  .to = 5},
 	 "4 → 5 workers: 1234567 waiting, 20000/s arriving, 1.0 s each, objective 5.0 s asks for 4"},
 	{{.demand =
 		  {.ready = 900, .handling_ms = -1, .workers = 2, .known = true, .by_drain = true},
@@ -102,7 +105,10 @@ static const struct {
 	  .to = 6},
 	 "8 → 6 workers: 0 waiting, a worker takes off 12.5/s, objective 5.0 s asks for 6; nothing "
 	 "waited throughout the window"},
-	{{.demand = {1234.5678, 0.9996, 1, 4, true}, .objective_ms = 5000, .from = 4, .to = 5},
+	{{.demand = {1234.5678, 0.9996, 1, 4, true, false, 0},
+	  .objective_ms = 5000,
+	  .from = 4,
+	  .to = 5},
 	 "4 → 5 workers: 1 waiting, 1235/s arriving, 1000 µs each, objective 5.0 s asks for 4"},
 };
 
@@ -119,7 +125,7 @@ static void test_sentences(void **state)
 /* The longest there is, into every size. */
 static void test_cut(void **state)
 {
-	struct decision decision = {.demand = {1e30, 1e15, INT64_MAX, INT_MAX, true},
+	struct decision decision = {.demand = {1e30, 1e15, INT64_MAX, INT_MAX, true, false, 0},
 				    .objective_ms = INT64_MAX,
 				    .rule = LIMITS_BUDGET,
 				    .rule_value = INT_MIN,

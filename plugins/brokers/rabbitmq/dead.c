@@ -325,7 +325,7 @@ static void count(struct box *box)
 static int send_lock(struct rpc *rpc, struct channel *channel)
 {
 	const struct box *box = rpc->cookie;
-	amqp_table_entry_t kind = {
+	amqp_table_entry_t classic = {
 		.key = amqp_cstring_bytes("x-queue-type"),
 		.value = {.kind = AMQP_FIELD_KIND_UTF8,
 			  .value.bytes = amqp_cstring_bytes("classic")},
@@ -334,7 +334,7 @@ static int send_lock(struct rpc *rpc, struct channel *channel)
 		.queue = amqp_cstring_bytes(box->look),
 		.exclusive = 1,
 		.auto_delete = 1,
-		.arguments = {.num_entries = 1, .entries = &kind},
+		.arguments = {.num_entries = 1, .entries = &classic},
 	};
 
 	return link_send_method(channel, AMQP_QUEUE_DECLARE_METHOD, &method);

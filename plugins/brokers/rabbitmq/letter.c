@@ -142,13 +142,14 @@ struct letter *letter_find(const struct box *box, const char *key)
 static struct letter *add(struct box *box, const char *key)
 {
 	struct letter **first = bucket(box, key);
-	struct letter *letter = calloc(1, sizeof *letter + strlen(key) + 1);
+	size_t size = strlen(key) + 1;
+	struct letter *letter = calloc(1, sizeof *letter + size);
 
 	if (!letter)
 		return NULL;
 	letter->box = box;
 	letter->number = box->n_letters++;
-	strcpy(letter->key, key);
+	memcpy(letter->key, key, size);
 	letter->next = *first;
 	*first = letter;
 	TAILQ_INSERT_TAIL(&box->letters, letter, link);

@@ -34,22 +34,25 @@ struct passing {
 	void *body;
 };
 
-static void leave(struct passing *passing)
+static void leave(struct box *box, struct passing *passing)
 {
-	struct box *box = passing->box;
-
 	TAILQ_REMOVE(&box->passing, passing, link);
 	box->n_passing--;
 	passing->box = NULL;
 }
 
+/* Of one that has left, or never came. */
 static void passing_free(struct passing *passing)
 {
-	if (passing->box)
-		leave(passing);
 	empty_amqp_pool(&passing->pool);
 	free(passing->body);
 	free(passing);
+}
+
+static void drop(struct box *box, struct passing *passing)
+{
+	leave(box, passing);
+	passing_free(passing);
 }
 
 static bool is_key(amqp_bytes_t key, const char *name)
@@ -121,6 +124,7 @@ static void pass_on(struct box *box)
 	struct passing *passing;
 	int r = 0;
 
+	/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list. */
 	while (r == 0 && (passing = TAILQ_FIRST(&box->passing)) && passing->confirmed) {
 		struct letter *letter = passing->letter;
 
@@ -129,7 +133,7 @@ static void pass_on(struct box *box)
 		r = dead_ack(browser, passing->tag, passing->settles ? letter : NULL);
 		if (r == 0 && box->shows)
 			r = letter_show(letter, &passing->mail);
-		passing_free(passing);
+		drop(box, passing);
 		box->done++;
 	}
 	if (r < 0)
@@ -211,7 +215,7 @@ static int settle(struct passing *passing)
 	}
 	box->n_wanted--;
 	box->done++;
-	passing_free(passing);
+	drop(box, passing);
 	return 0;
 }
 
@@ -413,14 +417,14 @@ static void end_passing(struct passing *passing, int error, const char *sentence
 		if (letter)
 			letter->state = LETTER_ACKING;
 		dead_ack(box->browser, passing->tag, letter);
-		passing_free(passing);
+		drop(box, passing);
 	} else if (passing->published) {
 		if (letter)
 			dead_tell(letter, error, sentence);
-		leave(passing); /* see on_late */
+		leave(box, passing); /* see on_late */
 	} else {
 		dead_requeue(box->browser, passing->tag);
-		passing_free(passing);
+		drop(box, passing);
 	}
 }
 
@@ -430,6 +434,7 @@ void rotate_over(struct box *box, int error, const char *sentence)
 	struct passing *passing;
 
 	while ((passing = TAILQ_FIRST(&box->passing)))
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list. */
 		end_passing(passing, error, sentence);
 	box->idle_ms = box->stuck_ms = NEVER;
 	box->untold = NULL;

@@ -1,65 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a type needs at the broker: the exchange of events, its queue with its bindings, the queue of
- * its dead letters, and the ladder of retry queues that all types share. Decides what is made and
- * what is said about that which is there: nothing is ever deleted or made anew with other arguments.
- * Declarations go side by side, each a few steps of one request; what they share (exchange, rungs)
- * is seen to once. Called by rabbitmq.c for errands, and by publish.c for a rung when it needs one.
+ * What a type needs at the broker: its queue with its bindings, the queue of its dead letters, and
+ * what all types share (ladder.c). Decides what is made and what is said about that which is there:
+ * nothing is ever deleted or made anew with other arguments. Declarations go side by side, each a
+ * few steps of one request. Called by rabbitmq.c for errands.
  */
-#include "rabbitmq.h"
+#include "topology.h"
 
 #include "../rabbitmq-management/management.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define RUNGS            25   /* the last is 48 days; the broker knows no longer delays than 49 */
-#define FAILED_MS        1000 /* what could not be made is tried again after this */
-#define DELIVERY_LIMIT   20   /* of a quorum queue since RabbitMQ 4.0, unless it was configured */
+#define DELIVERY_LIMIT   20 /* of a quorum queue since RabbitMQ 4.0, unless it was configured */
 #define CONSUMER_TIMEOUT (30 * INT64_C(60000)) /* the broker's, unless it was configured */
-
-/* Something that all types share. */
-enum shared_state {
-	SHARED_UNKNOWN,
-	SHARED_ASKED,
-	SHARED_THERE,
-	SHARED_ABSENT, /* after a look that makes nothing */
-	SHARED_FAILED,
-};
-
-struct shared {
-	struct rabbit *rabbit;
-	struct link *link;
-	const struct shared_kind *kind;
-	struct rpc rpc;
-	enum shared_state state;
-	size_t step;
-	bool look;    /* nothing is to be made */
-	bool passive; /* that, or we may not make it */
-	bool classic; /* the broker does not take our quorum queue */
-	bool told;    /* that it is absent, or differs */
-	int64_t failed_ms;
-	struct fault fault; /* why it failed, or how it differs */
-	int error;
-	char name[NAME_SIZE];
-	const char *dead_letter_to; /* exchange; of a rung */
-};
-
-struct shared_step {
-	int (*send)(struct rpc *rpc, struct channel *channel);
-	/* 0: the next step; 1: the same again; -errno: it failed, with the fault set */
-	int (*answer)(struct shared *shared, const struct rpc_reply *reply);
-};
-
-struct shared_kind {
-	const char *what;
-	const struct shared_step *make; /* the last of them has no `send` */
-	const struct shared_step *look;
-};
 
 struct declaration {
 	TAILQ_ENTRY(declaration) link;
@@ -80,169 +37,8 @@ struct declaration {
 	size_t at;   /* of the bindings, or of the rungs */
 	char sentence[1024];
 };
-TAILQ_HEAD(declarations, declaration);
-
-struct topology {
-	struct declarations declarations;
-	struct shared exchange;
-	struct shared rungs[LADDER_DELAY + 1][RUNGS];
-	bool bindings_told, classic_told;
-};
 
 static void advance(struct declaration *declaration);
-
-/* What the broker says, without its code's name. */
-static const char *words(const struct rpc_reply *reply)
-{
-	const char *text = reply->text ? reply->text : "the broker does not say why";
-	const char *dash = strstr(text, " - ");
-
-	return dash ? dash + 3 : text;
-}
-
-int topology_dead_name(const struct drover_queue *queue, char name[NAME_SIZE])
-{
-	return snprintf(name, NAME_SIZE, "%s.dead", queue->name) >= NAME_SIZE ? -ENAMETOOLONG : 0;
-}
-
-static int topology_get(struct rabbit *rabbit, struct topology **ret_topology)
-{
-	if (!rabbit->topology) {
-		rabbit->topology = calloc(1, sizeof *rabbit->topology);
-		if (!rabbit->topology)
-			return -ENOMEM;
-		TAILQ_INIT(&rabbit->topology->declarations);
-	}
-	*ret_topology = rabbit->topology;
-	return 0;
-}
-
-/* What is shared. */
-
-static void set_text(amqp_table_entry_t *entry, const char *key, const char *value)
-{
-	entry->key = amqp_cstring_bytes(key);
-	entry->value.kind = AMQP_FIELD_KIND_UTF8;
-	entry->value.value.bytes = amqp_cstring_bytes(value);
-}
-
-static int send_exchange(struct rpc *rpc, struct channel *channel)
-{
-	const struct shared *shared = rpc->cookie;
-	amqp_exchange_declare_t method = {
-		.exchange = amqp_cstring_bytes(shared->name),
-		.type = amqp_cstring_bytes(shared->dead_letter_to ? "fanout" : "topic"),
-		.passive = shared->passive,
-		.durable = 1,
-	};
-
-	return link_send_method(channel, AMQP_EXCHANGE_DECLARE_METHOD, &method);
-}
-
-/*
- * At-least-once: the broker forgets an event that waits here only when the queue it goes back to
- * has confirmed it.
- */
-static int send_rung(struct rpc *rpc, struct channel *channel)
-{
-	const struct shared *shared = rpc->cookie;
-	amqp_table_entry_t entries[4];
-	amqp_queue_declare_t method = {
-		.queue = amqp_cstring_bytes(shared->name),
-		.passive = shared->passive,
-		.durable = 1,
-		.arguments = {.num_entries = shared->classic ? 2 : 4, .entries = entries},
-	};
-
-	set_text(entries, "x-dead-letter-exchange", shared->dead_letter_to);
-	set_text(entries + 1, "x-queue-type", shared->classic ? "classic" : "quorum");
-	set_text(entries + 2, "x-dead-letter-strategy", "at-least-once");
-	set_text(entries + 3, "x-overflow", "reject-publish");
-	if (shared->passive)
-		method.arguments.num_entries = 0;
-	return link_send_method(channel, AMQP_QUEUE_DECLARE_METHOD, &method);
-}
-
-static int send_rung_binding(struct rpc *rpc, struct channel *channel)
-{
-	const struct shared *shared = rpc->cookie;
-	amqp_queue_bind_t method = {
-		.queue = amqp_cstring_bytes(shared->name),
-		.exchange = amqp_cstring_bytes(shared->name),
-		.routing_key = amqp_cstring_bytes(shared->name),
-	};
-
-	return link_send_method(channel, AMQP_QUEUE_BIND_METHOD, &method);
-}
-
-static int answer_look(struct shared *shared, const struct rpc_reply *reply)
-{
-	if (!reply->error)
-		return 0;
-	if (reply->error == -ENOENT && !shared->look)
-		return fault_set(&shared->fault, -EACCES,
-				 "there is no %s %s, and the user may not make it: it needs the "
-				 "permission to configure it",
-				 shared->kind->what, shared->name);
-	return fault_set(&shared->fault, reply->error, "%s %s: %s", shared->kind->what,
-			 shared->name, words(reply));
-}
-
-/* Who may not make things may use what others made for him. */
-static int answer_exchange(struct shared *shared, const struct rpc_reply *reply)
-{
-	if (reply->error == -EACCES && !shared->passive) {
-		shared->passive = true;
-		return 1;
-	}
-	if (reply->error == -EEXIST && !shared->dead_letter_to) {
-		fault_set(&shared->fault, 0, "exchange %s is used as it is: %s", shared->name,
-			  words(reply));
-		return 0;
-	}
-	return answer_look(shared, reply);
-}
-
-static int answer_rung(struct shared *shared, const struct rpc_reply *reply)
-{
-	struct topology *topology = shared->rabbit->topology;
-
-	if (reply->error == -EEXIST && !shared->classic) {
-		shared->classic = true;
-		fault_set(&shared->fault, 0, "%s", words(reply));
-		return 1;
-	}
-	if (!reply->error && shared->classic && !topology->classic_told) {
-		topology->classic_told = true;
-		rabbit_log(shared->rabbit, DROVER_LOG_WARNING,
-			   "retry queue %s is a classic queue (%s): an event whose delay ends in "
-			   "the moment the broker is killed may be lost",
-			   shared->name, shared->fault.sentence);
-	}
-	if (reply->error == -EEXIST)
-		return fault_set(
-			&shared->fault, -EEXIST,
-			"queue %s serves as no retry queue, it was made otherwise: delete it "
-			"while it is empty, or name a retry_queue (%s)",
-			shared->name, words(reply));
-	return answer_look(shared, reply);
-}
-
-static const struct shared_step make_exchange[] = {{send_exchange, answer_exchange}, {0}};
-static const struct shared_step look_exchange[] = {{send_exchange, answer_look}, {0}};
-static const struct shared_step make_rung[] = {
-	{send_exchange, answer_exchange},
-	{send_rung, answer_rung},
-	{send_rung_binding, answer_look},
-	{0},
-};
-static const struct shared_step look_rung[] = {
-	{send_exchange, answer_look},
-	{send_rung, answer_look},
-	{0},
-};
-static const struct shared_kind exchange_kind = {"exchange", make_exchange, look_exchange};
-static const struct shared_kind rung_kind = {"retry queue", make_rung, look_rung};
 
 static struct declaration *waiting(const struct topology *topology, const struct shared *shared)
 {
@@ -254,7 +50,7 @@ static struct declaration *waiting(const struct topology *topology, const struct
 	return declaration;
 }
 
-static void wake(const struct topology *topology, const struct shared *shared)
+void topology_wake(const struct topology *topology, const struct shared *shared)
 {
 	struct declaration *declaration;
 
@@ -264,125 +60,9 @@ static void wake(const struct topology *topology, const struct shared *shared)
 	}
 }
 
-static const struct shared_step *shared_step(const struct shared *shared)
+int topology_dead_name(const struct drover_queue *queue, char name[NAME_SIZE])
 {
-	return (shared->passive ? shared->kind->look : shared->kind->make) + shared->step;
-}
-
-static void shared_ask(struct shared *shared)
-{
-	shared->rpc.send = shared_step(shared)->send;
-	rpc_start(&shared->link->channels[CHANNEL_CONTROL], &shared->rpc);
-}
-
-static void shared_done(struct rpc *rpc, const struct rpc_reply *reply)
-{
-	struct shared *shared = rpc->cookie;
-	int r = shared_step(shared)->answer(shared, reply);
-
-	if (r == 0)
-		shared->step++;
-	if (r >= 0 && shared_step(shared)->send) {
-		shared_ask(shared);
-		return;
-	}
-	shared->error = r;
-	shared->failed_ms = now_ms();
-	if (r == 0)
-		shared->state = SHARED_THERE;
-	else if (r == -ENOENT)
-		shared->state = SHARED_ABSENT;
-	else
-		shared->state = SHARED_FAILED;
-	wake(shared->rabbit->topology, shared);
-}
-
-/* 0: there; -EAGAIN: asked; -ENOENT after a look: not there. */
-static int shared_get(struct shared *shared, struct link *link, bool look)
-{
-	if (shared->state == SHARED_ASKED)
-		return -EAGAIN;
-	if (shared->state == SHARED_THERE)
-		return 0;
-	if (shared->state == SHARED_ABSENT && look)
-		return -ENOENT;
-	if (shared->state == SHARED_FAILED && now_ms() - shared->failed_ms < FAILED_MS)
-		return shared->error;
-	if (!link->open)
-		return -ENOTCONN;
-	shared->state = SHARED_ASKED;
-	shared->link = link;
-	shared->look = shared->passive = look;
-	shared->classic = false;
-	shared->told = false;
-	shared->fault.sentence[0] = '\0';
-	shared->step = 0;
-	/* Before RabbitMQ 3.10 no event in a quorum queue ever expired. */
-	if (link->server_major && link->server_major * 100 + link->server_minor < 310) {
-		shared->classic = true;
-		fault_set(&shared->fault, 0, "RabbitMQ %d.%d", link->server_major,
-			  link->server_minor);
-	}
-	shared->rpc = (struct rpc){.done = shared_done, .cookie = shared};
-	shared_ask(shared);
-	return shared->state == SHARED_ASKED ? -EAGAIN : shared_get(shared, link, look);
-}
-
-static int64_t rung_ms(size_t rung)
-{
-	return INT64_C(250) << rung;
-}
-
-static size_t rung_for(int64_t delay_ms)
-{
-	size_t rung = 0;
-
-	while (rung < RUNGS && rung_ms(rung) < delay_ms)
-		rung++;
-	return rung;
-}
-
-static int rung_get(struct topology *topology, struct link *link, enum ladder ladder, size_t rung,
-		    bool look, struct shared **ret_shared)
-{
-	struct shared *shared = &topology->rungs[ladder][rung];
-	const char *exchange = link->rabbit->settings.exchange;
-	char prefix[NAME_SIZE] = "drover.retry";
-
-	if (ladder == LADDER_DELAY &&
-	    snprintf(prefix, sizeof prefix, "%s.delay", exchange) >= NAME_SIZE)
-		return -ENAMETOOLONG;
-	if (!shared->rabbit) {
-		if (snprintf(shared->name, NAME_SIZE, "%s.%" PRId64, prefix, rung_ms(rung)) >=
-		    NAME_SIZE)
-			return -ENAMETOOLONG;
-		shared->rabbit = link->rabbit;
-		shared->kind = &rung_kind;
-		shared->dead_letter_to = ladder == LADDER_RETRY ? "" : exchange;
-	}
-	*ret_shared = shared;
-	return shared_get(shared, link, look);
-}
-
-int topology_rung(struct link *link, enum ladder ladder, int64_t delay_ms, char name[NAME_SIZE])
-{
-	size_t rung = rung_for(delay_ms);
-	struct topology *topology;
-	struct shared *shared;
-	int r;
-
-	if (rung == RUNGS)
-		return -ERANGE;
-	r = topology_get(link->rabbit, &topology);
-	if (r == 0)
-		r = rung_get(topology, link, ladder, rung, false, &shared);
-	if (r == 0)
-		memcpy(name, shared->name, NAME_SIZE);
-	else if (r != -EAGAIN && r != -ENOTCONN && r != -ENOMEM && !shared->told) {
-		shared->told = true;
-		rabbit_log(link->rabbit, DROVER_LOG_ERROR, "%s", shared->fault.sentence);
-	}
-	return r;
+	return snprintf(name, NAME_SIZE, "%s.dead", queue->name) >= NAME_SIZE ? -ENAMETOOLONG : 0;
 }
 
 /* A declaration. */
@@ -445,7 +125,7 @@ int topology_arguments(const struct rabbit *rabbit, bool exclusive,
 {
 	int n = 0;
 
-	set_text(entries + n++, "x-queue-type", kind_made(rabbit));
+	topology_text(entries + n++, "x-queue-type", kind_made(rabbit));
 	if (rabbit->settings.quorum && rabbit->main.server_major >= 4) {
 		entries[n].key = amqp_cstring_bytes("x-delivery-limit");
 		entries[n].value.kind = AMQP_FIELD_KIND_I64;
@@ -494,7 +174,7 @@ static void queue_missing(struct declaration *declaration, const struct rpc_repl
 		fail(declaration, -EACCES,
 		     "there is no queue %s, and the user may not make it: it needs the permission "
 		     "to configure it (%s)",
-		     subject, words(reply));
+		     subject, topology_words(reply));
 		return;
 	}
 	declaration->absent |= own;
@@ -520,14 +200,15 @@ static void on_queue(struct rpc *rpc, const struct rpc_reply *reply)
 		ask(declaration, send_queue, on_queue);
 	} else if (!passive && reply->error == -EEXIST) {
 		say(declaration, "queue %s is used as it is: %s", declaration->subject,
-		    words(reply));
+		    topology_words(reply));
 		advance(declaration);
 	} else if (reply->error == -EACCES && passive) {
 		fail(declaration, -EACCES,
 		     "queue %s: the user has no permission on it; it must be able to read it (%s)",
-		     declaration->subject, words(reply));
+		     declaration->subject, topology_words(reply));
 	} else if (reply->error && reply->error != -EACCES) {
-		fail(declaration, reply->error, "queue %s: %s", declaration->subject, words(reply));
+		fail(declaration, reply->error, "queue %s: %s", declaration->subject,
+		     topology_words(reply));
 	} else {
 		if (declaration->refused || reply->error)
 			say(declaration,
@@ -557,8 +238,7 @@ static bool foreign(const struct declaration *declaration)
 
 static void see_exchange(struct declaration *declaration)
 {
-	struct rabbit *rabbit = declaration->rabbit;
-	struct shared *exchange = &rabbit->topology->exchange;
+	struct shared *exchange;
 	int r;
 
 	if (foreign(declaration)) {
@@ -566,12 +246,7 @@ static void see_exchange(struct declaration *declaration)
 		advance(declaration);
 		return;
 	}
-	if (!exchange->rabbit) {
-		exchange->rabbit = rabbit;
-		exchange->kind = &exchange_kind;
-		snprintf(exchange->name, sizeof exchange->name, "%s", rabbit->settings.exchange);
-	}
-	r = shared_get(exchange, &rabbit->main, declaration->dry_run);
+	r = shared_get_exchange(declaration->rabbit, declaration->dry_run, &exchange);
 	if (r == -EAGAIN) {
 		declaration->waits_for = exchange;
 		return;
@@ -616,11 +291,11 @@ static void on_binding(struct rpc *rpc, const struct rpc_reply *reply)
 		     "queue %s cannot be bound to exchange %s: the user needs the permission to "
 		     "write to the queue and to read the exchange (%s)",
 		     declaration->queue->name, declaration->rabbit->settings.exchange,
-		     words(reply));
+		     topology_words(reply));
 	else if (reply->error)
 		fail(declaration, reply->error, "queue %s cannot be bound to exchange %s: %s",
 		     declaration->queue->name, declaration->rabbit->settings.exchange,
-		     words(reply));
+		     topology_words(reply));
 	else {
 		declaration->at++;
 		advance(declaration);
@@ -662,13 +337,13 @@ static void see_dead(struct declaration *declaration)
 static void see_rungs(struct declaration *declaration)
 {
 	struct rabbit *rabbit = declaration->rabbit;
-	size_t last = rung_for(declaration->queue->retry_cap_ms);
+	size_t last = shared_rung_for(declaration->queue->retry_cap_ms);
 	struct shared *rung = NULL;
 	int r = 0;
 
 	for (; declaration->at <= last && declaration->at < RUNGS; declaration->at++) {
-		r = rung_get(rabbit->topology, &rabbit->main, LADDER_RETRY, declaration->at,
-			     declaration->dry_run, &rung);
+		r = shared_get_rung(rabbit->topology, &rabbit->main, LADDER_RETRY, declaration->at,
+				    declaration->dry_run, &rung);
 		if (r == -EAGAIN) {
 			declaration->waits_for = rung;
 			return;
@@ -897,37 +572,6 @@ int topology_declare(struct rabbit *rabbit, const struct drover_queue *queue, bo
 	TAILQ_INSERT_TAIL(&topology->declarations, declaration, link);
 	advance(declaration);
 	return 0;
-}
-
-static void forget(struct shared *shared)
-{
-	if (shared->state != SHARED_ASKED)
-		shared->state = SHARED_UNKNOWN;
-}
-
-void topology_lost(struct rabbit *rabbit)
-{
-	struct topology *topology = rabbit->topology;
-
-	if (!topology)
-		return;
-	forget(&topology->exchange);
-	for (size_t i = 0; i < RUNGS; i++) {
-		forget(&topology->rungs[LADDER_RETRY][i]);
-		forget(&topology->rungs[LADDER_DELAY][i]);
-	}
-}
-
-void topology_gone(struct rabbit *rabbit, const char *exchange)
-{
-	struct topology *topology = rabbit->topology;
-
-	for (size_t i = 0; topology && i < RUNGS; i++) {
-		if (!strcmp(topology->rungs[LADDER_RETRY][i].name, exchange))
-			forget(&topology->rungs[LADDER_RETRY][i]);
-		if (!strcmp(topology->rungs[LADDER_DELAY][i].name, exchange))
-			forget(&topology->rungs[LADDER_DELAY][i]);
-	}
 }
 
 void topology_close(struct rabbit *rabbit)
