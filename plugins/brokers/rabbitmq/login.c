@@ -102,7 +102,7 @@ static ssize_t read_some(struct attempt *attempt, unsigned char *data, size_t si
 static int await_method(struct attempt *attempt, bool first, amqp_method_t *ret_method)
 {
 	struct link *link = attempt->link;
-	unsigned char input[FRAME_MAX_MIN], *data = input;
+	unsigned char input[FRAME_MAX_MIN], *data;
 	bool found = false;
 
 	amqp_maybe_release_buffers_on_channel(link->amqp, 0);

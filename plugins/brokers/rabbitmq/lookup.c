@@ -63,8 +63,8 @@ static struct lookup *start(const char *host, const char *port)
 
 	if (!lookup)
 		return NULL;
-	strcpy(lookup->port, port);
-	strcpy(lookup->host, host);
+	memcpy(lookup->port, port, strlen(port) + 1);
+	memcpy(lookup->host, host, strlen(host) + 1);
 	lookup->hints = (struct addrinfo){.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
 	lookup->request = (struct gaicb){.ar_name = lookup->host,
 					 .ar_service = lookup->port,

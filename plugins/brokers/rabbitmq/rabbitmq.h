@@ -122,15 +122,15 @@ int lookup_addresses(const char *host, int port, int64_t until_ms, struct addrin
 /* tls.c: whom to believe. */
 
 struct tls {
-	const char *host;   /* that the peer is to be */
+	char *host;         /* that the peer is to be */
 	struct ssl_st *ssl; /* the library's, while the connection is open */
 	int distrust;       /* what is wrong with its certificate: X509_V_… */
 	char names[96];     /* that this is for */
 };
 
 /* Tells librabbitmq's SSL_CTX what to check; `tls` stays with the connection. */
-int tls_prepare(struct tls *tls, void *library_context, const char *host,
-		const struct settings *settings, struct fault *fault);
+int tls_prepare(struct tls *tls, void *library_context, char *host, const struct settings *settings,
+		struct fault *fault);
 /* Why the handshake that just failed did so: true, with a sentence, when a person must act. */
 bool tls_refused(const struct tls *tls, const struct settings *settings, struct fault *fault);
 /* Bytes; 0: the end; -EAGAIN; -EPROTO: see tls_reason; -errno */

@@ -110,8 +110,8 @@ static int on_verified(int good, X509_STORE_CTX *store)
 	return good;
 }
 
-int tls_prepare(struct tls *tls, void *library_context, const char *host,
-		const struct settings *settings, struct fault *fault)
+int tls_prepare(struct tls *tls, void *library_context, char *host, const struct settings *settings,
+		struct fault *fault)
 {
 	SSL_CTX *context = library_context;
 	X509_VERIFY_PARAM *param = SSL_CTX_get0_param(context);
