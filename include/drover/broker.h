@@ -8,7 +8,8 @@
  *
  *     open → { wait until `fd` is ready for `events`, or `timeout_ms` has passed → process } … → close
  *
- * No function blocks for longer than 100 ms. Requests are asynchronous: what becomes of them comes
+ * No function blocks for longer than 100 ms, but `process` while it opens a connection: it then may
+ * take 1.5 s. Requests are asynchronous: what becomes of them comes
  * out of `process` through the callbacks given to `open`. Callbacks may call every function but
  * `close` and `process`. Functions return 0 or a negative errno value; -EAGAIN from a request means
  * "not now, ask again after the next `process`" (its callback is not called), any other error is
@@ -227,6 +228,11 @@ struct drover_broker {
 	 */
 	int (*subscribe)(void *broker, const struct drover_queue *queue);
 	int (*credit)(void *broker, uint32_t events, uint64_t bytes);
+	/*
+	 * How many of the consumers that `depths` counts for its queue are this subscription's, just
+	 * now. NULL, where depths know of none.
+	 */
+	uint32_t (*consumers)(void *broker);
 	/* Also of deliveries in any order. After -EAGAIN the delivery is still ours. */
 	int (*settle)(void *broker, struct drover_delivery *delivery,
 		      const struct drover_settlement *settlement);

@@ -49,12 +49,13 @@
  *   ← row {ask, pid, generation, state ("starting", "running", "idle", "busy", "ending"),
  *          [id, attempt, elapsed_ms], events, age_ms, memory_bytes} …  ← end {ask}
  *   ← report {…}            at most every 100 ms, on change; at once when the first event was
- *                           handled, when mode, broker_state or subscribed changed, or when all
+ *                           handled, when mode, broker_state or consumers changed, or when all
  *                           workers became busy; at least every 2 s while it lives:
- *       broker_state, broker_sentence, subscribed (it consumes from the queue), mode ("normal",
- *       "probe", "paused", "draining"), mode_until_ms (time left), starting, ready, busy, idle_low
- *       (the fewest idle since the last report), unsettled (events whose outcome the broker has yet
- *       to confirm), unsettled_ms (how long the first of them waits for that), held (taken, not handed out), in_flight (handed out), handled (settled for good or
+ *       broker_state, broker_sentence, consumers (of its queue, that are this dispatcher's), mode
+ *       ("normal", "probe", "paused", "draining"), mode_until_ms (time left), starting, ready,
+ *       busy, idle_low (the fewest idle since the last report), unsettled (events whose outcome the
+ *       broker has yet to confirm), unsettled_ms (how long the first of them waits for that), held
+ *       (taken, not handed out), in_flight (handed out), handled (settled for good or
  *       to retry, ever), done, failed, rejected, crashed, timed_out, retried, dead, skipped (by the
  *       inbox), emitted (all monotonic in this process), handling_us (smoothed time of an event in
  *       a handler; -1: unknown), oldest_wait_ms, handle_histogram, wait_histogram

@@ -1,9 +1,12 @@
-"""40,000 events (DROVER_CHAOS_EVENTS / 5) from a PHP and a Python producer through RabbitMQ while everything fails at random: nothing is lost.
+"""200,000 events from a PHP and a Python producer through RabbitMQ while everything fails at random: nothing is lost.
 
 Besides what is killed and stopped on the embedded broker, the broker is killed and stopped, and a proxy between it and
 Drover resets connections, delays, cuts into single bytes and swallows. Producers speak to the broker itself and print the
 ids that it confirmed. The same is checked as there: lost 0, unexpected 0, no handling that no fault explains; with the
 inbox none after an event's record; no double effect where the handler stores the event's id together with its effect.
+
+The type without an inbox has a quorum queue. A classic one forgets acknowledgements when the broker is killed (measured:
+15,000 of 15,000, given over ten seconds), so that any number of its events may come again; the other two have those.
 """
 
 import os
@@ -17,9 +20,8 @@ import time
 from collections import Counter
 
 from drover import TOP, wait
-from test_chaos import EVENTS as EMBEDDED_EVENTS, POLICY, SEED, TIMED_LEDGER, WORKERS, Disturbance, Monkey, check_duplicates, read, read_inbox, wall_ms
+from test_chaos import BATCH, EVENTS, POLICY, SEED, TIMED_LEDGER, WORKERS, Disturbance, Monkey, check_duplicates, read, read_inbox, wall_ms
 
-EVENTS = EMBEDDED_EVENTS // 5
 PYTHON_EVENTS = EVENTS // 20  # pika confirms one at a time
 HEALED_MS = 35000  # three heartbeats: by then a connection that is swallowed is found to be, and what it held given out
 
@@ -69,13 +71,17 @@ class BrokerMonkey(Monkey):
             time.sleep(pause)
             self.proxy.heal()
         for disturbances in self.disturbances.values():
-            disturbances.append(Disturbance(began, wall_ms() + HEALED_MS, 2000))
+            disturbances.append(Disturbance(began, wall_ms() + HEALED_MS, BATCH * WORKERS))
         self.done["broker " + what] += 1
         self.diary.append((began, "broker " + what, list(self.disturbances)))
 
 
 def test_nothing_is_lost_with_rabbitmq(drover, lone, proxy):
     between = proxy(lone.server.port)
+    hosts = f'[ "127.0.0.1:{between.port}" ]'
+    # By AMQP alone nobody knows of an idle quorum queue that it is empty.
+    safe = lone.configuration("safe", hosts=hosts, queue_type='"quorum"', depths='"management"',
+                              management=f'"http://127.0.0.1:{lone.server.management_port}"')
     fast, once, sample = "user.registered", "order.paid", "order.booked"
     ledgers = {t: drover.directory / f"{t}.ledger" for t in (fast, once)}
     for path in ledgers.values():
@@ -83,10 +89,10 @@ def test_nothing_is_lost_with_rabbitmq(drover, lone, proxy):
     effects = drover.directory / "effects.db"
     policy = POLICY.replace("2s", "10s")
     drover.configure(f"""
-brokers = ( {lone.configuration(hosts=f'[ "127.0.0.1:{between.port}" ]')} );
+brokers = ( {lone.configuration(hosts=hosts)}, {safe} );
 defaults = {{ max = {WORKERS}; }};
 types = (
-  {{ type = "{fast}"; environment = [ "LEDGER={ledgers[fast]}" ]; {POLICY} }},
+  {{ type = "{fast}"; broker = "safe"; environment = [ "LEDGER={ledgers[fast]}" ]; {POLICY} }},
   {{ type = "{once}"; environment = [ "LEDGER={ledgers[once]}" ]; inbox = "sqlite"; {POLICY} }},
   {{ type = "{sample}"; environment = [ "LEDGER={effects}" ]; {policy} }}
 );

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from drover import BUILD, DROVERCTL, DROVERD, environment_of, wait
+from drover import DROVERCTL, DROVERD, environment_of, wait
 from handlers import SCRIPTED
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -148,7 +148,6 @@ def test_only_those_that_open_plugins_know_the_credentials(drover):
         assert pids and not any(told in environment_of(pid) for pid in pids), title
 
 
-@pytest.mark.skipif(not (BUILD / "plugins/brokers/rabbitmq.so").exists(), reason="the rabbitmq plugin is not built")
 def test_what_a_plugin_calls_secret_shows_nowhere(drover):
     secret = "swordfish-4711"
     drover.configure(f'brokers = ( {{ name = "main"; plugin = "rabbitmq"; hosts = [ "amqp://u:{secret}@127.0.0.1:1/" ]; }} ); '

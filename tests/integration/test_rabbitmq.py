@@ -69,6 +69,22 @@ def test_events_of_a_producer_are_handled(drover, vhost):
     wait(lambda: vhost.ready("order.paid") == 0, "and gone")
 
 
+def test_consumers_of_ours_are_not_called_others(drover, vhost):
+    """A dispatcher has several while its credit changes, and one at rest."""
+    out = recording(drover, vhost, 'objective = "100ms"; max = 6;')
+    declared(vhost, "job")
+    for _ in range(500):
+        vhost.event("job")
+    seen = set()
+
+    def handled():
+        seen.add(drover.type("job")["foreign_consumers"])
+        return len(out.read_text().splitlines()) >= 500
+    wait(handled, "all are handled")
+    drover.wait_type("job", lambda t: t["consumers"] == 1 and t["foreign_consumers"] == 0, "one consumer, and that is ours")
+    assert seen <= {None, 0}
+
+
 @pytest.mark.parametrize("name", ["/", "a b", "ü/%"])
 @pytest.mark.parametrize("how", ["setting", "url"])
 def test_virtual_hosts_with_odd_names(drover, rabbitmq, name, how):

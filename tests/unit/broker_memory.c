@@ -281,6 +281,12 @@ static int memory_subscribe(void *broker, const struct drover_queue *queue)
 	return ((struct memory *)broker)->declared == 2 ? 0 : -EAGAIN;
 }
 
+static uint32_t memory_consumers(void *broker)
+{
+	(void)broker;
+	return 1;
+}
+
 static int memory_credit(void *broker, uint32_t events, uint64_t bytes)
 {
 	(void)bytes;
@@ -360,6 +366,7 @@ DROVER_EXPORT const struct drover_broker drover_plugin = {
 	.declare = memory_declare,
 	.subscribe = memory_subscribe,
 	.credit = memory_credit,
+	.consumers = memory_consumers,
 	.settle = memory_settle,
 	.publish = memory_publish,
 };

@@ -750,11 +750,6 @@ int64_t rig_report(const struct rig *rig, const char *key)
 	return rig->n_reports ? message_int(&rig->report_view, key, INT64_MIN) : INT64_MIN;
 }
 
-bool rig_flag(const struct rig *rig, const char *key)
-{
-	return rig->n_reports && message_flag(&rig->report_view, key);
-}
-
 const char *rig_report_text(const struct rig *rig, const char *key)
 {
 	return rig->n_reports ? message_text(&rig->report_view, key, "") : "";

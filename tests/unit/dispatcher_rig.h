@@ -99,7 +99,6 @@ void rig_deliver(struct rig *rig, const char *id, const char *body, uint32_t att
 void rig_broker(struct rig *rig, enum memory_kind kind, int64_t number);
 
 int64_t rig_report(const struct rig *rig, const char *key);
-bool rig_flag(const struct rig *rig, const char *key); /* of the report, too */
 const char *rig_report_text(const struct rig *rig, const char *key);
 /* The first settlement of that id from note `from` on; NULL: none yet. */
 const struct memory_packet *rig_settled(const struct rig *rig, const char *id, int from);

@@ -25,14 +25,6 @@
 
 #define SETTINGS_MAX 16
 
-int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
-}
-
 /* What rabbitmq.c does for the others. */
 
 static char logged[512];
@@ -757,7 +749,7 @@ static void on_content(struct channel *channel, struct content *content)
 	got = *content;
 	content->body = NULL;
 	got_tag = deliver->delivery_tag;
-	copy_text(got_header, sizeof got_header, content->properties->message_id);
+	link_copy_text(got_header, sizeof got_header, content->properties->message_id);
 	n_got++;
 }
 

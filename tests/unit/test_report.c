@@ -33,13 +33,13 @@ void text_set(char **text, const char *format, ...)
 	(void)format;
 }
 
-static void report(struct type *type, bool subscribed, int64_t unsettled)
+static void report(struct type *type, int64_t consumers, int64_t unsettled)
 {
 	struct message message = {0};
 	struct message_view view;
 
 	message_start(&message, "report");
-	message_add_flag(&message, "subscribed", subscribed);
+	message_add_int(&message, "consumers", consumers);
 	message_add_int(&message, "unsettled", unsettled);
 	message_add_text(&message, "broker_sentence", "retries wait");
 	assert_int_equal(message_read(buf_front(&message.buf), buf_size(&message.buf), &view), 0);
@@ -90,10 +90,13 @@ static void test_our_own_is_none(void **state)
 {
 	struct type *type = *state;
 
-	report(type, true, 0);
+	report(type, 1, 0);
 	sample(type, 3);
 	assert_int_equal(report_foreign(type), 2);
-	report(type, true, 0); /* again the same */
+	report(type, 1, 0); /* again the same */
+	assert_int_equal(report_foreign(type), 2);
+	report(type, 2, 0); /* our dispatcher changes how much it is sent ahead */
+	sample(type, 4);
 	assert_int_equal(report_foreign(type), 2);
 	sample(type, 0); /* it was cancelled there */
 	assert_int_equal(report_foreign(type), 0);
@@ -106,12 +109,12 @@ static void test_old_counts_say_nothing(void **state)
 
 	sample(type, 1);
 	type->depth_ms = clock_now_ms() - 100;
-	report(type, true, 0);
+	report(type, 1, 0);
 	assert_int_equal(report_foreign(type), -1);
 	sample(type, 1);
 	assert_int_equal(report_foreign(type), 0);
 	type->depth_ms = clock_now_ms() - 100;
-	type->subscribed_ms = 0;
+	type->consumers_ms = 0;
 	report_end(type);
 	assert_int_equal(report_foreign(type), -1);
 	sample(type, 0);
@@ -122,12 +125,12 @@ static void test_what_is_not_settled(void **state)
 {
 	struct type *type = *state;
 
-	report(type, true, 12);
+	report(type, 1, 12);
 	assert_int_equal(type->report.unsettled, 12);
 	assert_string_equal(type->report.broker_sentence, "retries wait");
 	report_end(type);
 	assert_int_equal(type->report.unsettled, 0);
-	assert_false(type->report.subscribed);
+	assert_int_equal(type->report.consumers, 0);
 }
 
 int main(void)

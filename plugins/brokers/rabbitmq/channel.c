@@ -53,7 +53,7 @@ static void channel_closed(struct channel *channel, const amqp_channel_close_t *
 	uint16_t code = close->reply_code;
 	char text[256];
 
-	copy_text(text, sizeof text, close->reply_text);
+	link_copy_text(text, sizeof text, close->reply_text);
 	channel_forget(channel);
 	channel->state = CHANNEL_CLOSING;
 	link_send(link, channel->number, AMQP_CHANNEL_CLOSE_OK_METHOD, &ok);

@@ -495,6 +495,11 @@ void consume_process(struct rabbit *rabbit)
 	update_pause(consumer);
 }
 
+uint32_t consume_consumers(const struct rabbit *rabbit)
+{
+	return rabbit->consumer ? prefetch_count(rabbit->consumer) : 0;
+}
+
 int64_t consume_due_ms(const struct rabbit *rabbit)
 {
 	const struct consumer *consumer = rabbit->consumer;

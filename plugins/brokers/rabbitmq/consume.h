@@ -128,6 +128,8 @@ void prefetch_cancelled(struct consumer *consumer, amqp_bytes_t tag); /* by the 
 struct subscription *prefetch_find(const struct consumer *consumer, uint32_t number);
 uint32_t prefetch_number(amqp_bytes_t tag);
 void prefetch_settled(struct consumer *consumer, size_t n);
+/* Subscriptions that the broker has, or soon has. */
+uint32_t prefetch_count(const struct consumer *consumer);
 int64_t prefetch_due_ms(const struct consumer *consumer);
 void prefetch_close(struct consumer *consumer);
 

@@ -44,7 +44,7 @@ void link_init(struct link *link, struct rabbit *rabbit, const char *purpose)
 	}
 }
 
-void copy_text(char *to, size_t size, amqp_bytes_t bytes)
+void link_copy_text(char *to, size_t size, amqp_bytes_t bytes)
 {
 	size_t n = bytes.len < size - 1 ? bytes.len : size - 1;
 
@@ -207,7 +207,7 @@ enum link_loss link_judge(const amqp_connection_close_t *close)
 {
 	char text[256];
 
-	copy_text(text, sizeof text, close->reply_text);
+	link_copy_text(text, sizeof text, close->reply_text);
 	switch (close->reply_code) {
 	case AMQP_CONNECTION_FORCED: /* an operator's wish, or the broker stops */
 	case AMQP_INTERNAL_ERROR:
@@ -227,7 +227,7 @@ static void connection_closed(struct link *link, const amqp_connection_close_t *
 	enum link_loss loss = link_judge(close);
 	char text[200];
 
-	copy_text(text, sizeof text, close->reply_text);
+	link_copy_text(text, sizeof text, close->reply_text);
 	link_send(link, 0, AMQP_CONNECTION_CLOSE_OK_METHOD, &ok);
 	link_lose(link, loss, "%s closed the connection: %s", link->peer, text);
 }
@@ -245,7 +245,7 @@ static void take_own(struct link *link, const amqp_frame_t *frame)
 
 		link->blocked = true;
 		link_set_patience(link, 0);
-		copy_text(link->blocked_why, sizeof link->blocked_why, blocked->reason);
+		link_copy_text(link->blocked_why, sizeof link->blocked_why, blocked->reason);
 		rabbit_changed(link->rabbit);
 	} else if (method->id == AMQP_CONNECTION_UNBLOCKED_METHOD) {
 		link->blocked = false;

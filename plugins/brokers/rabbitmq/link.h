@@ -28,7 +28,7 @@ struct attempt {
 	((attempt)->loss = (loss_), fault_set(&(attempt)->fault, -EIO, __VA_ARGS__))
 
 /* Until a descriptor is ready for POLLIN or POLLOUT; -ETIMEDOUT; -errno. */
-int await_ready(int fd, short events, int64_t until_ms);
+int link_await(int fd, short events, int64_t until_ms);
 
 /* login.c: over a new connection. 0, or -errno and the attempt's fault. */
 int login(struct attempt *attempt);
@@ -46,7 +46,7 @@ const char *link_scan(struct link *link, const unsigned char *data, size_t size)
 void link_lose_faith(struct link *link, const char *what);
 int link_send(struct link *link, amqp_channel_t channel, amqp_method_number_t id, void *decoded);
 
-void copy_text(char *to, size_t size, amqp_bytes_t bytes);
+void link_copy_text(char *to, size_t size, amqp_bytes_t bytes);
 
 /* channel.c: frames of a channel that is in use. */
 

@@ -81,7 +81,7 @@ static ssize_t read_some(struct attempt *attempt, unsigned char *data, size_t si
 			continue;
 		if (n != -EAGAIN)
 			break;
-		n = await_ready(link->fd, POLLIN, attempt->until_ms);
+		n = link_await(link->fd, POLLIN, attempt->until_ms);
 		if (n < 0)
 			break;
 	}
@@ -143,7 +143,7 @@ static int closed(struct attempt *attempt, const amqp_connection_close_t *close)
 	const char *peer = attempt->link->peer;
 	char text[160];
 
-	copy_text(text, sizeof text, close->reply_text);
+	link_copy_text(text, sizeof text, close->reply_text);
 	if (close->reply_code == AMQP_ACCESS_REFUSED)
 		return attempt_fail(attempt, LINK_REFUSED,
 				    "%s: it refuses the user \"%.60s\" with the password it was "
@@ -193,7 +193,7 @@ static void read_version(struct link *link, const amqp_table_t *properties)
 		if (property->key.len == strlen("version") &&
 		    !memcmp(property->key.bytes, "version", property->key.len) &&
 		    property->value.kind == AMQP_FIELD_KIND_UTF8)
-			copy_text(text, sizeof text, property->value.value.bytes);
+			link_copy_text(text, sizeof text, property->value.value.bytes);
 	}
 	for (char *c = text; *c; c++)
 		*c = *c > ' ' && *c < 0x7f ? *c : '?';

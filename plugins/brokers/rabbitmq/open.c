@@ -79,7 +79,7 @@ static int start_connecting(const struct addrinfo *address, int *ret_fd)
 	return 0;
 }
 
-int await_ready(int fd, short events, int64_t until_ms)
+int link_await(int fd, short events, int64_t until_ms)
 {
 	struct pollfd poller = {.fd = fd, .events = events};
 	int r;
@@ -95,7 +95,7 @@ int await_ready(int fd, short events, int64_t until_ms)
 static int await_connected(int fd, int64_t until_ms)
 {
 	socklen_t size = sizeof(int);
-	int error = 0, r = await_ready(fd, POLLOUT, until_ms);
+	int error = 0, r = link_await(fd, POLLOUT, until_ms);
 
 	if (r == 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
 		r = -errno;

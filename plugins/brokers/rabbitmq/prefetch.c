@@ -274,11 +274,15 @@ static bool is_quick(const struct consumer *consumer, int64_t now)
 	return consumer->turn_ms <= QUICK_MS && now - consumer->turned_ms <= QUICK_MS;
 }
 
+static bool may_unite(const struct consumer *consumer, const struct census *census, int64_t now)
+{
+	return census->n >= 2 && (!consumer->n_unacked || is_quick(consumer, now));
+}
+
 /* One for all: for a moment more may be in our hands than wanted, where that does no harm. */
 static bool unite(struct consumer *consumer, const struct census *census, int64_t now)
 {
-	if (census->n < 2 || now - consumer->united_ms < UNITE_MS ||
-	    (consumer->n_unacked && !is_quick(consumer, now)))
+	if (!may_unite(consumer, census, now) || now - consumer->united_ms < UNITE_MS)
 		return false;
 	consumer->united_ms = now;
 	cancel_all(consumer);
@@ -391,13 +395,27 @@ void prefetch_lost(struct consumer *consumer)
 	}
 }
 
+uint32_t prefetch_count(const struct consumer *consumer)
+{
+	const struct subscription *subscription;
+	uint32_t n = 0;
+
+	TAILQ_FOREACH(subscription, &consumer->subscriptions, link)
+		n++;
+	return n;
+}
+
 int64_t prefetch_due_ms(const struct consumer *consumer)
 {
+	const struct census census = take_census(consumer);
 	int64_t due = NEVER;
 
 	if (!consumer->ready)
 		return NEVER;
-	if (consumer->higher_ms)
+	/* An answer that is on its way is the next occasion. */
+	if (!census.asked && may_unite(consumer, &census, now_ms()))
+		due = consumer->united_ms + UNITE_MS;
+	if (consumer->higher_ms && consumer->higher_ms + HIGHER_MS < due)
 		due = consumer->higher_ms + HIGHER_MS;
 	if (consumer->lower_ms && consumer->lower_ms + LOWER_MS < due)
 		due = consumer->lower_ms + LOWER_MS;

@@ -13,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #define LOST_MS        20  /* a connection that was there is tried again after this, … */
@@ -26,33 +24,6 @@
 #define MANAGE_MS      400
 #define REFUSED_MS     1000 /* doubled with each refusal */
 #define REFUSED_MAX_MS 30000
-
-static int64_t clock_ms(clockid_t id)
-{
-	struct timespec now;
-
-	clock_gettime(id, &now);
-	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
-}
-
-int64_t now_ms(void)
-{
-	return clock_ms(CLOCK_MONOTONIC);
-}
-
-int64_t wall_ms(void)
-{
-	return clock_ms(CLOCK_REALTIME);
-}
-
-int64_t random_ms(int64_t most)
-{
-	uint32_t random;
-
-	if (getrandom(&random, sizeof random, GRND_NONBLOCK) < 0)
-		return most;
-	return random % (most + 1);
-}
 
 void rabbit_log(struct rabbit *rabbit, int level, const char *format, ...)
 {
@@ -105,10 +76,8 @@ void rabbit_watch(struct link *link)
 
 	if (event.events == link->watched)
 		return;
-	if (epoll_ctl(link->rabbit->epoll_fd, link->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
-		      link->fd, &event) < 0 &&
-	    errno == EEXIST)
-		epoll_ctl(link->rabbit->epoll_fd, EPOLL_CTL_MOD, link->fd, &event);
+	epoll_ctl(link->rabbit->epoll_fd, link->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, link->fd,
+		  &event);
 	link->watched = event.events;
 }
 
@@ -347,6 +316,11 @@ static int broker_credit(void *context, uint32_t events, uint64_t bytes)
 	return consume_credit(context, events, bytes);
 }
 
+static uint32_t broker_consumers(void *context)
+{
+	return consume_consumers(context);
+}
+
 static int broker_settle(void *context, struct drover_delivery *delivery,
 			 const struct drover_settlement *settlement)
 {
@@ -386,6 +360,7 @@ DROVER_EXPORT const struct drover_broker drover_plugin = {
 	.depths = broker_depths,
 	.subscribe = broker_subscribe,
 	.credit = broker_credit,
+	.consumers = broker_consumers,
 	.settle = broker_settle,
 	.publish = broker_publish,
 	.dead_browse = broker_dead_browse,

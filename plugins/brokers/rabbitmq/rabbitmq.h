@@ -21,22 +21,13 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
+#include "../../common.h"
+
 struct rabbit;
 struct link;
 struct channel;
 
 #define NEVER INT64_MAX
-
-/* One sentence, for people. */
-struct fault {
-	char sentence[256];
-};
-__attribute__((format(printf, 3, 4))) int fault_set(struct fault *fault, int error,
-						    const char *format, ...); /* returns error */
-
-int64_t now_ms(void);            /* monotonic */
-int64_t wall_ms(void);           /* since 1970 */
-int64_t random_ms(int64_t most); /* 0 to most */
 
 /* settings.c: the plugin's rows, and what they said. */
 
@@ -376,6 +367,7 @@ int consume_open(struct rabbit *rabbit);
 void consume_close(struct rabbit *rabbit);
 int consume_subscribe(struct rabbit *rabbit, const struct drover_queue *queue);
 int consume_credit(struct rabbit *rabbit, uint32_t events, uint64_t bytes);
+uint32_t consume_consumers(const struct rabbit *rabbit); /* at the broker, just now */
 int consume_settle(struct rabbit *rabbit, struct drover_delivery *delivery,
 		   const struct drover_settlement *settlement);
 void consume_up(struct rabbit *rabbit);   /* the connection is there: channel, subscription */

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,16 +59,6 @@ const struct drover_option settings_options[] = {
 	 "without consumers is empty; with \"management\" the management API is asked then."},
 	{0},
 };
-
-int fault_set(struct fault *fault, int error, const char *format, ...)
-{
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(fault->sentence, sizeof fault->sentence, format, ap);
-	va_end(ap);
-	return error;
-}
 
 static char *copy(const char *text, size_t size)
 {

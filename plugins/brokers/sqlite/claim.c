@@ -182,7 +182,7 @@ void claim_events(struct broker *broker)
 		r = read_dues(consumer, &fault);
 	store_end(consumer->store);
 	if (r == -EAGAIN)
-		consumer->claim_ms = now_ms() + 1 + jitter_ms(CONSUME_RETRY_MS);
+		consumer->claim_ms = now_ms() + 1 + random_ms(CONSUME_RETRY_MS);
 	else if (r < 0 && r != -ENOMEM)
 		consume_lose(broker, r, fault.sentence);
 	while ((held = claim.first)) {

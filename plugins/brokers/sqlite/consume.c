@@ -148,7 +148,7 @@ static void try_open(struct broker *broker)
 	if (r == 0) {
 		broker_say(broker, DROVER_BROKER_UP, "");
 	} else if (r == -EAGAIN) {
-		consumer->open_ms = now_ms() + LOCK_MS / 2 + jitter_ms(LOCK_MS);
+		consumer->open_ms = now_ms() + LOCK_MS / 2 + random_ms(LOCK_MS);
 		broker_say(broker, DROVER_BROKER_CONNECTING, fault.sentence);
 	} else {
 		consumer->open_ms = now_ms() + REOPEN_MS;

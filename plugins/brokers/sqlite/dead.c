@@ -123,7 +123,7 @@ static void browse_process(struct broker *broker)
 	if (r == 0)
 		return;
 	if (r == -EAGAIN) {
-		letters->retry_ms = now_ms() + 1 + jitter_ms(RETRY_MS);
+		letters->retry_ms = now_ms() + 1 + random_ms(RETRY_MS);
 		return;
 	}
 	letters->browses = browse->next;
@@ -256,7 +256,7 @@ static void change_process(struct broker *broker)
 		return;
 	r = change_some(broker, list, n, &fault);
 	if (r == -EAGAIN) {
-		letters->retry_ms = now_ms() + 1 + jitter_ms(RETRY_MS);
+		letters->retry_ms = now_ms() + 1 + random_ms(RETRY_MS);
 		return;
 	}
 	while (n-- && (change = letters->changes)) {

@@ -397,7 +397,7 @@ void depths_process(struct broker *broker)
 			add_asked(gauge, sample);
 		} else if (answer(broker, sample) < 0) {
 			add_asked(gauge, sample);
-			gauge->retry_ms = now_ms() + 1 + jitter_ms(RETRY_MS);
+			gauge->retry_ms = now_ms() + 1 + random_ms(RETRY_MS);
 		}
 	}
 }

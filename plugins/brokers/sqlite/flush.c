@@ -285,7 +285,7 @@ static int64_t next_flush(const struct consumer *consumer)
 	int64_t now = now_ms();
 
 	if (consumer->aside.filled || consumer->locked_ms)
-		return now + 1 + jitter_ms(CONSUME_RETRY_MS);
+		return now + 1 + random_ms(CONSUME_RETRY_MS);
 	if (!consumer->n_settling && !consumer->full_said)
 		return NEVER_MS;
 	for (const struct held *held = consumer->settling; held; held = held->next_settling)

@@ -282,7 +282,7 @@ static void flush(struct broker *broker, struct target *target)
 
 		if (!target->locked_ms)
 			target->locked_ms = now;
-		target->retry_ms = now + 1 + jitter_ms(RETRY_MS);
+		target->retry_ms = now + 1 + random_ms(RETRY_MS);
 		if (now - target->locked_ms < GIVE_UP_MS)
 			return;
 		fault_set(&fault, 0,

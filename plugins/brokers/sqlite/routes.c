@@ -407,7 +407,7 @@ void routes_process(struct broker *broker)
 		return;
 	fd = directory_lock(&broker->directory, "routes.lock", &fault);
 	if (fd == -EAGAIN) {
-		routes->retry_ms = now_ms() + 1 + jitter_ms(RETRY_MS);
+		routes->retry_ms = now_ms() + 1 + random_ms(RETRY_MS);
 		return;
 	}
 	rest = split_twins(routes);

@@ -9,57 +9,15 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #define OWN_RETRY_MS     10
 #define REFUSED_RETRY_MS 1000
 #define LOOK_MS          1000 /* between looks whether the directory is still there */
-
-int fault_set(struct fault *fault, int error, const char *format, ...)
-{
-	va_list ap;
-
-	if (!fault)
-		return error;
-	va_start(ap, format);
-	vsnprintf(fault->sentence, sizeof fault->sentence, format, ap);
-	va_end(ap);
-	return error;
-}
-
-static int64_t clock_ms(clockid_t id)
-{
-	struct timespec now;
-
-	clock_gettime(id, &now);
-	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
-}
-
-int64_t now_ms(void)
-{
-	return clock_ms(CLOCK_MONOTONIC);
-}
-
-int64_t wall_ms(void)
-{
-	return clock_ms(CLOCK_REALTIME);
-}
-
-int64_t jitter_ms(int64_t most)
-{
-	uint32_t random;
-
-	if (getrandom(&random, sizeof random, GRND_NONBLOCK) < 0)
-		return most;
-	return random % (most + 1);
-}
 
 void broker_say(struct broker *broker, enum drover_broker_state state, const char *sentence)
 {
@@ -218,7 +176,7 @@ static bool own(struct broker *broker)
 		return true;
 	}
 	directory->retry_ms =
-		now_ms() + 1 + jitter_ms(r == -EAGAIN ? OWN_RETRY_MS : REFUSED_RETRY_MS);
+		now_ms() + 1 + random_ms(r == -EAGAIN ? OWN_RETRY_MS : REFUSED_RETRY_MS);
 	if (r == -EAGAIN) {
 		broker_say(broker, DROVER_BROKER_CONNECTING, fault.sentence);
 	} else {

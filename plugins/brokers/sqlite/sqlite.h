@@ -33,20 +33,10 @@
 
 #include <drover/broker.h>
 
+#include "../../common.h"
+
 #define NEVER_MS     INT64_MAX
 #define DELAY_MAX_MS (INT64_C(10000) * 24 * 3600 * 1000) /* as a duration in the configuration */
-
-struct fault {
-	char sentence[512];
-};
-
-/* Sets the sentence (of a fault that may be NULL) and returns error. */
-int fault_set(struct fault *fault, int error, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
-
-int64_t now_ms(void);
-int64_t wall_ms(void);
-int64_t jitter_ms(int64_t most); /* 0 … most */
 
 struct broker;
 

@@ -156,9 +156,13 @@ int64_t broker_reconnect(struct dispatcher *d, int64_t now_ms)
 	return d->broker_state == DROVER_BROKER_DOWN ? now_ms + RECONNECT_MS : NEVER;
 }
 
-bool broker_subscribed(const struct dispatcher *d)
+uint32_t broker_consumers(const struct dispatcher *d)
 {
-	return d->subscribed && d->broker_state == DROVER_BROKER_UP;
+	const struct drover_broker *calls = d->client.calls;
+
+	return d->subscribed && d->broker_state == DROVER_BROKER_UP && calls->consumers
+		       ? calls->consumers(d->client.broker)
+		       : 0;
 }
 
 /* Each step waits for the one before it; -EAGAIN asks for another turn, which follows `process`. */

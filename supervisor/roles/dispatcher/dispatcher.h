@@ -291,7 +291,7 @@ struct dispatcher {
 	bool reported_busy, reported_handled;
 	const char *reported_mode;
 	enum drover_broker_state reported_broker;
-	bool reported_subscribed;
+	uint32_t reported_consumers;
 };
 
 /* dispatcher.c */
@@ -322,7 +322,7 @@ int broker_open(struct dispatcher *d, const struct message_view *view, struct wh
 void broker_turn(struct dispatcher *d);                                 /* topology and credit */
 void broker_told(struct dispatcher *d, enum drover_broker_state state); /* by the gauge */
 int64_t broker_reconnect(struct dispatcher *d, int64_t now_ms); /* the duty: asks for a try */
-bool broker_subscribed(const struct dispatcher *d);             /* it consumes now */
+uint32_t broker_consumers(const struct dispatcher *d); /* of its queue, that are ours now */
 
 /* jobs.c */
 struct job *job_new(struct dispatcher *d, struct drover_delivery *delivery); /* NULL: no memory */

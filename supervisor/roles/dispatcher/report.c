@@ -125,7 +125,7 @@ static void add_flow(struct dispatcher *d, int64_t now_ms)
 		until_ms = 0;
 	message_add_int(&d->message, "broker_state", d->broker_state);
 	message_add_text(&d->message, "broker_sentence", d->broker_sentence);
-	message_add_flag(&d->message, "subscribed", broker_subscribed(d));
+	message_add_int(&d->message, "consumers", broker_consumers(d));
 	message_add_text(&d->message, "mode", report_mode(d));
 	message_add_int(&d->message, "mode_until_ms", until_ms);
 	message_add_int(&d->message, "starting",
@@ -167,7 +167,7 @@ int64_t report_send(struct dispatcher *d, int64_t now_ms)
 	d->reported_handled = d->counters.handled > 0;
 	d->reported_mode = report_mode(d);
 	d->reported_broker = d->broker_state;
-	d->reported_subscribed = broker_subscribed(d);
+	d->reported_consumers = broker_consumers(d);
 	d->idle_low = d->n_workers[WORKER_IDLE];
 	return now_ms + ALIVE_MS;
 }
@@ -177,7 +177,7 @@ void report_turn(struct dispatcher *d, int64_t now_ms)
 	bool at_once = (all_busy(d) && !d->reported_busy) ||
 		       (d->counters.handled && !d->reported_handled) ||
 		       d->broker_state != d->reported_broker ||
-		       broker_subscribed(d) != d->reported_subscribed || !d->reported_mode ||
+		       broker_consumers(d) != d->reported_consumers || !d->reported_mode ||
 		       strcmp(report_mode(d), d->reported_mode) != 0;
 
 	if (at_once)

@@ -56,11 +56,11 @@ static void read_histogram(const struct message_view *view, const char *key,
 		histogram_decode(field.blob, field.size, *histogram);
 }
 
-static void note_subscription(struct type *type, bool subscribed)
+static void note_consumers(struct type *type, int64_t consumers)
 {
-	if (type->report.subscribed != subscribed)
-		type->subscribed_ms = clock_now_ms();
-	type->report.subscribed = subscribed;
+	if (type->report.consumers != consumers)
+		type->consumers_ms = clock_now_ms();
+	type->report.consumers = consumers;
 }
 
 /* What follows from a report at once. */
@@ -109,7 +109,7 @@ void report_take(struct type *type, const struct message_view *view)
 	report->log_dropped = (uint64_t)message_int(view, "log_dropped", 0);
 	report->broker_state = (enum drover_broker_state)message_int(view, "broker_state", 0);
 	read_text(view, "broker_sentence", report->broker_sentence, sizeof report->broker_sentence);
-	note_subscription(type, message_flag(view, "subscribed"));
+	note_consumers(type, message_int(view, "consumers", 0));
 	read_text(view, "mode", report->mode, sizeof report->mode);
 	report->mode_until_ms = message_int(view, "mode_until_ms", 0);
 	report->starting = (int)message_int(view, "starting", 0);
@@ -143,7 +143,7 @@ void report_end(struct type *type)
 
 	for (size_t i = 0; i < N_COUNTERS; i++)
 		*counter(&type->totals, i) += *counter(&report->counters, i);
-	note_subscription(type, false);
+	note_consumers(type, 0);
 	type->report = (struct report){.handling_us = report->handling_us, .idle_low = -1};
 	type->busy_since_ms = 0;
 	type->seen_handled = type->rated_done = type->rated_failed = 0;
@@ -176,14 +176,14 @@ int64_t report_waiting(const struct type *type)
 
 int64_t report_foreign(const struct type *type)
 {
-	int64_t foreign = type->depth.consumers - type->report.subscribed;
+	int64_t foreign = type->depth.consumers - type->report.consumers;
 
 	/*
 	 * A count from before our own came or went says nothing of the others; nor does any of a type
 	 * whose programs open as many as they like.
 	 */
 	if (type_consumes(type) || !type->depth_known || type->depth.consumers < 0 ||
-	    type->depth_ms <= type->subscribed_ms)
+	    type->depth_ms <= type->consumers_ms)
 		return -1;
 	return foreign > 0 ? foreign : 0;
 }

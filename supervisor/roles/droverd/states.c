@@ -56,7 +56,6 @@ static bool is_lost(enum drover_broker_state state)
 	return state == DROVER_BROKER_DOWN || state == DROVER_BROKER_REFUSED;
 }
 
-/* By the gauge's connection or by its own; each can be lost alone. */
 /* Its programs end with an error as soon as they are started. */
 static bool is_crashing(const struct type *type)
 {
@@ -64,6 +63,7 @@ static bool is_crashing(const struct type *type)
 	       type->report.generation_failed_starts >= STARTS_BAD;
 }
 
+/* By the gauge's connection or by its own; each can be lost alone. */
 static bool is_cut_off(const struct type *type)
 {
 	return (type->broker && type->broker->reported && is_lost(type->broker->state)) ||
@@ -103,6 +103,10 @@ static void tell_no_handler(const struct type *type, char *text, size_t size)
 		snprintf(text, size, "its handler %s is being tried", type->candidate->path);
 	else if (type->refused[0])
 		snprintf(text, size, "its handler was refused: %s", type->refused);
+	else if (watch_waits(type->supervisor))
+		snprintf(text, size,
+			 "no handler yet: files were just written, and are looked at in a "
+			 "moment");
 	else
 		snprintf(text, size, "no handler: no file of that name is in a handlers directory");
 }

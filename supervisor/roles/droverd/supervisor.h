@@ -59,8 +59,8 @@ struct report {
 	bool fresh; /* there was one since the pair started */
 	enum drover_broker_state broker_state;
 	char broker_sentence[REPORT_TEXT_MAX];
-	bool subscribed;
-	char mode[12]; /* "normal", "probe", "paused", "draining" */
+	int64_t consumers; /* of its queue, that are this dispatcher's */
+	char mode[12];     /* "normal", "probe", "paused", "draining" */
 	int64_t mode_until_ms;
 	/* workers; `ready` ones have started up, the busy ones included */
 	int starting, ready, busy;
@@ -145,8 +145,8 @@ struct type {
 	/* what was measured */
 	struct drover_depth depth;
 	bool depth_known;
-	int64_t depth_ms;      /* monotonic: when it came */
-	int64_t subscribed_ms; /* when our dispatcher last began or ceased to consume */
+	int64_t depth_ms;     /* monotonic: when it came */
+	int64_t consumers_ms; /* when the number of our dispatcher's changed last */
 	struct report report;
 	struct counters totals; /* of dispatchers that are gone, so that none goes backwards */
 	struct histogram *handling, *waiting; /* since the pair started; NULL while there is none */
@@ -288,6 +288,7 @@ int watch_open(struct supervisor *supervisor, struct why *why);
 void watch_close(struct supervisor *supervisor);
 void watch_directories(struct supervisor *supervisor); /* those of the configuration in force */
 void watch_soon(struct supervisor *supervisor);        /* scan again after the quiet time */
+bool watch_waits(const struct supervisor *supervisor); /* such a scan is to come */
 void watch_rest(struct supervisor *supervisor);        /* polls what inotify does not see, if any */
 
 /* handlers.c: which version of its handler serves a type. */

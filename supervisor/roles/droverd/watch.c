@@ -118,6 +118,15 @@ void watch_soon(struct supervisor *supervisor)
 	arm(supervisor->quiet_timer, WATCH_QUIET_MS);
 }
 
+bool watch_waits(const struct supervisor *supervisor)
+{
+	int enabled = SD_EVENT_OFF;
+
+	return supervisor->quiet_timer &&
+	       sd_event_source_get_enabled(supervisor->quiet_timer, &enabled) >= 0 &&
+	       enabled != SD_EVENT_OFF;
+}
+
 static int on_quiet(sd_event_source *source, uint64_t usec, void *context)
 {
 	(void)source;
