@@ -4,7 +4,7 @@
  * acknowledged. Those of a classic queue of ours stay in our hands until they are settled, and go
  * back to their places when the errand ends; what becomes of others is rotate.c's. A lock, a queue
  * of this connection, keeps two errands from seeing a half of the letters each. Nothing is
- * acknowledged that was not copied, confirmed, or is to be purged. Called by rabbitmq.c.
+ * acknowledged (ack.c) that was not copied, confirmed, or is to be purged. Called by rabbitmq.c.
  */
 #include "dead.h"
 
@@ -15,15 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LOCK_MS       5000 /* so long another errand may take */
+#define LOCK_MS       15000 /* so long other errands may take: a few thousand letters a second */
 #define LOCK_RETRY_MS 100
 #define TURN_MS       50
-
-static void forget_ack(struct acks *list, struct ack *ack)
-{
-	STAILQ_REMOVE_HEAD(list, link);
-	free(ack);
-}
 
 void dead_tell(struct letter *letter, int error, const char *sentence)
 {
@@ -36,92 +30,10 @@ void dead_tell(struct letter *letter, int error, const char *sentence)
 		letter_free(letter);
 }
 
-static void settled(struct letter *letter, int error, const char *sentence)
+void dead_settled(struct letter *letter, int error, const char *sentence)
 {
 	if (error || !letter->box->rotates || !rotate_keeps(letter))
 		dead_tell(letter, error, sentence);
-}
-
-/* Acknowledging. */
-
-static int send_barrier(struct rpc *rpc, struct channel *channel)
-{
-	amqp_basic_qos_t method = {.prefetch_count = 0};
-
-	(void)rpc;
-	return link_send_method(channel, AMQP_BASIC_QOS_METHOD, &method);
-}
-
-static struct channel *work(const struct browser *browser)
-{
-	return &browser->rabbit->main.channels[CHANNEL_WORK];
-}
-
-static void flush(struct browser *browser);
-
-/*
- * AMQP confirms no acknowledgement. But a channel's methods are handled in their order: what was
- * sent before an answered request was seen.
- */
-static void on_barrier(struct rpc *rpc, const struct rpc_reply *reply)
-{
-	struct browser *browser = rpc->cookie;
-	int error = browser->barrier_epoch == work(browser)->epoch ? reply->error : -ENOTCONN;
-	struct ack *ack;
-
-	browser->barring = false;
-	while ((ack = STAILQ_FIRST(&browser->barred))) {
-		struct letter *letter = ack->letter;
-
-		forget_ack(&browser->barred, ack);
-		if (letter)
-			settled(letter, error, error ? "the connection was lost" : NULL);
-	}
-	flush(browser);
-	if (browser->active)
-		dead_get(browser->active); /* its end may have waited for this */
-}
-
-static void flush(struct browser *browser)
-{
-	struct ack *ack;
-
-	while ((ack = STAILQ_FIRST(&browser->to_send))) {
-		amqp_basic_ack_t method = {.delivery_tag = ack->tag};
-
-		if (link_send_method(work(browser), AMQP_BASIC_ACK_METHOD, &method) < 0)
-			break;
-		STAILQ_REMOVE_HEAD(&browser->to_send, link);
-		STAILQ_INSERT_TAIL(&browser->sent, ack, link);
-	}
-	if (browser->barring || STAILQ_EMPTY(&browser->sent))
-		return;
-	STAILQ_CONCAT(&browser->barred, &browser->sent);
-	browser->barring = true;
-	browser->barrier_epoch = work(browser)->epoch;
-	browser->barrier =
-		(struct rpc){.send = send_barrier, .done = on_barrier, .cookie = browser};
-	rpc_start(work(browser), &browser->barrier);
-}
-
-int dead_ack(struct browser *browser, uint64_t tag, struct letter *letter)
-{
-	struct ack *ack = malloc(sizeof *ack);
-
-	if (!ack)
-		return -ENOMEM;
-	*ack = (struct ack){.tag = tag, .letter = letter};
-	STAILQ_INSERT_TAIL(&browser->to_send, ack, link);
-	flush(browser);
-	return 0;
-}
-
-/* If it cannot be sent, it comes back with the end of the connection. */
-void dead_requeue(struct browser *browser, uint64_t tag)
-{
-	amqp_basic_nack_t method = {.delivery_tag = tag, .requeue = 1};
-
-	link_send_method(work(browser), AMQP_BASIC_NACK_METHOD, &method);
 }
 
 /* A pass. */
@@ -153,12 +65,6 @@ __attribute__((format(printf, 3, 4))) static void pass_failed(struct box *box, i
 	vsnprintf(fault.sentence, sizeof fault.sentence, format, ap);
 	va_end(ap);
 	dead_pass_over(box, error, fault.sentence);
-}
-
-static bool has_acks(const struct browser *browser)
-{
-	return !STAILQ_EMPTY(&browser->to_send) || !STAILQ_EMPTY(&browser->sent) ||
-	       !STAILQ_EMPTY(&browser->barred);
 }
 
 static int compare_letters(const void *a, const void *b)
@@ -206,7 +112,7 @@ static void check_end(struct box *box)
 		box->shown = NULL;
 		if (sort(box) < 0)
 			pass_failed(box, -ENOMEM, "no memory");
-	} else if (TAILQ_EMPTY(&box->passing) && !has_acks(box->browser)) {
+	} else if (TAILQ_EMPTY(&box->passing) && !ack_waits(box->browser)) {
 		/* The caller may end now; what the broker did not see would come a second time. */
 		dead_pass_over(box, 0, NULL);
 	}
@@ -249,7 +155,7 @@ void dead_get(struct box *box)
 
 		*rpc = (struct rpc){.send = send_get, .done = on_get, .cookie = box};
 		box->asked++;
-		rpc_start(work(browser), rpc);
+		rpc_start(ack_channel(browser), rpc);
 	}
 	check_end(box);
 }
@@ -404,7 +310,7 @@ static void take(struct box *box, struct content *content)
 		r = spool_write(letter, &mail, &fault);
 	}
 	if (r < 0) {
-		dead_requeue(box->browser, got->delivery_tag);
+		ack_return(box->browser, got->delivery_tag);
 		if (letter)
 			letter_free(letter);
 		pass_failed(box, r, "%s", fault.sentence);
@@ -418,7 +324,7 @@ static void on_content(struct channel *channel, struct content *content)
 	struct box *box = browser->active;
 
 	if (!box || box->state != PASS_GETTING) {
-		dead_requeue(browser, got->delivery_tag);
+		ack_return(browser, got->delivery_tag);
 		return;
 	}
 	if (box->got == 0 && got->message_count >= box->n)
@@ -438,27 +344,17 @@ static void drop_letters(struct box *box, const char *sentence)
 		next = TAILQ_NEXT(letter, link);
 		letter->tag = 0;
 		if (letter->state == LETTER_ACKING)
-			settled(letter, -ENOTCONN, sentence);
+			dead_settled(letter, -ENOTCONN, sentence);
 		else if (letter->state == LETTER_SHOWN)
 			letter_free(letter);
 	}
-}
-
-static void drop_acks(struct acks *acks)
-{
-	struct ack *ack;
-
-	while ((ack = STAILQ_FIRST(acks)))
-		forget_ack(acks, ack);
 }
 
 static void drop_all(struct browser *browser, const char *sentence)
 {
 	if (browser->active)
 		dead_pass_over(browser->active, -ENOTCONN, sentence);
-	drop_acks(&browser->to_send);
-	drop_acks(&browser->sent);
-	drop_acks(&browser->barred);
+	ack_drop(browser);
 	for (struct box *box = browser->boxes; box; box = box->next)
 		drop_letters(box, sentence);
 }
@@ -471,7 +367,7 @@ static void on_closed(struct channel *channel, uint16_t code, const char *text)
 
 static void on_unblocked(struct channel *channel)
 {
-	flush(channel->link->rabbit->browser);
+	ack_flush(channel->link->rabbit->browser);
 }
 
 static const struct channel_calls work_calls = {
@@ -582,7 +478,8 @@ int dead_browse(struct rabbit *rabbit, const struct drover_queue *queue)
 	r = browser_get(rabbit, &browser);
 	if (r < 0)
 		return r;
-	if (work(browser)->state != CHANNEL_OPEN || browser->active || browser->n_idle < GETS)
+	if (ack_channel(browser)->state != CHANNEL_OPEN || browser->active ||
+	    browser->n_idle < GETS)
 		return -EAGAIN;
 	box = find_box(browser, queue->name);
 	if (!box)
@@ -603,9 +500,9 @@ static void on_replayed(struct rabbit *rabbit, void *cookie, int error, const ch
 	}
 	letter->state = LETTER_ACKING;
 	if (!error)
-		error = dead_ack(rabbit->browser, letter->tag, letter);
+		error = ack_send(rabbit->browser, letter->tag, letter);
 	if (error)
-		settled(letter, error, sentence);
+		dead_settled(letter, error, sentence);
 }
 
 static int replay(struct letter *letter)
@@ -642,7 +539,7 @@ int dead_settle(struct rabbit *rabbit, const struct drover_queue *queue, const c
 	if (action == DROVER_LETTER_REPLAY)
 		return replay(letter);
 	letter->state = LETTER_ACKING;
-	r = dead_ack(rabbit->browser, letter->tag, letter);
+	r = ack_send(rabbit->browser, letter->tag, letter);
 	if (r < 0)
 		letter->state = LETTER_SHOWN;
 	return r;
@@ -696,9 +593,7 @@ void dead_close(struct rabbit *rabbit)
 
 	if (!browser)
 		return;
-	drop_acks(&browser->to_send);
-	drop_acks(&browser->sent);
-	drop_acks(&browser->barred);
+	ack_drop(browser);
 	while (browser->boxes) {
 		struct box *box = browser->boxes;
 

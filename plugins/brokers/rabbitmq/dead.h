@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What dead.c, letter.c and rotate.c share: a box for each queue of dead letters that was looked
+ * What dead.c, ack.c, letter.c and rotate.c share: a box for each queue of dead letters that was looked
  * into, with the letters that were shown, and a pass at a time over all letters of a box.
  */
 #ifndef DROVER_RABBITMQ_DEAD_H
@@ -119,11 +119,21 @@ struct browser {
 	uint32_t barrier_epoch;
 };
 
+/* ack.c */
+
+struct channel *ack_channel(const struct browser *browser);
+/* When the broker has seen it the letter is settled. 0; -ENOMEM. */
+int ack_send(struct browser *browser, uint64_t tag, struct letter *letter);
+/* Back to the queue. If that cannot be sent, it comes back with the end of the connection. */
+void ack_return(struct browser *browser, uint64_t tag);
+void ack_flush(struct browser *browser);
+bool ack_waits(const struct browser *browser); /* some are not known to be seen */
+void ack_drop(struct browser *browser);        /* nobody is told */
+
 /* dead.c */
 
-/* When the broker has seen it the letter is settled. 0; -ENOMEM. */
-int dead_ack(struct browser *browser, uint64_t tag, struct letter *letter);
-void dead_requeue(struct browser *browser, uint64_t tag);
+/* The broker has seen what it was told of a letter, or cannot be told. */
+void dead_settled(struct letter *letter, int error, const char *sentence);
 /* Tells the caller, and forgets the letter unless it is still there to be settled. */
 void dead_tell(struct letter *letter, int error, const char *sentence);
 /* A pass: `shows` its letters to the caller. */

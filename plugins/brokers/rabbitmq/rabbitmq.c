@@ -163,6 +163,7 @@ static void broker_close(void *context)
 	depths_close(rabbit);
 	topology_close(rabbit);
 	management_close(rabbit);
+	tls_release();
 	settings_free(&rabbit->settings);
 	if (rabbit->epoll_fd >= 0)
 		close(rabbit->epoll_fd);

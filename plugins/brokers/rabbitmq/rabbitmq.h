@@ -128,6 +128,8 @@ bool tls_refused(const struct tls *tls, const struct settings *settings, struct 
 ssize_t tls_read(struct tls *tls, void *data, size_t size);
 ssize_t tls_write(struct tls *tls, const void *data, size_t size); /* all, or -EIO */
 const char *tls_reason(void);
+/* What the library keeps for all its connections, when none is left: it may be unloaded next. */
+void tls_release(void);
 
 /* link.c, open.c: a connection and its channels. */
 

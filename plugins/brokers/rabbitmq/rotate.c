@@ -130,7 +130,7 @@ static void pass_on(struct box *box)
 
 		if (passing->settles)
 			letter->state = LETTER_ACKING;
-		r = dead_ack(browser, passing->tag, passing->settles ? letter : NULL);
+		r = ack_send(browser, passing->tag, passing->settles ? letter : NULL);
 		if (r == 0 && box->shows)
 			r = letter_show(letter, &passing->mail);
 		drop(box, passing);
@@ -146,8 +146,8 @@ static void pass_on(struct box *box)
 static void on_late(struct rabbit *rabbit, struct passing *passing, int error)
 {
 	if (rabbit->main.channels[CHANNEL_WORK].epoch == passing->epoch &&
-	    (error || dead_ack(passing->browser, passing->tag, NULL) < 0))
-		dead_requeue(passing->browser, passing->tag);
+	    (error || ack_send(passing->browser, passing->tag, NULL) < 0))
+		ack_return(passing->browser, passing->tag);
 	passing_free(passing);
 }
 
@@ -208,7 +208,7 @@ static int settle(struct passing *passing)
 		return 0;
 	}
 	letter->state = LETTER_ACKING;
-	r = dead_ack(box->browser, passing->tag, letter);
+	r = ack_send(box->browser, passing->tag, letter);
 	if (r < 0) {
 		letter->state = LETTER_WANTED;
 		return r;
@@ -312,7 +312,7 @@ void rotate_take(struct box *box, struct content *content)
 	int r = passing ? 0 : -ENOMEM;
 
 	if (!passing)
-		dead_requeue(box->browser, got->delivery_tag);
+		ack_return(box->browser, got->delivery_tag);
 	if (r < 0)
 		dead_pass_over(box, r, strerror(-r));
 	else
@@ -416,14 +416,14 @@ static void end_passing(struct passing *passing, int error, const char *sentence
 	if (passing->confirmed) {
 		if (letter)
 			letter->state = LETTER_ACKING;
-		dead_ack(box->browser, passing->tag, letter);
+		ack_send(box->browser, passing->tag, letter);
 		drop(box, passing);
 	} else if (passing->published) {
 		if (letter)
 			dead_tell(letter, error, sentence);
 		leave(box, passing); /* see on_late */
 	} else {
-		dead_requeue(box->browser, passing->tag);
+		ack_return(box->browser, passing->tag);
 		drop(box, passing);
 	}
 }

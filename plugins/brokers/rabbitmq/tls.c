@@ -8,6 +8,11 @@
  */
 #include "rabbitmq.h"
 
+#if __has_include(<rabbitmq-c/amqp.h>)
+#include <rabbitmq-c/ssl_socket.h>
+#else
+#include <amqp_ssl_socket.h>
+#endif
 #include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
@@ -16,6 +21,9 @@
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
+
+/* The library has made for its first connection what serves all, until it is released. */
+static bool library_used;
 
 static const char *reason(void)
 {
@@ -117,6 +125,7 @@ int tls_prepare(struct tls *tls, void *library_context, char *host, const struct
 	X509_VERIFY_PARAM *param = SSL_CTX_get0_param(context);
 	int r;
 
+	library_used = true;
 	ERR_clear_error();
 	*tls = (struct tls){.host = host, .distrust = X509_V_OK};
 	r = read_files(context, settings, fault);
@@ -237,4 +246,11 @@ ssize_t tls_write(struct tls *tls, const void *data, size_t size)
 const char *tls_reason(void)
 {
 	return reason();
+}
+
+void tls_release(void)
+{
+	/* It declines while there are connections, and aborts when there never was one. */
+	if (library_used && amqp_uninitialize_ssl_library() == AMQP_STATUS_OK)
+		library_used = false;
 }
