@@ -252,6 +252,13 @@ struct drover_broker {
 	/* Of a letter that the browse of this handle has shown. */
 	int (*dead_settle)(void *broker, const struct drover_queue *queue, const char *key,
 			   enum drover_letter_action action);
+
+	/*
+	 * Where the broker is found from now on, "host:port" each, best first, in place of its setting
+	 * `hosts`: service discovery found it. A connection that works is kept; the next one goes by
+	 * the new list. NULL: the plugin has no setting `hosts`, and cannot be discovered. Copied.
+	 */
+	int (*hosts)(void *broker, const char *const *hosts, size_t n);
 };
 
 #ifdef __cplusplus

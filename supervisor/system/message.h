@@ -14,7 +14,7 @@
 
 #include "base/buf.h"
 
-#define MESSAGE_MAX 65536 /* bytes of one message */
+#define MESSAGE_MAX 163840 /* bytes of one message: a registry's largest value fits in */
 
 struct message {
 	struct buf buf;

@@ -20,15 +20,33 @@
  *   → setup {broker fields, interval_ms}
  *   → queue {queue fields}  sample this one from now on, and at once
  *   → forget {queue}
- *   ← broker {state (enum drover_broker_state), sentence}
+ *   → sleep {on}            with `on` no queue is sampled: another node does; the broker is still watched
+ *   → hosts {host*}         what was discovered in place of the setting `hosts`
+ *   ← broker {state (enum drover_broker_state), sentence, scope (enum drover_broker_scope)}
  *   ← depth {queue, ready, delayed, dead, oldest_ms, useful_max, consumers,
  *             includes_held}
  *                           -1: unknown; on change, and of a queue that is not empty every 5 s.
  *                           All depths are told anew after a broker message with another state
  *
- * registrar
- *   → setup {plugin, plugin_path, set.NAME*, node, node_id, cluster, version}
- *   ← registry {state ("UP", "SUSPENDED", "LOST"), sentence}
+ * registrar: include/drover/registry.h in messages. What is a list there comes as a row each, and then
+ *   the verb that ends the list and makes it the whole of what is known
+ *   → setup {plugin fields, cluster, node_id, version, weight, [address], port, started_ms}
+ *   → check {id, name, health (enum drover_health), text} …  → report {tag*}
+ *   → leave {leaving}       → deregister {}
+ *   → members {on}
+ *   → watch {key}  → unwatch {key}      a "/" at the end: all keys that begin with it
+ *   → put {ask, key, [data], [version], fenced}     without data: removes it
+ *   → elect {}  → resign {}
+ *   → discover {service}  → undiscover {service}
+ *   ← registry {state ("UP", "SUSPENDED", "LOST", "REFUSED"), sentence}
+ *   ← member {node, node_id, version, address, weight, alive, leaving, self, started_ms} …
+ *     ← members {}
+ *   ← value {watch, key, data, version} …  ← values {watch}
+ *   ← leader {leading, node, node_id}
+ *   ← maintenance {on, reason}
+ *   ← endpoint {service, host, port, weight} …  ← endpoints {service}
+ *   ← put {ask, status (as drover_put_result.error), version, sentence}
+ *   ← deregistered {}
  *
  * dispatcher
  *   → setup {broker fields, queue fields, policy fields}
@@ -41,6 +59,7 @@
  *                           busy ones finish, and the one before it serves again
  *   → target {workers}      keep as many workers; shed idle ones only
  *   → broker {state, sentence}  what the gauge found; reconnect at once when it is UP
+ *   → hosts {host*}         what was discovered in place of the setting `hosts`
  *   → pause {}  → resume {} hand nothing out; give back what is not handed out
  *   → drain {}              take nothing more, let busy workers finish (up to stop_timeout_ms), give
  *                           the rest back, settle, then  ← drained {}  and exit 0

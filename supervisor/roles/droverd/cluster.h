@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What droverd knows of its cluster, and who of this folder owns which part of it:
+ *
+ *   registry.c  the registrar: started, told, heard; passes on what it says
+ *   cluster.c   who leads, and since when nobody does: leading, following, on our own (autonomy)
+ *   peers.c     the other nodes: members of the registry, their offers and loads, settled
+ *   saying.c    our own offer and load, published
+ *   survey.c    while we lead: the union of all nodes' types, their depths and demand
+ *   planning.c  the plan: written while we lead, taken and kept on disk always
+ *   standing.c  what the plan, or autonomy, makes of one type here: its share
+ *   checks.c    our checks and tags, maintenance, leaving
+ *   orders.c    scale, pause, drain for all nodes, kept in the registry
+ *   discover.c  brokers that are found as services
+ *   view.c      status --cluster
+ *
+ * A node without a registry (plugin "none") has no plan: `clustered` is false, and decide.c goes from
+ * demand to share by itself, as it does for types of a broker that every node has of its own.
+ */
+#ifndef DROVER_ROLES_DROVERD_CLUSTER_H
+#define DROVER_ROLES_DROVERD_CLUSTER_H
+
+#include "policy/pace.h"
+#include "policy/settle.h"
+#include "roles/droverd/supervisor.h"
+#include "system/offer.h"
+#include "system/plan.h"
+
+/* registry.c */
+
+/* What became of a write; `version` and `why` are "" where there is none. */
+typedef void registry_written(void *context, int error, const char *version, const char *why);
+
+int registry_watch(struct supervisor *supervisor, const char *key, bool on);
+/* `done` exactly once, also when the registrar dies; NULL: nobody cares. data NULL: removes it. */
+int registry_put(struct supervisor *supervisor, const char *key, const void *data, size_t size,
+		 const char *version, bool fenced, registry_written *done, void *context);
+/* A message of one of the other verbs; frees it. What must outlive the registrar is sent again by
+ * its owner in …_registrar_started below. */
+void registry_send(struct supervisor *supervisor, struct message *message);
+
+/* A row that the registrar sent, before the list that it belongs to is complete. */
+struct registry_value {
+	char *key; /* below the watched one */
+	void *data;
+	size_t size;
+	char version[DROVER_REGISTRY_VERSION_MAX];
+};
+
+/* cluster.c */
+
+enum standing {
+	STANDING_ALONE,      /* no registry */
+	STANDING_WAITING,    /* nobody is known to lead, not for long enough */
+	STANDING_FOLLOWS,
+	STANDING_LEADS,
+	STANDING_AUTONOMOUS, /* nobody has written plans for autonomy_after */
+};
+
+struct peer {
+	char id[33];
+	char node[128], address[128], version[32];
+	unsigned weight;
+	bool listed, alive, leaving, self;
+	int64_t started_ms; /* wall clock */
+	struct settle settle;
+	struct offer *offer; /* NULL: none yet */
+	struct load *load;
+	int64_t offered_ms, loaded_ms; /* monotonic: when they came */
+};
+
+struct cluster {
+	bool clustered;
+	enum standing standing;
+	enum drover_registry_state state; /* of the registry; 0: not told yet */
+	char sentence[REPORT_TEXT_MAX];
+	bool leading;
+	char leader[128], leader_id[33]; /* "" : nobody */
+	int64_t unled_ms;                /* monotonic: since when nobody is known to lead; 0: somebody */
+	bool maintenance;                /* an operator's word in the registry */
+	char maintenance_reason[128];
+
+	struct peer **peers; /* sorted by id */
+	size_t n_peers;
+	bool members_known, offers_known, loads_known; /* since we began to lead, or to look */
+
+	struct plan plan;             /* in force */
+	char plan_version[DROVER_REGISTRY_VERSION_MAX]; /* of the registry's; "": there is none */
+	bool plan_known;              /* the registry told us what is there */
+	int64_t plan_ms;              /* monotonic: when it came in force; 0: of the disk */
+	uint64_t epoch_seen;          /* the highest of any plan or offer */
+
+	struct survey *survey;       /* survey.c's own */
+	struct planning *planning;   /* planning.c's own */
+	struct saying *saying;       /* saying.c's own */
+	struct orders *orders;       /* orders.c's own */
+	struct checks *checks;       /* checks.c's own */
+	struct discovery *discovery; /* discover.c's own */
+};
+
+int cluster_open(struct supervisor *supervisor, struct why *why); /* what the disk knows, and timers */
+void cluster_close(struct supervisor *supervisor);
+/* The registrar works: what it must know is said (again). */
+void cluster_registrar_started(struct supervisor *supervisor);
+void cluster_registrar_ended(struct supervisor *supervisor);
+void cluster_state(struct supervisor *supervisor, enum drover_registry_state state,
+		   const char *sentence);
+void cluster_leader(struct supervisor *supervisor, bool leading, const char *node,
+		    const char *node_id);
+/* Whether this type is shared out over the cluster, rather than planned by each node for itself. */
+bool cluster_covers(const struct type *type);
+/* A round of decide.c begins: everything of the cluster that is due at that time is done. */
+void cluster_round(struct supervisor *supervisor, int64_t now_ms);
+
+/* peers.c */
+void peers_member(struct supervisor *supervisor, const struct message_view *row);
+void peers_members(struct supervisor *supervisor);
+void peers_values(struct supervisor *supervisor, const char *watch,
+		  const struct registry_value *values, size_t n); /* "offers/", "loads/" */
+struct peer *peer_find(const struct supervisor *supervisor, const char *id);
+/* Somebody wants to know of all peers for that long: the leader always does. */
+void peers_want(struct supervisor *supervisor, int64_t for_ms);
+
+/* saying.c */
+void saying_round(struct supervisor *supervisor, int64_t now_ms);
+enum offer_serves type_serves(const struct type *type);
+
+/* survey.c */
+struct subject {
+	char *name;
+	struct offer_policy policy;  /* merged: the lowest max; texts belong to it */
+	char *differs;               /* in what the nodes' policies differ; NULL: in nothing */
+	bool depth_known;
+	struct drover_depth depth;   /* of a type that is not ours; else type->depth */
+	struct demand_result wanted;
+	enum limits_rule rule;
+	int rule_value;
+	int total; /* after limits and budgets */
+};
+void survey_round(struct supervisor *supervisor, int64_t now_ms); /* totals of all subjects */
+void survey_end(struct supervisor *supervisor);                   /* we lead no more */
+void survey_depth(struct supervisor *supervisor, struct broker *broker,
+		  const struct message_view *row); /* of a queue that no type here has */
+/* In order of name; NULL: none of that name, or we do not lead. */
+const struct subject *survey_find(const struct supervisor *supervisor, const char *name);
+const struct subject *survey_next(const struct supervisor *supervisor, const char *after);
+
+/* planning.c */
+void planning_values(struct supervisor *supervisor, const struct registry_value *values, size_t n);
+void planning_round(struct supervisor *supervisor, int64_t now_ms);
+
+/* standing.c */
+struct share {
+	bool known;    /* false: nothing is known of what it should be, what is there stays */
+	int workers;   /* here */
+	int total;     /* in the cluster */
+	int nodes;     /* that it is shared out over */
+	bool own;      /* by autonomy, not by a plan */
+};
+struct share share_of(const struct type *type, int64_t now_ms);
+
+/* checks.c */
+void checks_round(struct supervisor *supervisor, int64_t now_ms);
+void checks_maintenance(struct supervisor *supervisor, bool on, const char *reason);
+void checks_leave(struct supervisor *supervisor, bool leaving); /* told to the others at once */
+/* The last step of a clean stop. `done` once, within 2 s, whatever the registry does. */
+void checks_deregister(struct supervisor *supervisor, void (*done)(struct supervisor *supervisor));
+
+/* orders.c */
+void orders_values(struct supervisor *supervisor, const struct registry_value *values, size_t n);
+/* What holds of a type for all nodes; never NULL. */
+const struct override *orders_of(const struct type *type);
+const struct override *orders_find(const struct supervisor *supervisor, const char *type);
+bool orders_drain(const struct supervisor *supervisor); /* all nodes are to drain */
+
+/* discover.c */
+void discover_apply(struct supervisor *supervisor); /* brokers came or changed */
+void discover_endpoint(struct supervisor *supervisor, const struct message_view *row);
+void discover_endpoints(struct supervisor *supervisor, const char *service);
+/* The "hosts" of a discovered broker, as fields of a setup; nothing for another. */
+void message_add_hosts(struct message *message, const struct broker *broker);
+
+#endif
