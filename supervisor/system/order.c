@@ -260,8 +260,8 @@ static int read_book(const struct json *whole, struct order_book *book, struct w
 		return wrong(why, "format", "a number");
 	if (number > ORDER_FORMAT)
 		return why_set(why, -EPROTONOSUPPORT,
-			       "orders of format %" PRId64 "; this droverd reads format %d",
-			       number, ORDER_FORMAT);
+			       "orders of format %" PRId64 "; this droverd reads format %d", number,
+			       ORDER_FORMAT);
 	if (!json_find(whole, "seq", &value) || !read_number(&value, 0, INT64_MAX, &number))
 		return wrong(why, "seq", "a number");
 	book->seq = (uint64_t)number;
@@ -349,8 +349,7 @@ static void remove_at(struct order_book *book, size_t place)
 
 static int insert_at(struct order_book *book, size_t place, const char *type)
 {
-	struct order *orders =
-		reallocarray(book->orders, book->n_orders + 1, sizeof *book->orders);
+	struct order *orders = reallocarray(book->orders, book->n_orders + 1, sizeof *book->orders);
 	char *name = strdup(type);
 
 	if (orders)

@@ -34,7 +34,7 @@ struct order {
 struct order_book {
 	char *cluster; /* whose orders they are; NULL in an empty book */
 	uint64_t seq;
-	bool drained; /* all nodes are to drain */
+	bool drained;             /* all nodes are to drain */
 	int64_t drained_until_ms; /* wall clock; 0: until it is lifted */
 	struct signature drained_by;
 	struct order *orders; /* sorted by type */

@@ -113,8 +113,16 @@ static void request_free(struct request *request)
 	free(request);
 }
 
-/* Answers, and frees it. */
-static void request_end(struct request *request, int status, const char *why)
+struct request *request_of_id(const struct supervisor *supervisor, int64_t id)
+{
+	struct request *request = supervisor->requests;
+
+	while (request && request->id != id)
+		request = request->next;
+	return request;
+}
+
+void request_end(struct request *request, int status, const char *why)
 {
 	struct message message = {0};
 
@@ -307,12 +315,10 @@ static void kick(struct request *request, struct type *type)
 void commands_dispatcher_row(struct type *type, const struct message_view *view)
 {
 	int64_t id = message_int(view, "ask", 0);
-	struct request *request = type->supervisor->requests;
+	struct request *request = request_of_id(type->supervisor, id);
 	struct message row = {0};
 	char text[64];
 
-	while (request && request->id != id)
-		request = request->next;
 	if (!request || !request->waiting)
 		return; /* whoever asked is gone, or did not wait that long */
 	if (message_is(view, "row") && request->kick) {

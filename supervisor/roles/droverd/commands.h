@@ -60,6 +60,21 @@ int request_unknown(const struct request *request, const char *problem, const ch
 void request_done(const struct request *request, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* One that goes on, by its id; NULL: it was ended, or whoever asked went away. */
+struct request *request_of_id(const struct supervisor *supervisor, int64_t id);
+/* The end of a request that went on: status 0, or -errno with a sentence. Frees it. */
+void request_end(struct request *request, int status, const char *why);
+
+/* Arguments that commands share. */
+/* Marks who did it: the name is what the client says, the uid what the kernel says. */
+void request_sign(struct signature *signature, const struct request *request,
+		  const struct message_view *ask);
+/* "arg.for_ms" as a time of the wall clock; 0: for good. */
+int request_until(const struct message_view *ask, int64_t *ret_until_ms, struct why *why);
+const char *request_describe_until(int64_t until_ms, char *text, size_t size);
+/* A number of workers; -1: it was not given. */
+int request_bound(const struct message_view *ask, const char *key, int *ret_bound, struct why *why);
+
 /* commands.c, for control.c: a message of the api, and its end. */
 void requests_message(struct supervisor *supervisor, const struct message_view *view);
 void requests_drop(struct supervisor *supervisor);
@@ -72,5 +87,19 @@ const char *rows_node_state(const struct supervisor *supervisor);
 /* operate.c */
 request_function operate_scale, operate_pause, operate_resume, operate_drain, operate_restart,
 	operate_reload, operate_declare, operate_publish, operate_dead;
+
+/* ordering.c: commands for all nodes of the cluster. */
+enum order_verb {
+	ORDER_SCALE,
+	ORDER_RESET, /* scale --reset */
+	ORDER_PAUSE,
+	ORDER_RESUME,
+	ORDER_DRAIN,
+	ORDER_UNDRAIN,
+	ORDER_RESTORE, /* nobody's command: the registry lost what holds */
+};
+/* As a request_function. */
+int ordering_ask(struct request *request, enum order_verb verb, const struct message_view *ask,
+		 struct why *why);
 
 #endif
