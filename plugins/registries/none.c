@@ -50,11 +50,10 @@ static void none_process(void *registry)
 	(void)registry;
 }
 
-static int none_report(void *registry, const struct drover_check *checks, size_t n)
+static int none_report(void *registry, const struct drover_report *report)
 {
 	(void)registry;
-	(void)checks;
-	(void)n;
+	(void)report;
 	return 0;
 }
 

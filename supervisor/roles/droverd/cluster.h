@@ -20,6 +20,8 @@
 #ifndef DROVER_ROLES_DROVERD_CLUSTER_H
 #define DROVER_ROLES_DROVERD_CLUSTER_H
 
+#include <drover/registry.h>
+
 #include "policy/pace.h"
 #include "policy/settle.h"
 #include "roles/droverd/supervisor.h"

@@ -4,7 +4,7 @@
  * again. Decides only that; each other file of this folder decides for its own concern. Touches no
  * network and loads no plugin.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -237,7 +237,8 @@ static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 		*ret_exit = EXIT_CONFIG;
 		return -1;
 	}
-	if (types_apply(supervisor, supervisor->config, why) < 0)
+	if (cluster_open(supervisor, why) < 0 ||
+	    types_apply(supervisor, supervisor->config, why) < 0)
 		return -1;
 	watch_directories(supervisor);
 	files_scan(supervisor);
@@ -272,6 +273,7 @@ static void close_all(struct supervisor *supervisor)
 	supervisor->stop_timer = sd_event_source_disable_unref(supervisor->stop_timer);
 	children_close(&supervisor->children);
 	sd_event_unref(supervisor->event);
+	cluster_close(supervisor);
 	state_close(supervisor);
 	config_free(supervisor->config);
 	free(supervisor->config_file);

@@ -28,6 +28,7 @@
 #define REPORT_TEXT_MAX 256
 
 struct supervisor;
+struct cluster;
 
 /* One version of a type's handler. */
 struct handler {
@@ -218,6 +219,7 @@ struct supervisor {
 	sd_event_source *registrar_timer, *stop_timer;
 	unsigned api_restarts;
 	char registry_state[16], registry_sentence[REPORT_TEXT_MAX];
+	struct cluster *cluster; /* cluster.h; never NULL once types exist */
 
 	struct broker *brokers;
 	struct type **types; /* sorted by name */
@@ -399,6 +401,15 @@ int errand_start(struct supervisor *supervisor, const char *title, const struct 
 /* state.c: what is kept in the state directory. */
 int state_open(struct supervisor *supervisor, struct why *why);
 void state_close(struct supervisor *supervisor);
+/*
+ * What a file of the state directory holds, NUL-terminated, for the caller to free; `size` of it
+ * without that. -ENOENT: there is none; -EINVAL: it is larger than `max`, or no regular file.
+ */
+int state_read(const struct supervisor *supervisor, const char *name, size_t max, char **ret_text,
+	       size_t *ret_size);
+/* The whole of it or, when that fails, what was there before; on disk when it returns. */
+int state_write(const struct supervisor *supervisor, const char *name, const void *data,
+		size_t size);
 void state_load_overrides(struct supervisor *supervisor); /* of types that are new */
 void state_save_overrides(struct supervisor *supervisor);
 void override_expire(struct type *type, int64_t wall_ms);
