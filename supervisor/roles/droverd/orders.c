@@ -6,6 +6,16 @@
 
 #include "base/banned.h"
 
+void orders_open(struct supervisor *supervisor)
+{
+	(void)supervisor;
+}
+
+void orders_close(struct supervisor *supervisor)
+{
+	(void)supervisor;
+}
+
 static const struct override nothing = {.min = -1, .max = -1};
 
 void orders_values(struct supervisor *supervisor, const struct registry_value *values, size_t n)
