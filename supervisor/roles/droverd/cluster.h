@@ -176,6 +176,8 @@ void checks_maintenance(struct supervisor *supervisor, bool on, const char *reas
 void checks_leave(struct supervisor *supervisor, bool leaving); /* told to the others at once */
 /* The last step of a clean stop. `done` once, within 2 s, whatever the registry does. */
 void checks_deregister(struct supervisor *supervisor, void (*done)(struct supervisor *supervisor));
+/* The registrar said so, or is gone: nobody needs to wait any more. */
+void checks_deregistered(struct supervisor *supervisor);
 
 /* orders.c */
 void orders_open(struct supervisor *supervisor); /* takes what the disk knows */
@@ -185,6 +187,13 @@ void orders_values(struct supervisor *supervisor, const struct registry_value *v
 const struct override *orders_of(const struct type *type);
 const struct override *orders_find(const struct supervisor *supervisor, const char *type);
 bool orders_drain(const struct supervisor *supervisor); /* all nodes are to drain */
+
+/* Nothing is taken: drained by hand, all nodes are, or it was taken out of service in the registry. */
+static inline bool cluster_drains(const struct supervisor *supervisor)
+{
+	return supervisor->draining || (supervisor->cluster && (supervisor->cluster->maintenance ||
+								orders_drain(supervisor)));
+}
 
 /* discover.c */
 void discover_open(struct supervisor *supervisor); /* takes what the disk knows */
