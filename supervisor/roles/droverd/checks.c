@@ -6,6 +6,16 @@
 
 #include "base/banned.h"
 
+void checks_close(struct supervisor *supervisor)
+{
+	(void)supervisor;
+}
+
+void checks_registrar_started(struct supervisor *supervisor)
+{
+	(void)supervisor;
+}
+
 void checks_round(struct supervisor *supervisor, int64_t now_ms)
 {
 	(void)supervisor;

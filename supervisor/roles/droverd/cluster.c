@@ -17,18 +17,30 @@ int cluster_open(struct supervisor *supervisor, struct why *why)
 	supervisor->cluster = calloc(1, sizeof *supervisor->cluster);
 	if (!supervisor->cluster)
 		return why_set(why, -ENOMEM, "out of memory");
+	planning_open(supervisor);
+	orders_open(supervisor);
+	discover_open(supervisor);
 	return 0;
 }
 
 void cluster_close(struct supervisor *supervisor)
 {
+	if (!supervisor->cluster)
+		return;
+	survey_end(supervisor);
+	saying_close(supervisor);
+	planning_close(supervisor);
+	checks_close(supervisor);
+	orders_close(supervisor);
+	discover_close(supervisor);
 	free(supervisor->cluster);
 	supervisor->cluster = NULL;
 }
 
 void cluster_registrar_started(struct supervisor *supervisor)
 {
-	(void)supervisor;
+	checks_registrar_started(supervisor);
+	discover_registrar_started(supervisor);
 }
 
 void cluster_registrar_ended(struct supervisor *supervisor)
@@ -65,4 +77,10 @@ void cluster_round(struct supervisor *supervisor, int64_t now_ms)
 	survey_round(supervisor, now_ms);
 	planning_round(supervisor, now_ms);
 	checks_round(supervisor, now_ms);
+}
+
+void cluster_wake(struct supervisor *supervisor, int64_t due_ms)
+{
+	(void)supervisor;
+	(void)due_ms;
 }

@@ -52,8 +52,8 @@ struct registry_value {
 /* cluster.c */
 
 enum standing {
-	STANDING_ALONE,      /* no registry */
-	STANDING_WAITING,    /* nobody is known to lead, not for long enough */
+	STANDING_ALONE,   /* no registry */
+	STANDING_WAITING, /* nobody is known to lead, not for long enough */
 	STANDING_FOLLOWS,
 	STANDING_LEADS,
 	STANDING_AUTONOMOUS, /* nobody has written plans for autonomy_after */
@@ -78,19 +78,19 @@ struct cluster {
 	char sentence[REPORT_TEXT_MAX];
 	bool leading;
 	char leader[128], leader_id[33]; /* "" : nobody */
-	int64_t unled_ms;                /* monotonic: since when nobody is known to lead; 0: somebody */
-	bool maintenance;                /* an operator's word in the registry */
+	int64_t unled_ms; /* monotonic: since when nobody is known to lead; 0: somebody */
+	bool maintenance; /* an operator's word in the registry */
 	char maintenance_reason[128];
 
 	struct peer **peers; /* sorted by id */
 	size_t n_peers;
 	bool members_known, offers_known, loads_known; /* since we began to lead, or to look */
 
-	struct plan plan;             /* in force */
+	struct plan plan;                               /* in force */
 	char plan_version[DROVER_REGISTRY_VERSION_MAX]; /* of the registry's; "": there is none */
-	bool plan_known;              /* the registry told us what is there */
-	int64_t plan_ms;              /* monotonic: when it came in force; 0: of the disk */
-	uint64_t epoch_seen;          /* the highest of any plan or offer */
+	bool plan_known;                                /* the registry told us what is there */
+	int64_t plan_ms;     /* monotonic: when it came in force; 0: of the disk */
+	uint64_t epoch_seen; /* the highest of any plan or offer */
 
 	struct survey *survey;       /* survey.c's own */
 	struct planning *planning;   /* planning.c's own */
@@ -100,7 +100,8 @@ struct cluster {
 	struct discovery *discovery; /* discover.c's own */
 };
 
-int cluster_open(struct supervisor *supervisor, struct why *why); /* what the disk knows, and timers */
+int cluster_open(struct supervisor *supervisor,
+		 struct why *why); /* what the disk knows, and timers */
 void cluster_close(struct supervisor *supervisor);
 /* The registrar works: what it must know is said (again). */
 void cluster_registrar_started(struct supervisor *supervisor);
@@ -113,6 +114,8 @@ void cluster_leader(struct supervisor *supervisor, bool leading, const char *nod
 bool cluster_covers(const struct type *type);
 /* A round of decide.c begins: everything of the cluster that is due at that time is done. */
 void cluster_round(struct supervisor *supervisor, int64_t now_ms);
+/* A round is wanted at that time, though nothing else happens until then; < 0: no. */
+void cluster_wake(struct supervisor *supervisor, int64_t due_ms);
 
 /* peers.c */
 void peers_member(struct supervisor *supervisor, const struct message_view *row);
@@ -124,23 +127,25 @@ struct peer *peer_find(const struct supervisor *supervisor, const char *id);
 void peers_want(struct supervisor *supervisor, int64_t for_ms);
 
 /* saying.c */
+void saying_close(struct supervisor *supervisor);
 void saying_round(struct supervisor *supervisor, int64_t now_ms);
 enum offer_serves type_serves(const struct type *type);
 
 /* survey.c */
 struct subject {
 	char *name;
-	struct offer_policy policy;  /* merged: the lowest max; texts belong to it */
-	char *differs;               /* in what the nodes' policies differ; NULL: in nothing */
+	struct offer_policy policy; /* merged: the lowest max; texts belong to it */
+	char *differs;              /* in what the nodes' policies differ; NULL: in nothing */
 	bool depth_known;
-	struct drover_depth depth;   /* of a type that is not ours; else type->depth */
+	struct drover_depth depth; /* of a type that is not ours; else type->depth */
 	struct demand_result wanted;
 	enum limits_rule rule;
 	int rule_value;
 	int total; /* after limits and budgets */
 };
 void survey_round(struct supervisor *supervisor, int64_t now_ms); /* totals of all subjects */
-void survey_end(struct supervisor *supervisor);                   /* we lead no more */
+/* We lead no more, or droverd ends: whatever it holds is let go of. */
+void survey_end(struct supervisor *supervisor);
 void survey_depth(struct supervisor *supervisor, struct broker *broker,
 		  const struct message_view *row); /* of a queue that no type here has */
 /* In order of name; NULL: none of that name, or we do not lead. */
@@ -148,34 +153,52 @@ const struct subject *survey_find(const struct supervisor *supervisor, const cha
 const struct subject *survey_next(const struct supervisor *supervisor, const char *after);
 
 /* planning.c */
+void planning_open(struct supervisor *supervisor); /* takes what the disk knows */
+void planning_close(struct supervisor *supervisor);
 void planning_values(struct supervisor *supervisor, const struct registry_value *values, size_t n);
 void planning_round(struct supervisor *supervisor, int64_t now_ms);
 
 /* standing.c */
 struct share {
-	bool known;    /* false: nothing is known of what it should be, what is there stays */
-	int workers;   /* here */
-	int total;     /* in the cluster */
-	int nodes;     /* that it is shared out over */
-	bool own;      /* by autonomy, not by a plan */
+	bool known;  /* false: nothing is known of what it should be, what is there stays */
+	int workers; /* here */
+	int total;   /* in the cluster */
+	int nodes;   /* that it is shared out over */
+	bool own;    /* by autonomy, not by a plan */
 };
 struct share share_of(const struct type *type, int64_t now_ms);
 
 /* checks.c */
+void checks_close(struct supervisor *supervisor);
+void checks_registrar_started(struct supervisor *supervisor); /* it must be told everything */
 void checks_round(struct supervisor *supervisor, int64_t now_ms);
 void checks_maintenance(struct supervisor *supervisor, bool on, const char *reason);
 void checks_leave(struct supervisor *supervisor, bool leaving); /* told to the others at once */
 /* The last step of a clean stop. `done` once, within 2 s, whatever the registry does. */
 void checks_deregister(struct supervisor *supervisor, void (*done)(struct supervisor *supervisor));
+/* The registrar said so, or is gone: nobody needs to wait any more. */
+void checks_deregistered(struct supervisor *supervisor);
 
 /* orders.c */
+void orders_open(struct supervisor *supervisor); /* takes what the disk knows */
+void orders_close(struct supervisor *supervisor);
 void orders_values(struct supervisor *supervisor, const struct registry_value *values, size_t n);
 /* What holds of a type for all nodes; never NULL. */
 const struct override *orders_of(const struct type *type);
 const struct override *orders_find(const struct supervisor *supervisor, const char *type);
 bool orders_drain(const struct supervisor *supervisor); /* all nodes are to drain */
 
+/* Nothing is taken: drained by hand, all nodes are, or it was taken out of service in the registry. */
+static inline bool cluster_drains(const struct supervisor *supervisor)
+{
+	return supervisor->draining || (supervisor->cluster && (supervisor->cluster->maintenance ||
+								orders_drain(supervisor)));
+}
+
 /* discover.c */
+void discover_open(struct supervisor *supervisor); /* takes what the disk knows */
+void discover_close(struct supervisor *supervisor);
+void discover_registrar_started(struct supervisor *supervisor);
 void discover_apply(struct supervisor *supervisor); /* brokers came or changed */
 void discover_endpoint(struct supervisor *supervisor, const struct message_view *row);
 void discover_endpoints(struct supervisor *supervisor, const char *service);

@@ -5,7 +5,7 @@
  * with its reasons, and tells the pairs. It runs soon after every sample and report (coalesced),
  * and each 250 ms while anything is in motion; an idle node does not tick.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <fnmatch.h>
 #include <stdio.h>
@@ -42,8 +42,8 @@ static bool can_serve(const struct type *type)
 {
 	const struct supervisor *supervisor = type->supervisor;
 
-	return type->handler && !type->gone && !type->override.paused && !supervisor->draining &&
-	       !supervisor->stopping;
+	return type->handler && !type->gone && !type->override.paused &&
+	       !cluster_drains(supervisor) && !supervisor->stopping;
 }
 
 static double handling_ms(const struct type *type, int64_t now_ms)
@@ -184,7 +184,7 @@ static bool may_leave(const struct type *type, int64_t now_ms)
 	int64_t since_ms = type->last_event_ms > type->pair_started_ms ? type->last_event_ms
 								       : type->pair_started_ms;
 
-	if (type->gone || type->supervisor->draining || type->supervisor->stopping ||
+	if (type->gone || cluster_drains(type->supervisor) || type->supervisor->stopping ||
 	    !type->handler)
 		return true;
 	return ramp_may_leave(now_ms, since_ms, type->target,

@@ -6,6 +6,21 @@
 
 #include "base/banned.h"
 
+void discover_open(struct supervisor *supervisor)
+{
+	(void)supervisor;
+}
+
+void discover_close(struct supervisor *supervisor)
+{
+	(void)supervisor;
+}
+
+void discover_registrar_started(struct supervisor *supervisor)
+{
+	(void)supervisor;
+}
+
 void discover_apply(struct supervisor *supervisor)
 {
 	(void)supervisor;

@@ -6,6 +6,16 @@
 
 #include "base/banned.h"
 
+void planning_open(struct supervisor *supervisor)
+{
+	(void)supervisor;
+}
+
+void planning_close(struct supervisor *supervisor)
+{
+	(void)supervisor;
+}
+
 void planning_values(struct supervisor *supervisor, const struct registry_value *values, size_t n)
 {
 	(void)supervisor;

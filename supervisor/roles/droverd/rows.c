@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "policy/limits.h"
+#include "roles/droverd/cluster.h"
 
 #include "base/banned.h"
 
@@ -70,14 +71,14 @@ static bool is_drained(const struct supervisor *supervisor)
 	for (size_t i = 0; i < supervisor->n_types; i++)
 		if (supervisor->types[i]->pair != PAIR_NONE)
 			return false;
-	return supervisor->draining;
+	return cluster_drains(supervisor);
 }
 
 const char *rows_node_state(const struct supervisor *supervisor)
 {
 	if (supervisor->stopping || supervisor->dying)
 		return "stopping";
-	if (supervisor->draining)
+	if (cluster_drains(supervisor))
 		return is_drained(supervisor) ? "drained" : "draining";
 	return supervisor->ready ? "running" : "starting";
 }

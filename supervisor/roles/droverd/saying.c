@@ -7,6 +7,11 @@
 
 #include "base/banned.h"
 
+void saying_close(struct supervisor *supervisor)
+{
+	(void)supervisor;
+}
+
 void saying_round(struct supervisor *supervisor, int64_t now_ms)
 {
 	(void)supervisor;

@@ -3,7 +3,7 @@
  * How a type is, in a word and a sentence: one table, in the order in which a state hides those
  * after it. Decides nothing else; called by whatever shows a type or records why it has no workers.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -23,7 +23,7 @@ static bool is_leaving(const struct type *type)
 
 static bool is_draining(const struct type *type)
 {
-	return type->supervisor->draining || type->supervisor->stopping;
+	return cluster_drains(type->supervisor) || type->supervisor->stopping;
 }
 
 static bool is_paused(const struct type *type)
@@ -83,10 +83,19 @@ static void tell_leaving(const struct type *type, char *text, size_t size)
 
 static void tell_draining(const struct type *type, char *text, size_t size)
 {
-	snprintf(text, size, "%s",
-		 type->supervisor->stopping
-			 ? "droverd is being stopped"
-			 : "the node is drained; droverctl resume --all ends it");
+	const struct supervisor *supervisor = type->supervisor;
+	const char *reason = supervisor->cluster ? supervisor->cluster->maintenance_reason : "";
+
+	if (supervisor->stopping)
+		snprintf(text, size, "droverd is being stopped");
+	else if (supervisor->draining)
+		snprintf(text, size, "the node is drained; droverctl resume --all ends it");
+	else if (supervisor->cluster && supervisor->cluster->maintenance)
+		snprintf(text, size, "taken out of service in the registry%s%s",
+			 *reason ? ": " : "", reason);
+	else
+		snprintf(text, size,
+			 "all nodes are drained; droverctl resume --all --cluster ends it");
 }
 
 static void tell_paused(const struct type *type, char *text, size_t size)
