@@ -34,7 +34,7 @@ struct round {
 static bool in_motion(const struct type *type)
 {
 	return type->pair != PAIR_NONE || type->target > 0 || type->config->min > 0 ||
-	       type->override.scaled || type->override.paused ||
+	       type->override.scaled || type_is_paused(type) || orders_of(type)->scaled ||
 	       (type->depth_known && type->depth.ready > 0) || type->wanted.workers > 0;
 }
 
@@ -42,7 +42,7 @@ static bool can_serve(const struct type *type)
 {
 	const struct supervisor *supervisor = type->supervisor;
 
-	return type->handler && !type->gone && !type->override.paused &&
+	return type->handler && !type->gone && !type_is_paused(type) &&
 	       !cluster_drains(supervisor) && !supervisor->stopping;
 }
 

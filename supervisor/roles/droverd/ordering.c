@@ -408,7 +408,7 @@ static int check_cluster(const struct supervisor *supervisor, struct why *why)
 	const struct cluster *cluster = supervisor->cluster;
 	size_t waiting = 0;
 
-	if (!cluster->clustered)
+	if (!cluster || !cluster->clustered || !cluster->orders)
 		return why_set(
 			why, -EINVAL,
 			"this node is in no cluster (registry = \"%s\"); without --cluster the "

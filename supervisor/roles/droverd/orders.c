@@ -371,10 +371,13 @@ static void restore_soon(struct supervisor *supervisor)
 void orders_values(struct supervisor *supervisor, const struct registry_value *values, size_t n)
 {
 	struct orders *orders = supervisor->cluster->orders;
-	bool news = !orders->known || strcmp(orders->version, n ? values->version : "");
 	struct why why = {0};
+	bool news;
 	int r = 0;
 
+	if (!orders)
+		return;
+	news = !orders->known || strcmp(orders->version, n ? values->version : "");
 	orders->known = true;
 	snprintf(orders->version, sizeof orders->version, "%s", n ? values->version : "");
 	if (n && news)

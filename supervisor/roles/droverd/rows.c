@@ -332,7 +332,7 @@ static void row_metrics(struct request *request, struct type *type)
 	add_count(&row, "demand", type->wanted.known ? type->wanted.workers : -1);
 	add_totals(&row, type);
 	message_add_flag(&row, "served", type->handler && !type->gone);
-	message_add_flag(&row, "paused", type->override.paused);
+	message_add_flag(&row, "paused", type_is_paused(type));
 	message_add_flag(&row, "probing", !strcmp(type->report.mode, "probe"));
 	add_histogram(&row, "handle_histogram", type->handling);
 	add_histogram(&row, "wait_histogram", type->waiting);
