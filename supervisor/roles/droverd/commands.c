@@ -19,7 +19,6 @@
 
 #include "base/banned.h"
 
-#define HELPING     64   /* types shown before the api has to ask for more */
 #define PATIENCE_MS 2500 /* for the answers of dispatchers; whoever is slower is killed soon */
 
 enum right {
@@ -167,8 +166,7 @@ int request_unknown(const struct request *request, const char *problem, const ch
 	return why_set(why, -ENOENT, "%s \"%.128s\" here; status lists them", problem, name);
 }
 
-/* The first type whose name is greater than `after`. */
-static struct type *type_after(const struct supervisor *supervisor, const char *after)
+struct type *request_type_after(const struct supervisor *supervisor, const char *after)
 {
 	size_t low = 0, high = supervisor->n_types;
 
@@ -186,24 +184,30 @@ static struct type *type_after(const struct supervisor *supervisor, const char *
 static struct type *next_type(const struct request *request)
 {
 	if (!*request->type)
-		return type_after(request->supervisor, request->after);
+		return request_type_after(request->supervisor, request->after);
 	return *request->after ? NULL : type_find(request->supervisor, request->type);
+}
+
+void request_more(const struct request *request)
+{
+	struct message more = {0};
+
+	start_message(&more, "more", request);
+	send_to_api(request, &more);
 }
 
 static int walk(struct request *request)
 {
-	struct message more = {0};
 	struct type *type;
 
-	for (int i = 0; i < HELPING; i++) {
+	for (int i = 0; i < REQUEST_HELPING; i++) {
 		type = next_type(request);
 		if (!type)
 			return 0;
 		snprintf(request->after, sizeof request->after, "%s", type->name);
 		request->row(request, type);
 	}
-	start_message(&more, "more", request);
-	send_to_api(request, &more);
+	request_more(request);
 	return 1;
 }
 
@@ -218,6 +222,7 @@ int request_walk(struct request *request, const struct message_view *ask,
 		snprintf(request->type, sizeof request->type, "%s", type->name);
 	}
 	request->row = row;
+	request->walk = walk;
 	return walk(request);
 }
 
@@ -420,7 +425,7 @@ void requests_message(struct supervisor *supervisor, const struct message_view *
 		return; /* it was ended in the meantime */
 	if (message_is(view, "cancel"))
 		request_free(request);
-	else if (message_is(view, "next") && request->row && !walk(request))
+	else if (message_is(view, "next") && request->walk && !request->walk(request))
 		request_end(request, 0, "");
 }
 

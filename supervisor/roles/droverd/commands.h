@@ -21,7 +21,8 @@ struct request {
 	char title[160]; /* "scale order.paid", for the log */
 	bool quiet;      /* changes nothing, or comes from programs: logged for debugging only */
 
-	/* A walk over the types, a helping at a time. */
+	/* A walk over the types, a helping at a time: 1: there are more, and the api was told so. */
+	int (*walk)(struct request *request);
 	void (*row)(struct request *request, struct type *type);
 	char type[DROPIN_TYPE_MAX];  /* the only one that is asked for; "": all */
 	char after[DROPIN_TYPE_MAX]; /* where the walk is: the last one that was shown */
@@ -30,7 +31,8 @@ struct request {
 	const struct type **waiting;
 	size_t n_waiting;
 	sd_event_source *deadline;
-	pid_t kick; /* the worker to end once its type is known; 0: only show */
+	int64_t until_ms; /* monotonic: so long it waits for what it would show */
+	pid_t kick;       /* the worker to end once its type is known; 0: only show */
 };
 
 /*
@@ -47,6 +49,12 @@ void request_row(const struct request *request, struct message *row);
 /* Shows the type that was asked for, or all, with `row`; a request_function's value. */
 int request_walk(struct request *request, const struct message_view *ask,
 		 void (*row)(struct request *request, struct type *type), struct why *why);
+
+/* The first type whose name is greater than `after`; NULL: there is none. */
+struct type *request_type_after(const struct supervisor *supervisor, const char *after);
+
+#define REQUEST_HELPING 64 /* types shown before the api has to ask for more */
+void request_more(const struct request *request);
 
 /* The type that "arg.type" names; NULL with a reason. */
 struct type *request_type(const struct request *request, const struct message_view *ask,
@@ -78,6 +86,20 @@ int request_bound(const struct message_view *ask, const char *key, int *ret_boun
 /* commands.c, for control.c: a message of the api, and its end. */
 void requests_message(struct supervisor *supervisor, const struct message_view *view);
 void requests_drop(struct supervisor *supervisor);
+
+/* What rows are made of; absent texts, and numbers below 0, are unknown. */
+void row_add_text(struct message *row, const char *key, const char *text);
+void row_add_count(struct message *row, const char *key, int64_t count);
+void row_add_time(struct message *row, const char *key, int64_t wall_ms);
+/* "KEY.min" and so on; unknown where nothing is set. */
+void row_add_override(struct message *row, const char *key, const struct override *override);
+void rows_node(const struct request *request);
+void rows_registry(const struct request *request);
+
+/* view.c: the same of the cluster. */
+int view_cluster(struct request *request, const struct message_view *ask, struct why *why);
+void view_row_plan(const struct request *request); /* nothing in no cluster */
+void view_add_share(struct message *row, const struct type *type);
 
 /* rows.c, health.c */
 request_function rows_status, rows_why, rows_plugins, rows_version, rows_metrics, rows_health;
