@@ -5,7 +5,7 @@
  * with its reasons, and tells the pairs. It runs soon after every sample and report (coalesced),
  * and each 250 ms while anything is in motion; an idle node does not tick.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <fnmatch.h>
 #include <stdio.h>
@@ -296,6 +296,7 @@ static void decide(struct supervisor *supervisor)
 	int64_t now_ms = clock_now_ms(), wall_ms = clock_wall_ms();
 	size_t n = 0;
 
+	cluster_round(supervisor, now_ms);
 	for (size_t i = 0; rounds && wants && i < supervisor->n_types; i++) {
 		struct type *type = supervisor->types[i];
 
