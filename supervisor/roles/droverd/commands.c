@@ -39,6 +39,7 @@ static request_function ask_workers;
 
 static const struct command commands[] = {
 	{"status", RIGHT_LOOK, rows_status, NULL, true, false},
+	{"cluster", RIGHT_LOOK, view_cluster, NULL, true, false},
 	{"ps", RIGHT_LOOK, ask_workers, NULL, true, false},
 	{"why", RIGHT_LOOK, rows_why, NULL, true, true},
 	{"plugins", RIGHT_LOOK, rows_plugins, NULL, true, false},

@@ -97,7 +97,7 @@ void rows_node(const struct request *request);
 void rows_registry(const struct request *request);
 
 /* view.c: the same of the cluster. */
-int view_cluster(struct request *request, const struct message_view *ask, struct why *why);
+request_function view_cluster;
 void view_row_plan(const struct request *request); /* nothing in no cluster */
 void view_add_share(struct message *row, const struct type *type);
 

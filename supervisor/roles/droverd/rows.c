@@ -311,8 +311,6 @@ static void row_type(struct request *request, struct type *type)
 
 int rows_status(struct request *request, const struct message_view *ask, struct why *why)
 {
-	if (message_flag(ask, "arg.cluster"))
-		return view_cluster(request, ask, why);
 	if (*message_text(ask, "arg.type", "") && !request_type(request, ask, why))
 		return -ENOENT;
 	rows_node(request);

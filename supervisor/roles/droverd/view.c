@@ -561,7 +561,7 @@ int view_cluster(struct request *request, const struct message_view *ask, struct
 	if (!cluster || !cluster->clustered)
 		return why_set(why, -EINVAL,
 			       "this node is in no cluster (registry = \"%s\"); status without "
-			       "cluster shows the node",
+			       "--cluster shows the node",
 			       supervisor->config->registry.plugin);
 	if (*name && !is_type_known(supervisor, name) && !request_type(request, ask, why))
 		return -ENOENT;
