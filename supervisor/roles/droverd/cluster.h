@@ -141,8 +141,12 @@ struct subject {
 	struct demand_result wanted;
 	enum limits_rule rule;
 	int rule_value;
-	int total; /* after limits and budgets */
+	char budget[32]; /* its name with LIMITS_BUDGET, else "" */
+	int total;       /* after limits and budgets */
 };
+/* We lead, and know all that a plan is made from. */
+bool survey_ready(const struct supervisor *supervisor);
+bool survey_moves(const struct supervisor *supervisor); /* some subject is in motion, somewhere */
 void survey_round(struct supervisor *supervisor, int64_t now_ms); /* totals of all subjects */
 /* We lead no more, or droverd ends: whatever it holds is let go of. */
 void survey_end(struct supervisor *supervisor);
@@ -166,6 +170,7 @@ struct share {
 	int nodes;   /* that it is shared out over */
 	bool own;    /* by autonomy, not by a plan */
 };
+/* By the plan in force; where autonomy holds type->wanted is what the work here asks for. */
 struct share share_of(const struct type *type, int64_t now_ms);
 
 /* checks.c */
