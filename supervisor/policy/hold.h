@@ -15,7 +15,7 @@
 /* One type's memory; zeroed memory is the state before the first value. */
 struct hold {
 	bool began;
-	int64_t since_ms; /* when the present half of the window began */
+	int64_t since_ms;  /* when the present half of the window began */
 	int present, past; /* the highest of each half */
 };
 

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,8 +57,8 @@ static bool same_nodes(const struct plan *a, const struct plan *b)
 			return false;
 	for (size_t i = 0; i < a->n_groups; i++)
 		if (a->groups[i].n != b->groups[i].n ||
-		    memcmp(a->groups[i].nodes, b->groups[i].nodes,
-			   a->groups[i].n * sizeof *a->groups[i].nodes) != 0)
+		    (a->groups[i].n && memcmp(a->groups[i].nodes, b->groups[i].nodes,
+					      a->groups[i].n * sizeof *a->groups[i].nodes) != 0))
 			return false;
 	return true;
 }
@@ -95,6 +96,23 @@ uint64_t planning_shape(const struct supervisor *supervisor)
 	const struct cluster *cluster = supervisor->cluster;
 
 	return cluster && cluster->planning ? cluster->planning->shape : 0;
+}
+
+const char *planning_author(const struct supervisor *supervisor, char *text, size_t size)
+{
+	const struct cluster *cluster = supervisor->cluster;
+	const char *id = cluster->plan.leader ? cluster->plan.leader : "";
+	const struct peer *peer;
+
+	if (!strcmp(id, supervisor->node_id)) {
+		snprintf(text, size, "%s", supervisor->config->node);
+	} else if (*id && !strcmp(id, cluster->leader_id)) {
+		snprintf(text, size, "%s", cluster->leader);
+	} else {
+		peer = peer_find(supervisor, id);
+		snprintf(text, size, peer ? "%s" : "node %.8s", peer ? peer->node : id);
+	}
+	return text;
 }
 
 static void cannot_read(struct supervisor *supervisor, int error, const char *why)
@@ -196,7 +214,8 @@ void planning_open(struct supervisor *supervisor)
 		r = plan_decode(text, size, &plan, &why);
 	free(text);
 	if (r < 0) {
-		log_warning("%s/" PLAN_FILE ": %s; until the registry tells of a plan there is none",
+		log_warning("%s/" PLAN_FILE
+			    ": %s; until the registry tells of a plan there is none",
 			    supervisor->config->state_dir, why.text);
 		return;
 	}
@@ -234,8 +253,8 @@ static bool add_nodes(const struct roster *roster, struct plan *plan)
 		node->id = strdup(roster->nodes[i].id);
 		if (!node->id)
 			return false;
-		node->member = (struct apportion_member){
-			apportion_hash(roster->nodes[i].id), roster->nodes[i].weight, -1};
+		node->member = (struct apportion_member){apportion_hash(roster->nodes[i].id),
+							 roster->nodes[i].weight, -1};
 	}
 	return true;
 }
@@ -268,8 +287,8 @@ static bool add_types(const struct survey *survey, int *places, struct plan *pla
 
 		if (entry->subject.total <= 0 || entry->group == ROSTER_NONE)
 			continue;
-		if (entry->group >= 0 && !add_group(&survey->roster.groups[entry->group],
-						    &places[entry->group], plan))
+		if (entry->group >= 0 &&
+		    !add_group(&survey->roster.groups[entry->group], &places[entry->group], plan))
 			return false;
 		type->name = strdup(entry->subject.name);
 		if (!type->name)
@@ -356,8 +375,8 @@ static enum pace_need weigh(struct supervisor *supervisor)
 	else if (plan->format == draft->format && plan_same(plan, draft))
 		planning->need = PACE_NOTHING;
 	else
-		planning->need = rises(plan, draft) || !same_nodes(plan, draft) ? PACE_URGENT
-										 : PACE_CHANGE;
+		planning->need =
+			rises(plan, draft) || !same_nodes(plan, draft) ? PACE_URGENT : PACE_CHANGE;
 	return planning->need;
 }
 
@@ -434,7 +453,7 @@ static void write_plan(struct supervisor *supervisor, int64_t now_ms)
 		planning->sending = true;
 		planning->sent = plan;
 		plan = (struct plan){0};
-		pace_written(&planning->pace, buf_size(&text), now_ms);
+		pace_written(&planning->pace, buf_size(&text) * (cluster->n_peers + 1), now_ms);
 		r = registry_put(supervisor, "plan", buf_text(&text), buf_size(&text),
 				 cluster->plan_version, true, on_written, supervisor);
 	}

@@ -490,7 +490,7 @@ static bool list_groups(struct making *making, const uint64_t *all, struct roste
 		size_t *slot;
 
 		type->nodes = count_members(making, set);
-		type->group = !type->nodes                      ? ROSTER_NONE
+		type->group = !type->nodes                     ? ROSTER_NONE
 			      : type->nodes == roster->n_nodes ? ROSTER_ALL
 							       : 0;
 		if (type->group)
@@ -534,8 +534,7 @@ static bool fill(struct making *making, struct roster *roster)
 {
 	uint64_t *all = arena_alloc(&making->arena, (making->n_words + 1) * sizeof *all);
 
-	roster->types =
-		arena_alloc(&roster->arena, (making->n_found + 1) * sizeof *roster->types);
+	roster->types = arena_alloc(&roster->arena, (making->n_found + 1) * sizeof *roster->types);
 	roster->groups =
 		arena_alloc(&roster->arena, (making->n_found + 1) * sizeof *roster->groups);
 	if (!all || !roster->types || !roster->groups)

@@ -146,8 +146,8 @@ static void drop_gone(struct supervisor *supervisor, struct survey *survey, stru
 }
 
 /* Brings the entries in line with a new roster; both are sorted by name. false: no memory. */
-static bool take_roster(struct supervisor *supervisor, struct survey *survey,
-			struct roster *roster, int64_t now_ms)
+static bool take_roster(struct supervisor *supervisor, struct survey *survey, struct roster *roster,
+			int64_t now_ms)
 {
 	struct entry **entries = calloc(roster->n_types + 1, sizeof(struct entry *));
 	struct entry **gone = calloc(survey->n_entries + 1, sizeof(struct entry *));
@@ -157,8 +157,8 @@ static bool take_roster(struct supervisor *supervisor, struct survey *survey,
 		int order = 1;
 
 		while (old < survey->n_entries &&
-		       (order = strcmp(survey->entries[old]->subject.name,
-				       roster->types[i].name)) < 0)
+		       (order = strcmp(survey->entries[old]->subject.name, roster->types[i].name)) <
+			       0)
 			gone[n_gone++] = survey->entries[old++];
 		entries[n] = old < survey->n_entries && !order
 				     ? survey->entries[old++]
@@ -295,8 +295,7 @@ static void match_types(const struct supervisor *supervisor, struct survey *surv
 		while (i < supervisor->n_types &&
 		       (order = strcmp(supervisor->types[i]->name, entry->subject.name)) < 0)
 			i++;
-		entry->type = i < supervisor->n_types && !order &&
-					      !supervisor->types[i]->gone &&
+		entry->type = i < supervisor->n_types && !order && !supervisor->types[i]->gone &&
 					      cluster_covers(supervisor->types[i])
 				      ? supervisor->types[i]
 				      : NULL;
@@ -329,17 +328,15 @@ static void take_depth(struct supervisor *supervisor, struct entry *entry)
 	subject->depth_known = entry->type->depth_known;
 }
 
-/* Events that could be handled and that no worker has in hand; -1: not known. */
-static int64_t waiting(const struct entry *entry)
+/* Events in the queue that no node holds; -1: not known. */
+static int64_t queued(const struct entry *entry)
 {
 	int64_t ready = entry->subject.depth.ready;
 
 	if (!entry->subject.depth_known || ready < 0)
 		return -1;
 	if (entry->subject.depth.flags & DROVER_DEPTH_INCLUDES_HELD)
-		ready -= entry->sum.in_flight;
-	else
-		ready += entry->sum.held;
+		ready -= entry->sum.held + entry->sum.in_flight;
 	return ready > 0 ? ready : 0;
 }
 
@@ -367,22 +364,19 @@ static struct demand_result demand(const struct supervisor *supervisor, struct e
 {
 	struct demand_input seen = {
 		.now_ms = now_ms,
-		.ready = waiting(entry),
-		.in_flight = entry->sum.in_flight,
-		.handled = entry->sum.handled,
-		.handling_ms = handling_ms(entry, now_ms),
 		.objective_ms = entry->subject.policy.objective_ms,
 		.utilisation_percent = DEMAND_UTILISATION,
-		.busy = entry->sum.busy,
 	};
 	struct drain_input unseen = {
 		.now_ms = now_ms,
-		.ready = seen.ready,
 		.running = entry->sum.workers,
 		.target = entry->subject.total,
 		.objective_ms = seen.objective_ms,
 	};
 
+	flow_input(&entry->sum, queued(entry), &seen);
+	seen.handling_ms = handling_ms(entry, now_ms);
+	unseen.ready = seen.ready;
 	if (entry->subject.policy.consumes)
 		return drain_next(&entry->drain, &unseen);
 	seed(supervisor, entry);
@@ -406,8 +400,7 @@ static struct limits_result limit(const struct supervisor *supervisor, struct en
 		.node_max = policy->node_max,
 		.nodes = (int)entry->nodes,
 		.exclusive = policy->exclusive,
-		.useful_max =
-			entry->subject.depth_known ? (int)entry->subject.depth.useful_max : 0,
+		.useful_max = entry->subject.depth_known ? (int)entry->subject.depth.useful_max : 0,
 		.braked = entry->probing,
 		.unservable = !entry->nodes || order->paused || orders_drain(supervisor),
 	};
@@ -517,6 +510,15 @@ static void look(struct supervisor *supervisor, struct survey *survey, int64_t n
 		conclude(survey, survey->entries[i]);
 }
 
+static struct survey *begin(int64_t now_ms)
+{
+	struct survey *survey = calloc(1, sizeof *survey);
+
+	if (survey)
+		survey->version = (uint64_t)now_ms << 16; /* none that an earlier one had */
+	return survey;
+}
+
 void survey_round(struct supervisor *supervisor, int64_t now_ms)
 {
 	struct cluster *cluster = supervisor->cluster;
@@ -525,7 +527,7 @@ void survey_round(struct supervisor *supervisor, int64_t now_ms)
 	if (!survey_ready(supervisor))
 		return;
 	if (!cluster->survey)
-		cluster->survey = calloc(1, sizeof *cluster->survey);
+		cluster->survey = begin(now_ms);
 	if (!cluster->survey)
 		return;
 	if (now_ms < cluster->survey->next_ms) {

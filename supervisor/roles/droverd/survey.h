@@ -20,7 +20,8 @@ struct entry {
 	int group; /* of the roster, or ROSTER_ALL, ROSTER_NONE */
 	size_t nodes;
 	bool probing;
-	uint64_t budgets; /* of the cluster that cover it: a bit for each, as in the configuration */
+	uint64_t
+		budgets; /* of the cluster that cover it: a bit for each, as in the configuration */
 
 	struct type *type; /* of this node, in the round that runs; NULL: it does not have it */
 	pid_t asked;       /* the gauge that was told to sample it as a stranger's; 0: none */
@@ -40,6 +41,7 @@ struct tally_row {
 	struct entry *entry;
 	struct flow_memory memory;
 	struct flow_node said;
+	bool silent; /* its last load does not have it: nothing is in motion there */
 };
 
 /* A node whose loads are counted. */
@@ -62,7 +64,7 @@ struct hashed_offer {
 struct survey {
 	bool began; /* there is a roster, */
 	struct roster roster;
-	uint64_t seen; /* made from this */
+	uint64_t seen;               /* made from this */
 	struct hashed_offer *hashed; /* sorted by id */
 	size_t n_hashed;
 	struct entry **entries; /* sorted by name */

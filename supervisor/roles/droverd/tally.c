@@ -31,26 +31,37 @@ static struct flow_node said_by(const struct load_type *load, int64_t came_ms)
 	};
 }
 
-/* Matches a load with the subjects; what is remembered of a flow that goes on is kept. */
+/*
+ * Matches a load with the subjects; both lists are sorted by name. What is remembered of a flow is kept,
+ * also of one that this load says nothing about.
+ */
 static void match(const struct survey *survey, struct tally_node *node, const struct peer *peer)
 {
 	const struct load *load = peer->load;
-	struct tally_row *rows = calloc(load->n_types + 1, sizeof *rows);
+	struct tally_row *rows = calloc(node->n_rows + load->n_types + 1, sizeof *rows);
 	size_t n = 0, old = 0;
 
 	if (!rows)
 		return; /* the last one counts for longer */
 	for (size_t i = 0; i < load->n_types; i++) {
 		struct entry *entry = survey_entry(survey, load->types[i].name);
+		int order = 1;
 
 		if (!entry)
 			continue;
-		while (old < node->n_rows && strcmp(name_of(&node->rows[old]), load->types[i].name) < 0)
-			old++;
-		if (old < node->n_rows && node->rows[old].entry == entry)
-			rows[n].memory = node->rows[old].memory;
+		while (old < node->n_rows &&
+		       (order = strcmp(name_of(&node->rows[old]), load->types[i].name)) < 0) {
+			rows[n] = node->rows[old++];
+			rows[n++].silent = true;
+		}
+		if (old < node->n_rows && !order)
+			rows[n].memory = node->rows[old++].memory;
 		rows[n].entry = entry;
 		rows[n++].said = said_by(&load->types[i], peer->loaded_ms);
+	}
+	for (; old < node->n_rows; n++) {
+		rows[n] = node->rows[old++];
+		rows[n].silent = true;
 	}
 	free(node->rows);
 	node->rows = rows;
@@ -124,7 +135,8 @@ void tally_round(struct supervisor *supervisor, struct survey *survey, int64_t n
 		for (size_t j = 0; j < survey->tally[i].n_rows; j++) {
 			struct tally_row *row = &survey->tally[i].rows[j];
 
-			flow_add(&row->entry->flow, &row->memory, &row->said, now_ms);
+			if (!row->silent)
+				flow_add(&row->entry->flow, &row->memory, &row->said, now_ms);
 		}
 	for (size_t i = 0; i < survey->n_entries; i++) {
 		struct entry *entry = survey->entries[i];
