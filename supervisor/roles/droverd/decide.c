@@ -412,10 +412,8 @@ static void decide(struct supervisor *supervisor)
 	bool moves;
 	size_t n = 0;
 
-	if (supervisor->cluster) {
-		cluster_round(supervisor, now_ms);
-		standing_refresh(supervisor);
-	}
+	cluster_round(supervisor, now_ms);
+	standing_refresh(supervisor);
 	for (size_t i = 0; rounds && wants && i < supervisor->n_types; i++) {
 		struct type *type = supervisor->types[i];
 
