@@ -158,12 +158,14 @@ static struct limits_result limit_share(struct type *type, const struct share *s
 static struct limits_result limit(struct type *type, int64_t now_ms)
 {
 	const struct config_type *config = type->config;
+	/* What is ordered for all nodes holds on each of them, for types that are planned by each. */
+	const struct override *override = type->override.scaled ? &type->override : orders_of(type);
 	struct limits_input limits = {
 		.current = type->target,
 		.min = config->min,
 		.max = config->max,
-		.override_min = type->override.scaled ? type->override.min : -1,
-		.override_max = type->override.scaled ? type->override.max : -1,
+		.override_min = override->scaled ? override->min : -1,
+		.override_max = override->scaled ? override->max : -1,
 		.node_max = config->node_max,
 		.nodes = 1,
 		.exclusive = config->exclusive,

@@ -189,7 +189,8 @@ static void add_subject(struct message *row, const struct subject *subject)
 	row_add_count(row, "cluster.waiting", subject->wanted.known ? subject->wanted.ready : -1);
 	message_add_text(row, "cluster.rule", limits_rule_name(subject->rule));
 	row_add_text(row, "cluster.bound",
-		     limits_rule_text(subject->rule, subject->rule_value, NULL, text, sizeof text));
+		     limits_rule_text(subject->rule, subject->rule_value, subject->budget, text,
+				      sizeof text));
 	row_add_text(row, "cluster.differs", subject->differs);
 }
 
@@ -394,7 +395,6 @@ static void add_shares(struct message *row, const struct supervisor *supervisor,
 
 /* What the nodes say of a type. */
 struct serving {
-	int serves, probing;
 	size_t n[OFFER_SERVES_MAX];
 	const char *node[OFFER_SERVES_MAX]; /* one that said so */
 	int workers, busy;
@@ -449,6 +449,19 @@ static void describe_unserved(const struct serving *serving, char *text, size_t 
 	}
 }
 
+/* Nodes that it would be shared out over; -1: none says anything about it. */
+static int64_t count_serving(const struct serving *serving)
+{
+	size_t said = 0;
+
+	for (size_t i = 0; i < OFFER_SERVES_MAX; i++)
+		said += serving->n[i];
+	if (!said)
+		return -1;
+	return (int64_t)(serving->n[OFFER_SERVES] ? serving->n[OFFER_SERVES]
+						  : serving->n[OFFER_PROBING]);
+}
+
 static void row_subject(const struct request *request, const char *name)
 {
 	const struct supervisor *supervisor = request->supervisor;
@@ -463,10 +476,9 @@ static void row_subject(const struct request *request, const char *name)
 	message_add_text(&row, "type", name);
 	row_add_text(&row, "broker", serving.broker);
 	message_add_int(&row, "total", planned ? planned->total : 0);
-	message_add_int(&row, "eligible",
-			planned                   ? (int64_t)plan_eligible(&cluster->plan, planned)
-			: serving.n[OFFER_SERVES] ? (int64_t)serving.n[OFFER_SERVES]
-						  : (int64_t)serving.n[OFFER_PROBING]);
+	row_add_count(&row, "eligible",
+		      planned ? (int64_t)plan_eligible(&cluster->plan, planned)
+			      : count_serving(&serving));
 	add_shares(&row, supervisor, planned);
 	row_add_count(&row, "workers", serving.loaded ? serving.workers : -1);
 	row_add_count(&row, "busy", serving.loaded ? serving.busy : -1);
@@ -476,8 +488,8 @@ static void row_subject(const struct request *request, const char *name)
 		      subject && subject->wanted.known ? subject->wanted.workers : -1);
 	row_add_text(&row, "rule", subject ? limits_rule_name(subject->rule) : NULL);
 	row_add_text(&row, "bound",
-		     subject ? limits_rule_text(subject->rule, subject->rule_value, NULL, text,
-						sizeof text)
+		     subject ? limits_rule_text(subject->rule, subject->rule_value, subject->budget,
+						text, sizeof text)
 			     : NULL);
 	row_add_text(&row, "differs", subject ? subject->differs : NULL);
 	describe_unserved(&serving, text, sizeof text);
