@@ -46,7 +46,8 @@ static double arrived(struct demand *demand, int64_t inside, uint64_t handled)
 
 static void measure_arrivals(struct demand *demand, const struct demand_input *input)
 {
-	int64_t inside = input->ready + (input->in_flight > 0 ? input->in_flight : 0);
+	int64_t inside =
+		input->ready + (input->in_flight > 0 ? input->in_flight : 0) - input->counted;
 	int64_t window = window_of(demand), dt = input->now_ms - demand->sampled_ms;
 	double came;
 
