@@ -22,7 +22,7 @@
  *   → forget {queue}
  *   → sleep {on}            with `on` no queue is sampled: another node does; the broker is still watched
  *   → hosts {host*}         what was discovered in place of the setting `hosts`
- *   ← broker {state (enum drover_broker_state), sentence, scope (enum drover_broker_scope)}
+ *   ← broker {state (enum drover_broker_state), sentence, [scope (enum drover_broker_scope)]}
  *   ← depth {queue, ready, delayed, dead, oldest_ms, useful_max, consumers,
  *             includes_held}
  *                           -1: unknown; on change, and of a queue that is not empty every 5 s.

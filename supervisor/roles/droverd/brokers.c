@@ -5,7 +5,7 @@
  * Decides nothing about workers, and turns no depth into a zero: while nobody measures, it is
  * unknown.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -114,6 +114,27 @@ static void sample_no_more(struct broker *broker, const struct config_type *type
 	message_free(&message);
 }
 
+static void say_sleep(struct broker *broker)
+{
+	struct message message = {0};
+
+	if (!broker->gauge)
+		return;
+	message_start(&message, "sleep");
+	message_add_flag(&message, "on", broker->asleep);
+	child_send(broker->gauge, &message);
+	message_free(&message);
+}
+
+void broker_sleep(struct broker *broker, bool asleep)
+{
+	if (broker->asleep == asleep)
+		return;
+	broker->asleep = asleep;
+	say_sleep(broker);
+	forget_depths(broker);
+}
+
 static void start_gauge(struct broker *broker)
 {
 	struct supervisor *supervisor = broker->supervisor;
@@ -144,6 +165,8 @@ static void start_gauge(struct broker *broker)
 	message_add_int(&message, "interval_ms", GAUGE_INTERVAL_MS);
 	child_send(broker->gauge, &message);
 	message_free(&message);
+	if (broker->asleep)
+		say_sleep(broker);
 	for (size_t i = 0; i < supervisor->n_types; i++)
 		if (belongs(supervisor->types[i], broker))
 			sample(broker, supervisor->types[i]->config);
@@ -199,6 +222,7 @@ static void take_state(struct broker *broker, const struct message_view *view)
 	snprintf(broker->sentence, sizeof broker->sentence, "%s",
 		 message_text(view, "sentence", ""));
 	broker->reported = true;
+	broker->scope = (enum drover_broker_scope)message_int(view, "scope", broker->scope);
 	/* What a broker that is up says may hold numbers that change; that it says something is news. */
 	if (!known || before != DROVER_BROKER_UP || broker->state != DROVER_BROKER_UP ||
 	    had != !!*broker->sentence)
@@ -217,8 +241,13 @@ static void take_depth(struct broker *broker, const struct message_view *view)
 	struct type *type =
 		type_of_queue(broker->supervisor, broker, message_text(view, "queue", ""));
 
-	if (!type)
+	/* What was on its way when the gauge was told to sleep is of no use. */
+	if (broker->asleep)
 		return;
+	if (!type) {
+		survey_depth(broker->supervisor, broker, view);
+		return;
+	}
 	type->depth = (struct drover_depth){
 		.size = sizeof type->depth,
 		.flags = message_flag(view, "includes_held") ? DROVER_DEPTH_INCLUDES_HELD : 0,

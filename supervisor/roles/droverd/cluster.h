@@ -2,7 +2,8 @@
 /*
  * What droverd knows of its cluster, and who of this folder owns which part of it:
  *
- *   registry.c  the registrar: started, told, heard; passes on what it says
+ *   registrar.c the process that speaks to the registry
+ *   registry.c  what is asked of it and what it says, passed on to whom it concerns
  *   cluster.c   who leads, and since when nobody does: leading, following, on our own (autonomy)
  *   peers.c     the other nodes: members of the registry, their offers and loads, settled
  *   saying.c    our own offer and load, published
@@ -33,18 +34,30 @@
 /* What became of a write; `version` and `why` are "" where there is none. */
 typedef void registry_written(void *context, int error, const char *version, const char *why);
 
+/* Kept up over any number of registrars, until it is turned off. */
 int registry_watch(struct supervisor *supervisor, const char *key, bool on);
-/* `done` exactly once, also when the registrar dies; NULL: nobody cares. data NULL: removes it. */
+/*
+ * 0, and `done` exactly once, later, also when there is no registrar (-EHOSTDOWN) or it dies; or
+ * -errno and never. `done` NULL: nobody cares. data NULL: removes it. `version` as in
+ * drover/registry.h.
+ */
 int registry_put(struct supervisor *supervisor, const char *key, const void *data, size_t size,
 		 const char *version, bool fenced, registry_written *done, void *context);
 /* A message of one of the other verbs; frees it. What must outlive the registrar is sent again by
  * its owner in …_registrar_started below. */
 void registry_send(struct supervisor *supervisor, struct message *message);
 
+/* By cluster.c and registrar.c alone. */
+int registry_open(struct supervisor *supervisor);
+void registry_close(struct supervisor *supervisor); /* answers what is unanswered */
+void registry_heard(struct supervisor *supervisor, const struct message_view *view);
+void registry_again(struct supervisor *supervisor); /* there is a new registrar */
+void registry_lost(struct supervisor *supervisor);  /* there is none any more */
+
 /* A row that the registrar sent, before the list that it belongs to is complete. */
 struct registry_value {
-	char *key; /* below the watched one */
-	void *data;
+	char *key;  /* below the watched one */
+	void *data; /* with a NUL behind it */
 	size_t size;
 	char version[DROVER_REGISTRY_VERSION_MAX];
 };
@@ -69,6 +82,11 @@ struct peer {
 	struct offer *offer; /* NULL: none yet */
 	struct load *load;
 	int64_t offered_ms, loaded_ms; /* monotonic: when they came */
+	/* peers.c's own: as they came, and since when it is no member of the registry; 0: it is one */
+	char offer_version[DROVER_REGISTRY_VERSION_MAX], load_version[DROVER_REGISTRY_VERSION_MAX];
+	int64_t unlisted_ms;
+	bool heard;   /* in the list that is being told */
+	bool settled; /* its settling began */
 };
 
 struct cluster {
@@ -76,7 +94,7 @@ struct cluster {
 	enum standing standing;
 	enum drover_registry_state state; /* of the registry; 0: not told yet */
 	char sentence[REPORT_TEXT_MAX];
-	bool leading;
+	bool leading, resigned;
 	char leader[128], leader_id[33]; /* "" : nobody */
 	int64_t unled_ms; /* monotonic: since when nobody is known to lead; 0: somebody */
 	bool maintenance; /* an operator's word in the registry */
@@ -85,6 +103,10 @@ struct cluster {
 	struct peer **peers; /* sorted by id */
 	size_t n_peers;
 	bool members_known, offers_known, loads_known; /* since we began to lead, or to look */
+	int64_t peers_wanted_ms; /* monotonic: until when somebody looks; 0: nobody does */
+	bool peers_told;         /* the registrar is to tell of them */
+	bool peers_seeded;       /* while we lead: the nodes of the plan in force are among them */
+	int64_t tidied_ms;
 
 	struct plan plan;                               /* in force */
 	char plan_version[DROVER_REGISTRY_VERSION_MAX]; /* of the registry's; "": there is none */
@@ -92,6 +114,13 @@ struct cluster {
 	int64_t plan_ms;     /* monotonic: when it came in force; 0: of the disk */
 	uint64_t epoch_seen; /* the highest of any plan or offer */
 
+	struct plan_stamp {
+		uint64_t epoch, seq;
+	} autonomous; /* the plan that was in force when this node began to size by itself */
+	sd_event_source *timer; /* of cluster_wake */
+	int64_t armed_ms;       /* what it is set to; INT64_MAX: nothing */
+
+	struct registry *registry;   /* registry.c's own */
 	struct survey *survey;       /* survey.c's own */
 	struct planning *planning;   /* planning.c's own */
 	struct saying *saying;       /* saying.c's own */
@@ -105,7 +134,7 @@ int cluster_open(struct supervisor *supervisor,
 void cluster_close(struct supervisor *supervisor);
 /* The registrar works: what it must know is said (again). */
 void cluster_registrar_started(struct supervisor *supervisor);
-void cluster_registrar_ended(struct supervisor *supervisor);
+void cluster_registrar_ended(struct supervisor *supervisor, const char *sentence);
 void cluster_state(struct supervisor *supervisor, enum drover_registry_state state,
 		   const char *sentence);
 void cluster_leader(struct supervisor *supervisor, bool leading, const char *node,
@@ -118,6 +147,9 @@ void cluster_round(struct supervisor *supervisor, int64_t now_ms);
 void cluster_wake(struct supervisor *supervisor, int64_t due_ms);
 
 /* peers.c */
+void peers_registrar_started(struct supervisor *supervisor);
+void peers_close(struct supervisor *supervisor);
+void peers_round(struct supervisor *supervisor, int64_t now_ms);
 void peers_member(struct supervisor *supervisor, const struct message_view *row);
 void peers_members(struct supervisor *supervisor);
 void peers_values(struct supervisor *supervisor, const char *watch,
@@ -128,6 +160,7 @@ void peers_want(struct supervisor *supervisor, int64_t for_ms);
 
 /* saying.c */
 void saying_close(struct supervisor *supervisor);
+void saying_again(struct supervisor *supervisor); /* what the registry has of us may be gone */
 void saying_round(struct supervisor *supervisor, int64_t now_ms);
 enum offer_serves type_serves(const struct type *type);
 

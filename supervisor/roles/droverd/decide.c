@@ -296,6 +296,7 @@ static void decide(struct supervisor *supervisor)
 	int64_t now_ms = clock_now_ms(), wall_ms = clock_wall_ms();
 	size_t n = 0;
 
+	cluster_round(supervisor, now_ms);
 	for (size_t i = 0; rounds && wants && i < supervisor->n_types; i++) {
 		struct type *type = supervisor->types[i];
 

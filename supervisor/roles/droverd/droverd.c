@@ -246,7 +246,7 @@ static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 	brokers_start(supervisor);
 	brokers_declare(supervisor);
 	commands_start(supervisor);
-	registry_start(supervisor);
+	registrar_start(supervisor);
 	supervisor->ready = true;
 	reload_announce(supervisor, "ready");
 	return 0;
@@ -264,7 +264,8 @@ static void warn_of_root(const struct supervisor *supervisor)
 
 static void close_all(struct supervisor *supervisor)
 {
-	registry_close(supervisor);
+	registrar_close(supervisor);
+	cluster_close(supervisor);
 	commands_close(supervisor);
 	decide_close(supervisor);
 	watch_close(supervisor);
@@ -273,7 +274,6 @@ static void close_all(struct supervisor *supervisor)
 	supervisor->stop_timer = sd_event_source_disable_unref(supervisor->stop_timer);
 	children_close(&supervisor->children);
 	sd_event_unref(supervisor->event);
-	cluster_close(supervisor);
 	state_close(supervisor);
 	config_free(supervisor->config);
 	free(supervisor->config_file);

@@ -184,6 +184,8 @@ struct broker {
 	enum drover_broker_state state; /* as the gauge last said, once it */
 	bool reported;
 	char sentence[REPORT_TEXT_MAX];
+	enum drover_broker_scope scope; /* as its gauge once said; 0: it never has */
+	bool asleep;                    /* the leader of the cluster samples its queues */
 
 	struct child *declarer; /* the errand that declares the queues */
 	struct backoff declare_backoff;
@@ -351,6 +353,8 @@ int64_t report_foreign(const struct type *type);
 /* Brokers of the configuration in force; the one before must still exist. */
 void brokers_apply(struct supervisor *supervisor);
 void brokers_start(struct supervisor *supervisor);   /* the gauges */
+/* While asleep its queues are not sampled, and their depths unknown; only its state is known. */
+void broker_sleep(struct broker *broker, bool asleep);
 void brokers_declare(struct supervisor *supervisor); /* queues came or changed: soon, until done */
 void brokers_free(struct supervisor *supervisor);
 struct broker *broker_find(struct supervisor *supervisor, const char *name);
@@ -421,9 +425,9 @@ void commands_close(struct supervisor *supervisor);
 void commands_dispatcher_row(struct type *type,
 			     const struct message_view *view); /* "row" and "end" of ps */
 
-/* registry.c: the registrar. */
-void registry_start(struct supervisor *supervisor);
-void registry_close(struct supervisor *supervisor);
+/* registrar.c */
+void registrar_start(struct supervisor *supervisor);
+void registrar_close(struct supervisor *supervisor);
 
 /* reload.c: reading the configuration. */
 int reload_open(struct supervisor *supervisor); /* SIGHUP; 0 or -errno */
