@@ -121,6 +121,7 @@ void rows_registry(const struct request *request)
 
 static void row_broker(const struct request *request, const struct broker *broker)
 {
+	char found[REPORT_TEXT_MAX * 2];
 	struct message row = {0};
 
 	request_row_start(&row, request, "broker");
@@ -131,6 +132,8 @@ static void row_broker(const struct request *request, const struct broker *broke
 	else
 		message_add_unknown(&row, "state");
 	row_add_text(&row, "sentence", broker->sentence);
+	row_add_text(&row, "service", broker->config->service);
+	row_add_text(&row, "found", discover_describe(broker, found, sizeof found));
 	row_add_text(&row, "undeclared", broker->declare_failure);
 	message_add_int(&row, "restarts", broker->restarts);
 	request_row(request, &row);
