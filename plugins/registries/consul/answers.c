@@ -251,8 +251,8 @@ static void read_errors(const cJSON *errors, struct answer_txn *txn)
 		if (txn->failed >= 0 && txn->failed <= (int)at->valuedouble)
 			continue;
 		txn->failed = (int)at->valuedouble;
-		txn->stale = strstr(what, "is stale") || strstr(what, "already exists") ||
-			     strstr(what, "doesn't exist");
+		txn->stale = strstr(what, "is stale") || strstr(what, "failed index check") ||
+			     strstr(what, "doesn't exist") || strstr(what, " exists");
 		snprintf(txn->what, sizeof txn->what, "%s", what);
 	}
 }

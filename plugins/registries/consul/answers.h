@@ -46,7 +46,7 @@ struct answer_txn {
 	char version[24]; /* the ModifyIndex of its last operation; "": it has none */
 	int failed;       /* unless done: the first operation that failed; -1: it does not say */
 	bool denied;      /* because we may not */
-	bool stale;       /* the last operation failed because something else is there */
+	bool stale;       /* because something else is under the key than was asked for */
 	char what[200];
 };
 

@@ -26,7 +26,7 @@ static const struct part {
 } parts[] = {
 	{http_open, http_close, http_due_ms, http_process, NULL, NULL},
 	{state_open, state_close, state_due_ms, state_process, NULL, NULL},
-	{query_open, query_close, query_due_ms, query_process, query_back, NULL},
+	{query_open, query_close, query_due_ms, query_process, query_back, query_token},
 	{kv_open, kv_close, kv_due_ms, kv_process, NULL, NULL},
 	{session_open, session_close, session_due_ms, session_process, session_back, session_token},
 	{lead_open, lead_close, lead_due_ms, lead_process, lead_back, NULL},

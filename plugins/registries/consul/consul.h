@@ -144,6 +144,7 @@ enum refusal {
 	REFUSAL_SERVICES,
 	REFUSAL_KEYS,
 	REFUSAL_SESSION,
+	REFUSAL_LOCK,
 	REFUSAL_COUNT,
 };
 
@@ -187,6 +188,7 @@ void query_close(struct consul *consul);
 int64_t query_due_ms(const struct consul *consul);
 void query_process(struct consul *consul, int64_t now);
 void query_back(struct consul *consul);
+void query_token(struct consul *consul);
 
 /* backoff: 100 ms, doubled to 30 s, each with chance: the wait before try `failures` (from 1). */
 int64_t query_backoff_ms(unsigned failures);
@@ -213,6 +215,7 @@ void session_back(struct consul *consul);
 void session_token(struct consul *consul);
 void session_want(struct consul *consul, bool wanted); /* not: it is ended, if there is one */
 const char *session_id(const struct consul *consul);   /* NULL: there is none that surely holds */
+void session_suspect(struct consul *consul);           /* somebody was told that there is no such */
 bool session_ended(const struct consul *consul);       /* nothing of it is left, or on its way */
 
 /* lead.c */
@@ -226,7 +229,8 @@ int lead_elect(struct consul *consul);
 int lead_resign(struct consul *consul);
 bool lead_resigned(const struct consul *consul); /* the lock is given back, or cannot be */
 bool lead_leading(const struct consul *consul);
-const char *lead_key(const struct consul *consul); /* "<cluster>/leader" */
+int64_t lead_lock_delay_ms(const struct consul *consul); /* as Consul is to have it */
+const char *lead_key(const struct consul *consul);       /* "<cluster>/leader" */
 /* Of session.c: there is a new one; it is gone. */
 void lead_session_made(struct consul *consul);
 void lead_session_lost(struct consul *consul);

@@ -276,3 +276,15 @@ void query_back(struct consul *consul)
 		query->due_ms = query->known ? now + random_ms(BACK_SPREAD_MS) : 0;
 	}
 }
+
+/* The token is another: those that were denied are tried with it. */
+void query_token(struct consul *consul)
+{
+	struct query *query;
+
+	LIST_FOREACH(query, &consul->queries->list, next)
+	if (query->failures) {
+		query->failures = 0;
+		query->due_ms = 0;
+	}
+}
