@@ -157,12 +157,21 @@ lint() {
 # beside_rabbitmq COMMAND...: runs it with a rabbitmq-server that the tests in it find.
 beside_rabbitmq() { /usr/bin/python3 "$top/tests/rabbitmq.py" run "$@"; }
 
-# Each broker plugin against what it speaks to.
+# beside_consul COMMAND...: runs it with two Consul agents whose addresses are in its environment.
+beside_consul() { /usr/bin/python3 "$top/tests/consul.py" run "$@"; }
+
+# Each broker and registry plugin against what it speaks to.
 conformance() {
 	local r=0
 	conform sqlite || r=1
 	beside_rabbitmq "$0" --inside conformance_rabbitmq || r=1
+	conform_registry none without=others || r=1
+	beside_consul "$0" --inside conformance_consul || r=1
 	return $r
+}
+conformance_consul() {
+	conform_registry consul set.address="$DROVER_TEST_CONSUL_SERVER" second.address="$DROVER_TEST_CONSUL_CLIENT" \
+		set.session_ttl=10s set.lock_delay=1s takeover_ms=40000
 }
 conformance_rabbitmq() {
 	local r=0 port management type
@@ -173,11 +182,14 @@ conformance_rabbitmq() {
 	done
 	return $r
 }
-# conform PLUGIN SETTINGS...
-conform() {
-	local d r
-	echo "conformance of $*"
-	d=$(mktemp -d) && "$root/gcc/tests/conformance/broker" "$root/gcc/plugins/brokers/$1.so" set.state_dir="$d" "${@:2}"
+# conform PLUGIN SETTINGS..., conform_registry PLUGIN SETTINGS...
+conform() { conform_to broker brokers "$@"; }
+conform_registry() { conform_to registry registries "$@"; }
+conform_to() {
+	local suite=$1 folder=$2 plugin=$3 d r
+	shift 3
+	echo "conformance of $plugin $*"
+	d=$(mktemp -d) && "$root/gcc/tests/conformance/$suite" "$root/gcc/plugins/$folder/$plugin.so" set.state_dir="$d" "$@"
 	r=$?
 	rm -rf "$d"
 	return $r
