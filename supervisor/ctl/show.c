@@ -331,6 +331,7 @@ void show_why(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 	table_write(&table, ctl->colour, 0, true, out);
 	table_clear(&table);
 	line(ctl, TABLE_PLAIN, out, field_text(row, "type"), field_text(row, "caveat"));
+	line(ctl, TABLE_PLAIN, out, field_text(row, "type"), field_text(row, "share"));
 	type_problems(ctl, row, out);
 	buf_append_text(out, "\n");
 	if (cJSON_GetArraySize(field_at(answer, "decisions")))

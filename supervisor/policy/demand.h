@@ -75,4 +75,7 @@ struct demand_input {
  */
 struct demand_result demand_next(struct demand *demand, const struct demand_input *input);
 
+/* Who takes over from another begins with the rate at which things arrived until then. */
+void demand_seed(struct demand *demand, double arrival_per_s);
+
 #endif

@@ -177,8 +177,12 @@ struct subject {
 	struct demand_result wanted;
 	enum limits_rule rule;
 	int rule_value;
-	int total; /* after limits and budgets */
+	char budget[32]; /* its name with LIMITS_BUDGET, else "" */
+	int total;       /* after limits and budgets */
 };
+/* We lead, and know all that a plan is made from. */
+bool survey_ready(const struct supervisor *supervisor);
+bool survey_moves(const struct supervisor *supervisor); /* some subject is in motion, somewhere */
 void survey_round(struct supervisor *supervisor, int64_t now_ms); /* totals of all subjects */
 /* We lead no more, or droverd ends: whatever it holds is let go of. */
 void survey_end(struct supervisor *supervisor);
@@ -193,16 +197,26 @@ void planning_open(struct supervisor *supervisor); /* takes what the disk knows 
 void planning_close(struct supervisor *supervisor);
 void planning_values(struct supervisor *supervisor, const struct registry_value *values, size_t n);
 void planning_round(struct supervisor *supervisor, int64_t now_ms);
+/* Another number for each plan in force, and for each of other nodes or groups; never 0. */
+uint64_t planning_serial(const struct supervisor *supervisor);
+uint64_t planning_shape(const struct supervisor *supervisor);
+/* Who wrote it, as people know the node. Returns text. */
+const char *planning_author(const struct supervisor *supervisor, char *text, size_t size);
 
 /* standing.c */
 struct share {
 	bool known;  /* false: nothing is known of what it should be, what is there stays */
 	int workers; /* here */
-	int total;   /* in the cluster */
+	int total;   /* in the cluster; with `own` the most that it may have */
 	int nodes;   /* that it is shared out over */
 	bool own;    /* by autonomy, not by a plan */
 };
+/* The plan in force may be another one: every type's place in it is found again. */
+void standing_refresh(struct supervisor *supervisor);
+/* By the plan in force; where autonomy holds type->wanted is what the work here asks for. */
 struct share share_of(const struct type *type, int64_t now_ms);
+/* That share in words, and who knows what waits; "" for a type that no plan covers. Returns text. */
+const char *standing_tell(const struct type *type, char *text, size_t size);
 
 /* judging.c: a round judges each type once, and then the rest is forgotten. */
 enum verdict_health judge_type(const struct type *type, int64_t now_ms,

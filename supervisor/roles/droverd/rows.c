@@ -370,9 +370,11 @@ int rows_version(struct request *request, const struct message_view *ask, struct
 static void row_now(const struct request *request, const struct type *type)
 {
 	struct message row = {0};
+	char share[512];
 
 	request_row_start(&row, request, "now");
 	add_state(&row, type);
+	add_text(&row, "share", standing_tell(type, share, sizeof share));
 	add_text(&row, "caveat", type_caveat(type));
 	add_counts(&row, type);
 	add_times(&row, type);
@@ -405,6 +407,14 @@ static void row_decision(const struct request *request, const struct decision *d
 	message_add_text(&row, "rule", limits_rule_name(decision->rule));
 	message_add_int(&row, "total", decision->total);
 	add_text(&row, "budget", decision->budget);
+	if (decision->share.source != DECISION_HERE && decision->share.known) {
+		message_add_int(&row, "share.workers", decision->share.workers);
+		message_add_int(&row, "share.total", decision->share.total);
+		message_add_int(&row, "share.nodes", decision->share.nodes);
+		add_text(&row, "share.plan_of",
+			 decision->share.source == DECISION_PLAN ? decision->share.author : "");
+		message_add_text(&row, "share.rule", limits_rule_name(decision->share.rule));
+	}
 	if (demand->known && demand->by_drain) /* below 0 it rises */
 		message_add_real(&row, "falling_per_s", demand->falling_per_s);
 	else

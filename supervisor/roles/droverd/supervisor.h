@@ -157,6 +157,14 @@ struct type {
 	char *last_error; /* of an event; outlives the pair; never NULL; text_set */
 	int64_t last_error_wall_ms;
 
+	/* standing.c: what the plan in force makes of it here */
+	struct {
+		uint64_t serial, shape;     /* of the plan (planning.c); 0: of none */
+		int total, node_max, group; /* of its row there */
+		int workers, nodes;         /* here, and that it is shared out over */
+		bool at_once;               /* what that takes away goes now; until decide.c saw to it */
+	} placed;
+
 	/* decide.c */
 	struct demand demand;
 	struct drain drain; /* in its place, of a type that consumes by itself */
@@ -382,6 +390,7 @@ const char *type_queue_name(const struct config_type *type);
 int decide_open(struct supervisor *supervisor);
 void decide_close(struct supervisor *supervisor);
 void decide_soon(struct supervisor *supervisor); /* something changed */
+bool budget_covers(const struct config_budget *budget, const char *type);
 
 /* errands.c: disposable processes. */
 /*
