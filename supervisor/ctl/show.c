@@ -162,6 +162,16 @@ static void show_last_error(const struct ctl *ctl, const cJSON *type, struct buf
 }
 
 /* A broker that takes its time with what became of events, longer than a moment. */
+static void show_differs(const struct ctl *ctl, const cJSON *type, struct buf *out)
+{
+	const char *differs = field_text(type, "cluster.differs");
+	char said[600];
+
+	snprintf(said, sizeof said, "the nodes' policies differ: %s", differs);
+	if (*differs)
+		show_line(ctl, TABLE_WARN, out, field_text(type, "type"), said);
+}
+
 static void show_waiting(const struct ctl *ctl, const cJSON *type, struct buf *out)
 {
 	double ms = field_number(type, "unsettled_ms");
@@ -248,11 +258,6 @@ static size_t type_problems(const struct ctl *ctl, const cJSON *type, struct buf
 	show_foreign(ctl, type, out);
 	show_override(ctl, type, "override", "", out);
 	show_override(ctl, type, "order", " in the whole cluster", out);
-	if (*field_text(type, "cluster.differs")) {
-		snprintf(said, sizeof said, "the nodes' policies differ: %s",
-			 field_text(type, "cluster.differs"));
-		show_line(ctl, TABLE_WARN, out, name, said);
-	}
 	return buf_size(out) - before;
 }
 
@@ -276,8 +281,10 @@ void show_problems(const struct ctl *ctl, const cJSON *answer, size_t most, stru
 			show_line(ctl, TABLE_BAD, &text, field_text(row, "name"),
 				  field_text(row, "undeclared"));
 	}
-	cJSON_ArrayForEach(row, field_at(answer, "types"))
+	cJSON_ArrayForEach(row, field_at(answer, "types")) {
 		type_problems(ctl, row, &text);
+		show_differs(ctl, row, &text);
+	}
 	if (buf_size(&text))
 		buf_append_text(out, "\n");
 	at_line = (char *)(uintptr_t)buf_text(&text);

@@ -216,6 +216,8 @@ struct share {
 void standing_refresh(struct supervisor *supervisor);
 /* By the plan in force; where autonomy holds type->wanted is what the work here asks for. */
 struct share share_of(const struct type *type, int64_t now_ms);
+/* That share in words, and who knows what waits; "" for a type that no plan covers. Returns text. */
+const char *standing_tell(const struct type *type, char *text, size_t size);
 
 /* judging.c: a round judges each type once, and then the rest is forgotten. */
 enum verdict_health judge_type(const struct type *type, int64_t now_ms,

@@ -114,18 +114,10 @@ static struct demand_result demand(struct type *type, int64_t now_ms)
 /* The work in the whole cluster: known where it is measured, by the leader or on our own. */
 static void measure_work(struct type *type, int64_t now_ms)
 {
-	switch (type->supervisor->cluster->standing) {
-	case STANDING_AUTONOMOUS:
+	if (type->supervisor->cluster->standing == STANDING_AUTONOMOUS)
 		type->wanted = demand(type, now_ms);
-		break;
-	case STANDING_LEADS:
-		if (survey_find(type->supervisor, type->name))
-			break; /* survey.c saw to it */
-			       /* fallthrough */
-	default:
+	else if (!survey_find(type->supervisor, type->name)) /* else survey.c saw to it */
 		type->wanted = (struct demand_result){.handling_ms = handling_ms(type, now_ms)};
-		break;
-	}
 }
 
 /* What this node's own configuration and state make of its share. */

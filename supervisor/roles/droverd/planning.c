@@ -33,6 +33,7 @@ struct planning {
 	enum pace_need need; /* and what that means */
 	struct plan sent;    /* on its way */
 	bool sending;
+	int64_t wait_ms;  /* from the next round on, for the last one failed */
 	int64_t again_ms; /* not before this */
 
 	uint64_t stored_epoch, stored_seq; /* what the registry has; 0: nothing of use */
@@ -139,7 +140,7 @@ void planning_values(struct supervisor *supervisor, const struct registry_value 
 		return;
 	cluster->plan_known = true;
 	cluster->plan_version[0] = '\0';
-	planning->again_ms = 0;
+	planning->wait_ms = planning->again_ms = 0;
 	planning->weighed = 0;
 	decide_soon(supervisor);
 	if (!n) {
@@ -397,7 +398,6 @@ static void on_written(void *context, int error, const char *version, const char
 	struct supervisor *supervisor = context;
 	struct cluster *cluster = supervisor->cluster;
 	struct planning *planning = cluster ? cluster->planning : NULL;
-	int64_t now_ms = clock_now_ms();
 
 	if (!planning || !planning->sending)
 		return;
@@ -411,13 +411,13 @@ static void on_written(void *context, int error, const char *version, const char
 		snprintf(cluster->plan_version, sizeof cluster->plan_version, "%s", version);
 		if (plan_compare(&planning->sent, &cluster->plan) > 0)
 			put_in_force(supervisor, &planning->sent);
-		cluster->plan_ms = now_ms;
+		cluster->plan_ms = clock_now_ms();
 	} else if (error == -EACCES || error == -EINVAL || error == -E2BIG) {
 		log_refusal(planning, error, why);
-		planning->again_ms = now_ms + HOPE_MS;
+		planning->wait_ms = HOPE_MS;
 	} else {
 		/* Another version, no leader any more, nobody reached: what is there will be told. */
-		planning->again_ms = now_ms + AGAIN_MS;
+		planning->wait_ms = AGAIN_MS;
 	}
 	plan_free(&planning->sent);
 }
@@ -474,7 +474,7 @@ static void rest(struct planning *planning)
 {
 	planning->epoch = 0;
 	planning->drafted = planning->weighed = 0;
-	planning->again_ms = 0;
+	planning->wait_ms = planning->again_ms = 0;
 	plan_free(&planning->draft);
 }
 
@@ -491,6 +491,9 @@ void planning_round(struct supervisor *supervisor, int64_t now_ms)
 		rest(planning);
 		return;
 	}
+	if (planning->wait_ms)
+		planning->again_ms = now_ms + planning->wait_ms;
+	planning->wait_ms = 0;
 	if (!survey_ready(supervisor) || !cluster->survey || !cluster->survey->began ||
 	    planning->sending || !make_draft(supervisor))
 		return;

@@ -415,6 +415,14 @@ static void row_decision(const struct request *request, const struct decision *d
 	message_add_text(&row, "rule", limits_rule_name(decision->rule));
 	message_add_int(&row, "total", decision->total);
 	row_add_text(&row, "budget", decision->budget);
+	if (decision->share.source != DECISION_HERE && decision->share.known) {
+		message_add_int(&row, "share.workers", decision->share.workers);
+		message_add_int(&row, "share.total", decision->share.total);
+		message_add_int(&row, "share.nodes", decision->share.nodes);
+		row_add_text(&row, "share.plan_of",
+			     decision->share.source == DECISION_PLAN ? decision->share.author : "");
+		message_add_text(&row, "share.rule", limits_rule_name(decision->share.rule));
+	}
 	if (demand->known && demand->by_drain) /* below 0 it rises */
 		message_add_real(&row, "falling_per_s", demand->falling_per_s);
 	else

@@ -7,8 +7,10 @@
  */
 #include "roles/droverd/cluster.h"
 
+#include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "policy/autonomy.h"
 
 #include "base/banned.h"
@@ -121,4 +123,45 @@ struct share share_of(const struct type *type, int64_t now_ms)
 			      .total = alone.max,
 			      .nodes = alone.nodes > 1 ? alone.nodes : 1,
 			      .own = true};
+}
+
+const char *standing_tell(const struct type *type, char *text, size_t size)
+{
+	const struct supervisor *supervisor = type->supervisor;
+	const struct cluster *cluster = supervisor->cluster;
+	const struct subject *subject = survey_find(supervisor, type->name);
+	struct share share;
+	char author[64];
+	int used;
+
+	text[0] = '\0';
+	if (!cluster_covers(type))
+		return text;
+	share = share_of(type, clock_now_ms());
+	if (share.own) {
+		snprintf(
+			text, size,
+			"nobody leads the cluster: this node sizes it on its own, %d of max %d over "
+			"%d node%s",
+			share.workers, share.total, share.nodes, share.nodes == 1 ? "" : "s");
+		return text;
+	}
+	if (!share.known) {
+		snprintf(text, size, "no plan of the cluster is known yet");
+		return text;
+	}
+	used = snprintf(text, size, "its share is %d of %d by the plan of %s, over %d node%s",
+			share.workers, share.total,
+			planning_author(supervisor, author, sizeof author), share.nodes,
+			share.nodes == 1 ? "" : "s");
+	if (used < 0 || (size_t)used >= size)
+		return text;
+	if (subject && subject->differs)
+		snprintf(text + used, size - (size_t)used, "; the nodes differ about it: %s",
+			 subject->differs);
+	else if (!subject && *cluster->leader)
+		snprintf(text + used, size - (size_t)used,
+			 "; how much waits and what that asks for is known by %s, who leads",
+			 cluster->leader);
+	return text;
 }

@@ -546,6 +546,10 @@ void survey_end(struct supervisor *supervisor)
 	if (!survey)
 		return;
 	for (size_t i = 0; i < survey->n_entries; i++) {
+		struct type *type = type_find(supervisor, survey->entries[i]->subject.name);
+
+		if (type && cluster_covers(type)) /* what is asked of it the next leader knows */
+			type->wanted.known = false;
 		stranger_drop(supervisor, survey->entries[i]);
 		free_entry(survey->entries[i]);
 	}

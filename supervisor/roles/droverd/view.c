@@ -149,38 +149,6 @@ static const char *name_node(const struct supervisor *supervisor, const char *id
 	return text;
 }
 
-static const char *describe_share(const struct type *type, const struct share *share, char *text,
-				  size_t size)
-{
-	const struct supervisor *supervisor = type->supervisor;
-	const struct plan *plan = &supervisor->cluster->plan;
-	enum offer_serves serves = type_serves(type);
-	char leader[32], epoch[96] = "";
-
-	if (plan->leader)
-		snprintf(epoch, sizeof epoch, " by the plan of %.48s (epoch %" PRIu64 ")",
-			 name_node(supervisor, plan->leader, leader, sizeof leader), plan->epoch);
-	if (!share->known)
-		snprintf(text, size,
-			 "nothing is known of what it should have here, so what is there stays");
-	else if (share->own)
-		snprintf(text, size,
-			 "%d by this node's own reckoning, for nobody has planned for a while; the "
-			 "last plan gives %d to the cluster",
-			 share->workers, share->total);
-	else if (!share->total)
-		snprintf(text, size, "no workers anywhere in the cluster%s", epoch);
-	else if (!share->workers && serves != OFFER_SERVES && serves != OFFER_PROBING)
-		snprintf(text, size,
-			 "none of the cluster's %d here, for this node cannot serve it: %s",
-			 share->total, offer_serves_name(serves));
-	else
-		snprintf(text, size, "%d of the cluster's %d, which %d node%s share%s%s",
-			 share->workers, share->total, share->nodes, share->nodes == 1 ? "" : "s",
-			 share->nodes == 1 ? "s" : "", epoch);
-	return text;
-}
-
 static void add_subject(struct message *row, const struct subject *subject)
 {
 	char text[128];
@@ -199,7 +167,7 @@ void view_add_share(struct message *row, const struct type *type)
 	const struct supervisor *supervisor = type->supervisor;
 	const struct subject *subject;
 	struct share share;
-	char text[256];
+	char text[512];
 
 	if (!supervisor->cluster || !supervisor->cluster->clustered)
 		return;
@@ -214,7 +182,7 @@ void view_add_share(struct message *row, const struct type *type)
 	row_add_count(row, "cluster.total", share.known ? share.total : -1);
 	row_add_count(row, "cluster.nodes", share.known ? share.nodes : -1);
 	message_add_flag(row, "cluster.own", share.own);
-	message_add_text(row, "cluster.sentence", describe_share(type, &share, text, sizeof text));
+	message_add_text(row, "cluster.sentence", standing_tell(type, text, sizeof text));
 	if (subject)
 		add_subject(row, subject);
 }
