@@ -103,6 +103,12 @@ static int workers_for(double load)
 	return load - workers > 1e-9 ? workers + 1 : workers;
 }
 
+void demand_seed(struct demand *demand, double arrival_per_s)
+{
+	demand->arrival_per_s = arrival_per_s > 0 ? arrival_per_s : 0;
+	demand->arrived_ms = demand->sampled_ms;
+}
+
 struct demand_result demand_next(struct demand *demand, const struct demand_input *input)
 {
 	struct demand_result *result = &demand->last;

@@ -69,6 +69,9 @@ struct demand_input {
 
 #define DEMAND_UTILISATION 80
 
+/* What is believed of λ before anything was seen: by a new leader, that what is handled arrives. */
+void demand_seed(struct demand *demand, double arrival_per_s);
+
 /*
  * Takes one sample into the state and returns the answer; called on every sample of a type, at any
  * interval.
