@@ -134,3 +134,9 @@ struct demand_result demand_next(struct demand *demand, const struct demand_inpu
 		result->workers = 1;
 	return *result;
 }
+
+void demand_seed(struct demand *demand, double arrival_per_s)
+{
+	if (arrival_per_s > demand->arrival_per_s)
+		demand->arrival_per_s = arrival_per_s;
+}

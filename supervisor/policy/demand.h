@@ -78,4 +78,7 @@ void demand_seed(struct demand *demand, double arrival_per_s);
  */
 struct demand_result demand_next(struct demand *demand, const struct demand_input *input);
 
+/* Who takes over from another begins with the rate at which things arrived until then. */
+void demand_seed(struct demand *demand, double arrival_per_s);
+
 #endif

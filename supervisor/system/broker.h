@@ -42,6 +42,14 @@ int broker_client_open(struct broker_client *client, sd_event *event,
 		       const struct drover_broker_callbacks *callbacks, struct why *why);
 void broker_client_close(struct broker_client *client); /* not from a callback of the plugin */
 
+/*
+ * Other hosts, of a message with "host" fields: in the kept bytes of a setup message, and for a broker
+ * that is open. 0 or -errno: -ENOTSUP where the plugin cannot be discovered, -EINVAL where there are
+ * none.
+ */
+int broker_setup_hosts(struct buf *setup, const struct message_view *hosts);
+int broker_client_hosts(struct broker_client *client, const struct message_view *hosts);
+
 /* A depth of which nothing is known, and one that a plugin gave, whatever its minor version. */
 struct drover_depth broker_depth_unknown(void);
 struct drover_depth broker_depth_read(const struct drover_depth *depth);

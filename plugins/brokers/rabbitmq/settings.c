@@ -159,39 +159,62 @@ static int read_url(struct endpoint *endpoint, const char *url, struct fault *fa
 				  "\"amqps://user@host:5671/vhost\"");
 }
 
+static void free_hosts(struct endpoint *hosts, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct endpoint *endpoint = &hosts[i];
+
+		if (endpoint->password)
+			explicit_bzero(endpoint->password, strlen(endpoint->password));
+		free(endpoint->password);
+		free(endpoint->host);
+		free(endpoint->user);
+		free(endpoint->vhost);
+	}
+	free(hosts);
+}
+
+int settings_hosts(const struct drover_host *host, struct settings *settings,
+		   const char *const *list, size_t n, struct fault *fault)
+{
+	bool tls = host->number(host, "tls");
+	int port = (int)host->number(host, "port"), r = 0;
+	struct endpoint *hosts = calloc(n ? n : 1, sizeof *hosts);
+
+	if (!hosts)
+		return fault_set(fault, -ENOMEM, "no memory");
+	if (!n)
+		r = fault_set(fault, -EINVAL, "hosts: there is none in it");
+	for (size_t i = 0; i < n && r == 0; i++) {
+		hosts[i] = (struct endpoint){.tls = tls,
+					     .port = port  ? port
+						     : tls ? PORT_TLS
+							   : PORT};
+		r = strstr(list[i], "://") ? read_url(&hosts[i], list[i], fault)
+					   : read_host(&hosts[i], list[i], fault);
+	}
+	if (r < 0) {
+		free_hosts(hosts, n);
+		return r;
+	}
+	free_hosts(settings->hosts, settings->n_hosts);
+	settings->hosts = hosts;
+	settings->n_hosts = n;
+	return 0;
+}
+
 static int read_hosts(const struct drover_host *host, struct settings *settings,
 		      struct fault *fault)
 {
 	static const char *const none[] = {"localhost", NULL};
 	const char *const *list = host->list(host, "hosts");
-	bool tls = host->number(host, "tls");
-	int port = (int)host->number(host, "port");
 	size_t n = 0;
 
 	if (!list || !*list)
 		list = none;
 	while (list[n])
 		n++;
-	settings->hosts = calloc(n, sizeof *settings->hosts);
-	if (!settings->hosts)
-		return fault_set(fault, -ENOMEM, "no memory");
-	for (; settings->n_hosts < n; settings->n_hosts++) {
-		struct endpoint *endpoint = &settings->hosts[settings->n_hosts];
-		const char *text = list[settings->n_hosts];
-		bool url = strstr(text, "://");
-		int r;
-
-		*endpoint = (struct endpoint){.tls = tls,
-					      .port = port  ? port
-						      : tls ? PORT_TLS
-							    : PORT};
-		r = url ? read_url(endpoint, text, fault) : read_host(endpoint, text, fault);
-		if (r < 0) {
-			settings->n_hosts++; /* to be freed */
-			return r;
-		}
-	}
-	return 0;
+	return settings_hosts(host, settings, list, n, fault);
 }
 
 static int read_choice(const struct drover_host *host, const char *name, const char *first,
@@ -296,17 +319,7 @@ int settings_read(const struct drover_host *host, struct settings *settings, str
 
 void settings_free(struct settings *settings)
 {
-	for (size_t i = 0; i < settings->n_hosts; i++) {
-		struct endpoint *endpoint = &settings->hosts[i];
-
-		if (endpoint->password)
-			explicit_bzero(endpoint->password, strlen(endpoint->password));
-		free(endpoint->password);
-		free(endpoint->host);
-		free(endpoint->user);
-		free(endpoint->vhost);
-	}
-	free(settings->hosts);
+	free_hosts(settings->hosts, settings->n_hosts);
 	free(settings->password_file);
 	*settings = (struct settings){0};
 }
