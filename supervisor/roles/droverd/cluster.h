@@ -97,6 +97,7 @@ struct cluster {
 	enum standing standing;
 	enum drover_registry_state state; /* of the registry; 0: not told yet */
 	char sentence[REPORT_TEXT_MAX];
+	int64_t up_ms; /* monotonic: since when it is up */
 	bool leading, resigned;
 	char leader[128], leader_id[33]; /* "" : nobody */
 	int64_t unled_ms; /* monotonic: since when nobody is known to lead; 0: somebody */
