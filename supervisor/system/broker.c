@@ -63,6 +63,7 @@ int broker_client_open(struct broker_client *client, sd_event *event,
 	r = load(setup, &client->calls, &client->handle, &client->settings, why);
 	if (r < 0)
 		return r;
+	client->scope = (enum drover_broker_scope)client->calls->scope;
 	settings_connect(client->settings, client->log, client->draining, callbacks->context);
 	r = open_plugin(client, use, callbacks, why);
 	if (r < 0)

@@ -19,6 +19,8 @@ struct broker_client {
 	/* the plugin's functions, and what they are called with */
 	const struct drover_broker *calls;
 	void *broker;
+	enum drover_broker_scope
+		scope; /* of the plugin, also when it cannot be opened; 0: not loaded */
 
 	/* Set before the opening; the context is that of the drover_broker_callbacks too. */
 	void (*log)(void *context, int level, const char *line); /* NULL: drops the lines */

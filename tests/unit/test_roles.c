@@ -193,6 +193,7 @@ static void expect_state(struct scene *scene, enum drover_broker_state state, co
 	expect(&scene->role, "broker", &view);
 	assert_int_equal(message_int(&view, "state", -1), state);
 	assert_string_equal(message_text(&view, "sentence", ""), sentence);
+	assert_int_equal(message_int(&view, "scope", -1), DROVER_SCOPE_HOST);
 }
 
 static void expect_depth(struct scene *scene, const char *queue, int64_t ready)
@@ -305,6 +306,47 @@ static void gauge_is_quiet_when_idle(void **state)
 	assert_in_range(atomic_load(&scene->stage->asked) - asked, 1, 4);
 	send_text(scene, "ping", NULL, NULL);
 	expect(&scene->role, "pong", &view);
+}
+
+static void send_sleep(struct scene *scene, bool on)
+{
+	struct message message = {0};
+
+	message_start(&message, "sleep");
+	message_add_flag(&message, "on", on);
+	assert_int_equal(channel_send(&scene->role, &message, NULL, 0), 0);
+	message_free(&message);
+}
+
+static void gauge_sleeps_while_another_samples(void **state)
+{
+	struct scene *scene = *state;
+	struct message_view view;
+	int asked;
+
+	start_gauge(scene);
+	send_text(scene, "queue", "queue", "q0");
+	expect_depth(scene, "q0", 0);
+	send_sleep(scene, true);
+	send_text(scene, "queue", "queue", "q1");
+	send_text(scene, "ping", NULL, NULL);
+	expect(&scene->role, "pong", &view);
+	asked = atomic_load(&scene->stage->asked);
+	set_ready(scene, 0, 5, true);
+	assert_int_equal(count_depths(scene, 600), 0);
+	assert_int_equal(atomic_load(&scene->stage->asked), asked);
+	/* The broker is watched all the same, and not sampled when it is back. */
+	atomic_store(&scene->stage->state, DROVER_BROKER_DOWN);
+	ring(scene);
+	expect_state(scene, DROVER_BROKER_DOWN, "as the stage says");
+	atomic_store(&scene->stage->state, DROVER_BROKER_UP);
+	expect_state(scene, DROVER_BROKER_UP, "as the stage says");
+	assert_int_equal(count_depths(scene, 600), 0);
+	/* Awake it tells everything, what it has told before too. */
+	set_ready(scene, 0, 0, false);
+	send_sleep(scene, false);
+	expect_depth(scene, "q0", 0);
+	expect_depth(scene, "q1", 0);
 }
 
 static void gauge_finds_a_lost_broker_again(void **state)
@@ -893,6 +935,7 @@ int main(void)
 		TEST(gauge_tells_changes),
 		TEST(gauge_bounds_its_messages),
 		TEST(gauge_is_quiet_when_idle),
+		TEST(gauge_sleeps_while_another_samples),
 		TEST(gauge_finds_a_lost_broker_again),
 		TEST(gauge_waits_for_a_broker_that_refuses),
 		TEST(gauge_knows_when_nobody_answers),

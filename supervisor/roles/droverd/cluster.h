@@ -12,7 +12,8 @@
  *   standing.c  what the plan, or autonomy, makes of one type here: its share
  *   judging.c   how a type is doing, as a check may tell it
  *   checks.c    our checks and tags, maintenance, leaving
- *   orders.c    scale, pause, drain for all nodes, kept in the registry
+ *   orders.c    what was ordered for all nodes: scale, pause, drain; kept in the registry
+ *   ordering.c  the commands that order it
  *   discover.c  brokers that are found as services
  *   view.c      status --cluster
  *
@@ -96,6 +97,7 @@ struct cluster {
 	enum standing standing;
 	enum drover_registry_state state; /* of the registry; 0: not told yet */
 	char sentence[REPORT_TEXT_MAX];
+	int64_t up_ms; /* monotonic: since when it is up */
 	bool leading, resigned;
 	char leader[128], leader_id[33]; /* "" : nobody */
 	int64_t unled_ms; /* monotonic: since when nobody is known to lead; 0: somebody */
@@ -246,7 +248,10 @@ void orders_values(struct supervisor *supervisor, const struct registry_value *v
 /* What holds of a type for all nodes; never NULL. */
 const struct override *orders_of(const struct type *type);
 const struct override *orders_find(const struct supervisor *supervisor, const char *type);
-bool orders_drain(const struct supervisor *supervisor); /* all nodes are to drain */
+bool orders_drain(const struct supervisor *supervisor); /* all nodes are to drain, */
+const struct signature *orders_drained_by(const struct supervisor *supervisor); /* by whom */
+/* In order of name, also of types that this node does not know; NULL: no more. */
+const char *orders_next(const struct supervisor *supervisor, const char *after);
 
 /* Nothing is taken: drained by hand, all nodes are, or it was taken out of service in the registry. */
 static inline bool cluster_drains(const struct supervisor *supervisor)

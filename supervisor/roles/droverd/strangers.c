@@ -49,11 +49,14 @@ void stranger_sample(struct supervisor *supervisor, struct entry *entry)
 
 void stranger_drop(struct supervisor *supervisor, struct entry *entry)
 {
-	struct broker *broker = broker_find(supervisor, entry->subject.policy.broker);
+	struct broker *broker;
 	struct message message = {0};
 
+	if (!entry->asked)
+		return;
+	broker = broker_find(supervisor, entry->subject.policy.broker);
 	/* What became a type of ours under the same queue is sampled as that now. */
-	if (entry->asked && broker && broker->gauge && broker->gauge->pid == entry->asked &&
+	if (broker && broker->gauge && broker->gauge->pid == entry->asked &&
 	    !type_of_queue(supervisor, broker, queue_of(entry))) {
 		message_start(&message, "forget");
 		message_add_text(&message, "queue", queue_of(entry));

@@ -19,6 +19,7 @@
 #include "policy/demand.h"
 #include "policy/drain.h"
 #include "policy/histogram.h"
+#include "policy/override.h"
 #include "policy/ramp.h"
 #include "roles/droverd/child.h"
 #include "system/config.h"
@@ -74,23 +75,6 @@ struct report {
 	unsigned generation;
 	int generation_outcomes, generation_crashes, generation_failed_starts;
 	uint64_t log_dropped;
-};
-
-/* Who did something by hand, and why. */
-struct signature {
-	char author[64];
-	char note[128];
-};
-
-/* What an operator set over the configuration; kept over restarts. */
-struct override {
-	bool scaled;      /* min and max below hold */
-	int min, max;     /* -1: not overridden */
-	int64_t until_ms; /* wall clock; 0: until reset */
-	struct signature scaled_by;
-	bool paused;
-	int64_t paused_until_ms;
-	struct signature paused_by;
 };
 
 enum pair_state {
@@ -287,6 +271,8 @@ static inline bool type_consumes(const struct type *type)
 
 /* states.c */
 const char *type_state(const struct type *type, char *reason, size_t size); /* a word, and why */
+/* By hand, here or in the whole cluster. */
+bool type_is_paused(const struct type *type);
 /* What Drover does not promise about its events; NULL: it keeps all that it promises. */
 const char *type_caveat(const struct type *type);
 

@@ -333,9 +333,8 @@ static void tell_state(struct gauge *gauge, const char *sentence)
 	message_start(&message, "broker");
 	message_add_int(&message, "state", gauge->state);
 	message_add_text(&message, "sentence", gauge->told_sentence);
-	/* Also what is told while it is being opened. */
-	if (gauge->broker.handle)
-		message_add_int(&message, "scope", gauge->broker.calls->scope);
+	if (gauge->broker.scope)
+		message_add_int(&message, "scope", gauge->broker.scope);
 	endpoint_send(&gauge->role.supervisor, &message);
 	message_free(&message);
 }
