@@ -103,6 +103,14 @@ static int workers_for(double load)
 	return load - workers > 1e-9 ? workers + 1 : workers;
 }
 
+void demand_seed(struct demand *demand, double arrival_per_s)
+{
+	if (arrival_per_s <= demand->arrival_per_s)
+		return;
+	demand->arrival_per_s = arrival_per_s;
+	demand->arrived_ms = demand->sampled_ms;
+}
+
 struct demand_result demand_next(struct demand *demand, const struct demand_input *input)
 {
 	struct demand_result *result = &demand->last;
@@ -127,10 +135,4 @@ struct demand_result demand_next(struct demand *demand, const struct demand_inpu
 	if (input->ready && !result->workers)
 		result->workers = 1;
 	return *result;
-}
-
-void demand_seed(struct demand *demand, double arrival_per_s)
-{
-	if (arrival_per_s > demand->arrival_per_s)
-		demand->arrival_per_s = arrival_per_s;
 }

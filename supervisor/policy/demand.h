@@ -69,13 +69,13 @@ struct demand_input {
 
 #define DEMAND_UTILISATION 80
 
+/* What is believed of λ at least, before more was seen: by a new leader, that what is handled arrives. */
+void demand_seed(struct demand *demand, double arrival_per_s);
+
 /*
  * Takes one sample into the state and returns the answer; called on every sample of a type, at any
  * interval.
  */
 struct demand_result demand_next(struct demand *demand, const struct demand_input *input);
-
-/* Who takes over from another begins with the rate at which things arrived until then. */
-void demand_seed(struct demand *demand, double arrival_per_s);
 
 #endif

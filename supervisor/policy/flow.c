@@ -8,11 +8,8 @@
 
 #include "base/banned.h"
 
-#define APART_MAX_MS \
-	30000 /* words of a type in motion are not further apart: what it was quiet before */
-#define ROUND_MAX_MS 5000 /* after more than that the node was left out of rounds, not carried on */
-#define RATE_LEAST \
-	0.001 /* the weight of a node that handles nothing now and knows how long it takes */
+#define GAP_MS     5000  /* without a round: the node was left out */
+#define RATE_LEAST 0.001 /* as a weight, of a node that handles nothing now */
 
 void flow_begin(struct flow *flow)
 {
@@ -33,8 +30,6 @@ static void hear(struct flow_memory *memory, const struct flow_node *node)
 	}
 	if (memory->apart_ms < 1)
 		memory->apart_ms = 1;
-	if (memory->apart_ms > APART_MAX_MS)
-		memory->apart_ms = APART_MAX_MS;
 	memory->said_ms = node->said_ms;
 	memory->handled = node->handled;
 	memory->inside = inside;
@@ -59,16 +54,19 @@ static double advance(struct flow_memory *memory, const struct flow_node *node, 
 
 	if (since_ms <= 0)
 		return 0;
-	if (since_ms > ROUND_MAX_MS)
-		since_ms = ROUND_MAX_MS;
+	memory->counted_ms = now_ms;
+	if (since_ms > GAP_MS) {
+		memory->counted = memory->taken + carried(memory, node, now_ms);
+		return 0;
+	}
 	step = now_ms - memory->said_ms < FLOW_STALE_MS ? node->rate / 1000 * (double)since_ms : 0;
 	behind = memory->taken + carried(memory, node, now_ms) - memory->counted - step;
-	step += since_ms < memory->apart_ms ? behind * (double)since_ms / (double)memory->apart_ms
-					    : behind;
+	step += 2 * since_ms < memory->apart_ms
+			? behind * 2 * (double)since_ms / (double)memory->apart_ms
+			: behind;
 	if (step < 0)
 		step = 0;
 	memory->counted += step;
-	memory->counted_ms = now_ms;
 	return step;
 }
 

@@ -6,8 +6,8 @@
  *
  * So each node has one smooth counter here: what it took from the queue so far, handled or still in
  * its hands. Since it last said something it is carried on at the rate at which the node handles;
- * what it says then is not jumped to, but approached over the time that passed between its last two
- * words. So the counter is never wrong for long, and demand (policy/demand) sees one smooth stream.
+ * what it says then is not jumped to, but approached over half the time that passed between its last
+ * two words. So the counter is never wrong for long, and demand (policy/demand) sees one smooth stream.
  *
  * A node's first word is where its counter begins, not something that it took just now.
  */

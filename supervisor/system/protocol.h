@@ -144,7 +144,8 @@
  *     {type, queue, outcome ("same"; "differs": something was made, or is not as configured;
  *     "failed"), [sentence]}, for each queue. `why` of a success says what differed, that of the end
  *     what failed: the first, and how many more
- *   check: [arg.kind ("brokers", "registries")]: tries plugin and settings. Before its end it says
+ *   check: [arg.kind ("brokers", "registries"), arg.discovered (flag: its hosts come from the
+ *     registry)]: tries plugin and settings. Before its end it says
  *     ← secret {name*}: the settings of the plugin that are shown nowhere
  */
 #ifndef DROVER_SYSTEM_PROTOCOL_H

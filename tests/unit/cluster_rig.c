@@ -60,6 +60,12 @@ bool budget_covers(const struct config_budget *budget, const char *type)
 	return false;
 }
 
+void message_add_hosts(struct message *message, const struct broker *broker)
+{
+	(void)message;
+	(void)broker;
+}
+
 bool cluster_covers(const struct type *type)
 {
 	(void)type;

@@ -135,6 +135,19 @@ void broker_sleep(struct broker *broker, bool asleep)
 	forget_depths(broker);
 }
 
+/* There is no place yet where a gauge could look. */
+static void miss(struct broker *broker)
+{
+	bool before = broker->missing;
+
+	broker->missing = broker->reported = true;
+	broker->state = DROVER_BROKER_DOWN;
+	discover_describe(broker, broker->sentence, sizeof broker->sentence);
+	if (!before)
+		log_warning("broker %s: %s; its types wait for that", broker->config->name,
+			    broker->sentence);
+}
+
 static void start_gauge(struct broker *broker)
 {
 	struct supervisor *supervisor = broker->supervisor;
@@ -149,6 +162,10 @@ static void start_gauge(struct broker *broker)
 	struct message message = {0};
 	struct why why = {0};
 
+	if (!discover_known(broker)) {
+		miss(broker);
+		return;
+	}
 	snprintf(title, sizeof title, "gauge %s", broker->config->name);
 	if (child_start(&supervisor->children, &request, &broker->gauge, &why) < 0) {
 		int64_t delay_ms =
@@ -346,7 +363,8 @@ static int on_declare_timer(sd_event_source *source, uint64_t usec, void *contex
 
 	(void)source;
 	(void)usec;
-	if (!broker->declarer && !is_ending(broker->supervisor))
+	/* A broker that is up asks for it again. */
+	if (!broker->declarer && !is_ending(broker->supervisor) && discover_known(broker))
 		start_declarer(broker);
 	return 0;
 }
@@ -485,7 +503,8 @@ static void restart_broker(struct broker *broker)
 	drop_gauge(broker);
 	drop_declarer(broker);
 	broker->state = DROVER_BROKER_CONNECTING;
-	broker->reported = false;
+	broker->reported = broker->missing = false;
+	broker->sentence[0] = '\0';
 	backoff_reset(&broker->backoff);
 	start_after(broker->gauge_timer, 0);
 	declare(broker);
@@ -538,6 +557,26 @@ void brokers_apply(struct supervisor *supervisor)
 
 		remove_broker(before);
 		before = next;
+	}
+	discover_apply(supervisor);
+}
+
+void broker_found(struct broker *broker)
+{
+	struct message message = {0};
+
+	if (broker->missing && !discover_known(broker)) {
+		miss(broker);
+	} else if (broker->missing && !is_ending(broker->supervisor)) {
+		broker->missing = broker->reported = false;
+		broker->state = DROVER_BROKER_CONNECTING;
+		broker->sentence[0] = '\0';
+		start_gauge(broker);
+	} else if (broker->gauge) {
+		message_start(&message, "hosts");
+		message_add_hosts(&message, broker->supervisor, broker->config, "host");
+		child_send(broker->gauge, &message);
+		message_free(&message);
 	}
 }
 

@@ -19,6 +19,7 @@
 #include "base/banned.h"
 
 #define TICK_MS     1000  /* a round at least so often, for what nothing else wakes */
+#define KNOWN_MS    3000  /* a registry that is up again has told what is news by then */
 #define ACCURACY_US 20000 /* of the timer: rounds that are nearly due together are one */
 
 static bool is_led(const struct cluster *cluster)
@@ -28,7 +29,8 @@ static bool is_led(const struct cluster *cluster)
 
 /*
  * What this node sized by itself gives way to a newer plan, or to the one in force if the node that
- * wrote it leads: nobody else has led meanwhile.
+ * wrote it leads, for nobody else has led meanwhile then. Who led before the registry was away is
+ * taken for who leads when it has had the time to say otherwise.
  */
 static bool is_planned_again(const struct cluster *cluster)
 {
@@ -37,7 +39,8 @@ static bool is_planned_again(const struct cluster *cluster)
 	if (plan->epoch != cluster->autonomous.epoch)
 		return plan->epoch > cluster->autonomous.epoch;
 	return plan->seq > cluster->autonomous.seq ||
-	       (plan->leader && !strcmp(plan->leader, cluster->leader_id));
+	       (clock_now_ms() - cluster->up_ms >= KNOWN_MS && plan->leader &&
+		!strcmp(plan->leader, cluster->leader_id));
 }
 
 static enum standing stand(const struct cluster *cluster, int64_t autonomy_ms)
@@ -203,6 +206,8 @@ void cluster_state(struct supervisor *supervisor, enum drover_registry_state sta
 	bool other = state != cluster->state,
 	     reason = state != DROVER_REGISTRY_UP && strcmp(sentence, cluster->sentence) != 0;
 
+	if (other)
+		cluster->up_ms = clock_now_ms();
 	show_state(supervisor, state, sentence);
 	/* That there is none is no news. */
 	if (!cluster->clustered)

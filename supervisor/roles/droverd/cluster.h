@@ -10,8 +10,10 @@
  *   survey.c    while we lead: the union of all nodes' types, their depths and demand
  *   planning.c  the plan: written while we lead, taken and kept on disk always
  *   standing.c  what the plan, or autonomy, makes of one type here: its share
+ *   judging.c   how a type is doing, as a check may tell it
  *   checks.c    our checks and tags, maintenance, leaving
- *   orders.c    scale, pause, drain for all nodes, kept in the registry
+ *   orders.c    what was ordered for all nodes: scale, pause, drain; kept in the registry
+ *   ordering.c  the commands that order it
  *   discover.c  brokers that are found as services
  *   view.c      status --cluster
  *
@@ -25,6 +27,7 @@
 
 #include "policy/pace.h"
 #include "policy/settle.h"
+#include "policy/verdict.h"
 #include "roles/droverd/supervisor.h"
 #include "system/offer.h"
 #include "system/plan.h"
@@ -94,6 +97,7 @@ struct cluster {
 	enum standing standing;
 	enum drover_registry_state state; /* of the registry; 0: not told yet */
 	char sentence[REPORT_TEXT_MAX];
+	int64_t up_ms; /* monotonic: since when it is up */
 	bool leading, resigned;
 	char leader[128], leader_id[33]; /* "" : nobody */
 	int64_t unled_ms; /* monotonic: since when nobody is known to lead; 0: somebody */
@@ -125,6 +129,7 @@ struct cluster {
 	struct planning *planning;   /* planning.c's own */
 	struct saying *saying;       /* saying.c's own */
 	struct orders *orders;       /* orders.c's own */
+	struct judging *judging;     /* judging.c's own */
 	struct checks *checks;       /* checks.c's own */
 	struct discovery *discovery; /* discover.c's own */
 };
@@ -215,13 +220,23 @@ struct share share_of(const struct type *type, int64_t now_ms);
 /* That share in words, and who knows what waits; "" for a type that no plan covers. Returns text. */
 const char *standing_tell(const struct type *type, char *text, size_t size);
 
+/* judging.c: a round judges each type once, and then the rest is forgotten. */
+enum verdict_health judge_type(const struct type *type, int64_t now_ms,
+			       char text[VERDICT_TEXT_MAX]);
+/* Of a type that is not served here, on the leader. */
+enum verdict_health judge_subject(struct supervisor *supervisor, const struct subject *subject,
+				  int64_t now_ms, char text[VERDICT_TEXT_MAX]);
+void judge_rest(struct supervisor *supervisor);
+void judge_close(struct supervisor *supervisor);
+
 /* checks.c */
+#define CHECKS_DEREGISTER_MS 2000
 void checks_close(struct supervisor *supervisor);
 void checks_registrar_started(struct supervisor *supervisor); /* it must be told everything */
 void checks_round(struct supervisor *supervisor, int64_t now_ms);
 void checks_maintenance(struct supervisor *supervisor, bool on, const char *reason);
 void checks_leave(struct supervisor *supervisor, bool leaving); /* told to the others at once */
-/* The last step of a clean stop. `done` once, within 2 s, whatever the registry does. */
+/* The last step of a clean stop. `done` once, within that time, whatever the registry does. */
 void checks_deregister(struct supervisor *supervisor, void (*done)(struct supervisor *supervisor));
 /* The registrar said so, or is gone: nobody needs to wait any more. */
 void checks_deregistered(struct supervisor *supervisor);
@@ -233,7 +248,17 @@ void orders_values(struct supervisor *supervisor, const struct registry_value *v
 /* What holds of a type for all nodes; never NULL. */
 const struct override *orders_of(const struct type *type);
 const struct override *orders_find(const struct supervisor *supervisor, const char *type);
-bool orders_drain(const struct supervisor *supervisor); /* all nodes are to drain */
+bool orders_drain(const struct supervisor *supervisor); /* all nodes are to drain, */
+const struct signature *orders_drained_by(const struct supervisor *supervisor); /* by whom */
+/* In order of name, also of types that this node does not know; NULL: no more. */
+const char *orders_next(const struct supervisor *supervisor, const char *after);
+
+/* Nothing is taken: drained by hand, all nodes are, or it was taken out of service in the registry. */
+static inline bool cluster_drains(const struct supervisor *supervisor)
+{
+	return supervisor->draining || (supervisor->cluster && (supervisor->cluster->maintenance ||
+								orders_drain(supervisor)));
+}
 
 /* discover.c */
 void discover_open(struct supervisor *supervisor); /* takes what the disk knows */
@@ -242,7 +267,12 @@ void discover_registrar_started(struct supervisor *supervisor);
 void discover_apply(struct supervisor *supervisor); /* brokers came or changed */
 void discover_endpoint(struct supervisor *supervisor, const struct message_view *row);
 void discover_endpoints(struct supervisor *supervisor, const char *service);
-/* The "hosts" of a discovered broker, as fields of a setup; nothing for another. */
-void message_add_hosts(struct message *message, const struct broker *broker);
+/* Whether it is known where the broker is; always, of one that is not discovered. */
+bool discover_known(const struct broker *broker);
+/* Where a discovered broker was found, or why it was not; "" of another. Returns text. */
+const char *discover_describe(const struct broker *broker, char *text, size_t size);
+/* The hosts of a discovered broker as fields of that key, in an order of chance; nothing for another. */
+void message_add_hosts(struct message *message, const struct supervisor *supervisor,
+		       const struct config_plugin *broker, const char *key);
 
 #endif

@@ -39,7 +39,7 @@ struct round {
 static bool in_motion(const struct type *type)
 {
 	return type->pair != PAIR_NONE || type->target > 0 || type->config->min > 0 ||
-	       type->override.scaled || type->override.paused ||
+	       type->override.scaled || type_is_paused(type) || orders_of(type)->scaled ||
 	       (type->depth_known && type->depth.ready > 0) || type->wanted.workers > 0 ||
 	       type->placed.workers > 0;
 }
@@ -48,8 +48,8 @@ static bool can_serve(const struct type *type)
 {
 	const struct supervisor *supervisor = type->supervisor;
 
-	return type->handler && !type->gone && !type->override.paused && !supervisor->draining &&
-	       !supervisor->stopping && !orders_of(type)->paused && !orders_drain(supervisor);
+	return type->handler && !type->gone && !type_is_paused(type) &&
+	       !cluster_drains(supervisor) && !supervisor->stopping;
 }
 
 static double handling_ms(const struct type *type, int64_t now_ms)
@@ -150,12 +150,14 @@ static struct limits_result limit_share(struct type *type, const struct share *s
 static struct limits_result limit(struct type *type, int64_t now_ms)
 {
 	const struct config_type *config = type->config;
+	/* What is ordered for all nodes holds on each of them, for types that are planned by each. */
+	const struct override *override = type->override.scaled ? &type->override : orders_of(type);
 	struct limits_input limits = {
 		.current = type->target,
 		.min = config->min,
 		.max = config->max,
-		.override_min = type->override.scaled ? type->override.min : -1,
-		.override_max = type->override.scaled ? type->override.max : -1,
+		.override_min = override->scaled ? override->min : -1,
+		.override_max = override->scaled ? override->max : -1,
 		.node_max = config->node_max,
 		.nodes = 1,
 		.exclusive = config->exclusive,
@@ -260,7 +262,7 @@ static bool may_leave(const struct type *type, int64_t now_ms)
 	int64_t since_ms = type->last_event_ms > type->pair_started_ms ? type->last_event_ms
 								       : type->pair_started_ms;
 
-	if (type->gone || type->supervisor->draining || type->supervisor->stopping ||
+	if (type->gone || cluster_drains(type->supervisor) || type->supervisor->stopping ||
 	    !type->handler)
 		return true;
 	return ramp_may_leave(now_ms, since_ms, type->target,

@@ -33,6 +33,7 @@ struct registry {
 	int64_t last_ask;
 	sd_event_source *answer; /* for writes that nobody could be asked for */
 	struct watched *watched;
+	bool closing; /* nothing is taken any more */
 
 	/* rows of the list that is being told */
 	struct registry_value *values;
@@ -150,6 +151,8 @@ int registry_put(struct supervisor *supervisor, const char *key, const void *dat
 	struct write *write;
 	struct message message = {0};
 
+	if (registry->closing)
+		return -ESHUTDOWN;
 	if (size > DROVER_REGISTRY_VALUE_MAX)
 		return -E2BIG;
 	write = calloc(1, sizeof *write);
@@ -373,6 +376,7 @@ void registry_close(struct supervisor *supervisor)
 
 	if (!registry)
 		return;
+	registry->closing = true;
 	while ((write = registry->writes))
 		answer(registry, write->ask, -EHOSTDOWN, "", "droverd ends");
 	while ((watched = registry->watched)) {

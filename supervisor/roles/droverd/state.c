@@ -6,7 +6,7 @@
  * for a damaged overrides file. Called by droverd.c at start, by commands.c and decide.c when
  * overrides change, and by whoever keeps a file.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -416,9 +416,12 @@ void override_expire(struct type *type, int64_t wall_ms)
 	if (override->paused && override->paused_until_ms && wall_ms >= override->paused_until_ms) {
 		override->paused = false;
 		override->paused_until_ms = 0;
-		log_notice("%s: the pause by %s has run out; it takes events again", type->name,
-			   override->paused_by.author);
-		pair_say(type, "resume");
+		log_notice("%s: the pause by %s has run out; %s", type->name,
+			   override->paused_by.author,
+			   orders_of(type)->paused ? "it stays paused in the whole cluster"
+						   : "it takes events again");
+		if (!orders_of(type)->paused)
+			pair_say(type, "resume");
 		by = &override->paused_by;
 	}
 	if (by) {

@@ -19,6 +19,7 @@
 #include "policy/demand.h"
 #include "policy/drain.h"
 #include "policy/histogram.h"
+#include "policy/override.h"
 #include "policy/ramp.h"
 #include "roles/droverd/child.h"
 #include "system/config.h"
@@ -74,23 +75,6 @@ struct report {
 	unsigned generation;
 	int generation_outcomes, generation_crashes, generation_failed_starts;
 	uint64_t log_dropped;
-};
-
-/* Who did something by hand, and why. */
-struct signature {
-	char author[64];
-	char note[128];
-};
-
-/* What an operator set over the configuration; kept over restarts. */
-struct override {
-	bool scaled;      /* min and max below hold */
-	int min, max;     /* -1: not overridden */
-	int64_t until_ms; /* wall clock; 0: until reset */
-	struct signature scaled_by;
-	bool paused;
-	int64_t paused_until_ms;
-	struct signature paused_by;
 };
 
 enum pair_state {
@@ -191,6 +175,7 @@ struct broker {
 	unsigned restarts;
 	enum drover_broker_state state; /* as the gauge last said, once it */
 	bool reported;
+	bool missing; /* nobody knows where it is: it has no gauge until it is found */
 	char sentence[REPORT_TEXT_MAX];
 	enum drover_broker_scope scope; /* as its gauge once said; 0: it never has */
 	bool asleep;                    /* the leader of the cluster samples its queues */
@@ -252,6 +237,7 @@ struct supervisor {
 	struct request *requests; /* commands.c: what the api waits for */
 	bool draining;            /* by command: nothing is taken until resumed */
 	bool stopping;            /* by signal: drain, then exit */
+	bool concluding;          /* all has drained: the registry is told */
 	bool ready;
 	bool dying; /* exit as soon as all children are gone */
 	int exit_code;
@@ -285,6 +271,8 @@ static inline bool type_consumes(const struct type *type)
 
 /* states.c */
 const char *type_state(const struct type *type, char *reason, size_t size); /* a word, and why */
+/* By hand, here or in the whole cluster. */
+bool type_is_paused(const struct type *type);
 /* What Drover does not promise about its events; NULL: it keeps all that it promises. */
 const char *type_caveat(const struct type *type);
 
@@ -347,6 +335,7 @@ void pair_target(struct type *type); /* sends type->target */
 void pair_policy(struct type *type); /* sends the policy fields */
 void pair_say(struct type *type, const char *verb);
 void pair_broker(struct type *type); /* sends the broker's state */
+void pair_hosts(struct type *type);  /* sends where the broker was found */
 
 /* report.c: what its dispatcher says of a type. */
 void report_take(struct type *type, const struct message_view *view);
@@ -360,12 +349,14 @@ int64_t report_foreign(const struct type *type);
 /* brokers.c: gauges, and the errands that declare the queues. */
 /* Brokers of the configuration in force; the one before must still exist. */
 void brokers_apply(struct supervisor *supervisor);
-void brokers_start(struct supervisor *supervisor);   /* the gauges */
+void brokers_start(struct supervisor *supervisor); /* the gauges */
 /* While asleep its queues are not sampled, and their depths unknown; only its state is known. */
 void broker_sleep(struct broker *broker, bool asleep);
 void brokers_declare(struct supervisor *supervisor); /* queues came or changed: soon, until done */
 void brokers_free(struct supervisor *supervisor);
 struct broker *broker_find(struct supervisor *supervisor, const char *name);
+/* It was found somewhere, or it is known why it was not: its gauge goes there. */
+void broker_found(struct broker *broker);
 void broker_add_type(struct type *type);
 void broker_drop_type(struct type *type);
 const char *broker_state_name(enum drover_broker_state state);

@@ -333,9 +333,8 @@ static void tell_state(struct gauge *gauge, const char *sentence)
 	message_start(&message, "broker");
 	message_add_int(&message, "state", gauge->state);
 	message_add_text(&message, "sentence", gauge->told_sentence);
-	/* Also what is told while it is being opened. */
-	if (gauge->broker.handle)
-		message_add_int(&message, "scope", gauge->broker.calls->scope);
+	if (gauge->broker.scope)
+		message_add_int(&message, "scope", gauge->broker.scope);
 	endpoint_send(&gauge->role.supervisor, &message);
 	message_free(&message);
 }
@@ -499,6 +498,20 @@ static void take_queue(struct gauge *gauge, const struct message_view *view)
 		make_due(gauge, queue, clock_now_ms());
 }
 
+/* For the next opening, and for a broker that is open; a connection that works stays. */
+static void take_hosts(struct gauge *gauge, const struct message_view *view)
+{
+	int r = broker_setup_hosts(&gauge->setup, view);
+
+	if (r >= 0 && gauge->open)
+		r = broker_client_hosts(&gauge->broker, view);
+	if (r < 0)
+		log_error(
+			"the hosts that were found for the broker are not taken: %s; it is looked "
+			"for where it was",
+			strerror(-r));
+}
+
 static void fall_asleep(struct gauge *gauge, bool asleep)
 {
 	if (asleep == gauge->asleep)
@@ -521,6 +534,8 @@ static void on_message(void *context, const struct message_view *view, const int
 		forget_queue(gauge, name);
 	} else if (message_is(view, "queue") && *name) {
 		take_queue(gauge, view);
+	} else if (message_is(view, "hosts") && buf_size(&gauge->setup)) {
+		take_hosts(gauge, view);
 	} else if (message_is(view, "sleep")) {
 		fall_asleep(gauge, message_flag(view, "on"));
 	}

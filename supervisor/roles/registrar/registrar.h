@@ -5,8 +5,8 @@
  *   registrar.c  its life, and what the supervisor asks for: messages as calls of the plugin
  *   tell.c       what the plugin says: its callbacks as messages
  */
-#ifndef DROVER_ROLES_REGISTRAR_H
-#define DROVER_ROLES_REGISTRAR_H
+#ifndef DROVER_ROLES_REGISTRAR_REGISTRAR_H
+#define DROVER_ROLES_REGISTRAR_REGISTRAR_H
 
 #include <drover/registry.h>
 
