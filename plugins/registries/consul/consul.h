@@ -101,6 +101,7 @@ struct request_order {
 	size_t length;
 	int64_t timeout_ms; /* until the answer is there, the wait for its turn included */
 	enum request_lane lane;
+	bool anonymous; /* without the token */
 	/*
 	 * Exactly once, from consul_process; never from request_start. The answer is valid during
 	 * the call. Not called after request_cancel.

@@ -117,6 +117,7 @@ struct request *request_start(struct consul *consul, const struct request_order 
 		.timeout_ms = order->timeout_ms,
 		.deadline_ms = now_ms() + order->timeout_ms,
 		.lane = order->lane,
+		.anonymous = order->anonymous,
 		.done = order->done,
 		.context = order->context,
 	};

@@ -24,6 +24,7 @@ struct state {
 	int64_t due_ms;
 	unsigned failures; /* in a row */
 	enum presence presence;
+	bool leaderless; /* AWAY: the agent answers */
 	char away[SENTENCE_MAX];
 	char *refusals[REFUSAL_COUNT];
 	char *lost; /* NULL: there is a session, or none is wanted */
@@ -89,9 +90,13 @@ static void found_there(struct consul *consul)
 static void found_away(struct consul *consul, bool agent, const char *sentence)
 {
 	struct state *state = consul->state;
-	int64_t wait = query_backoff_ms(++state->failures),
-		most = agent ? ASK_LEADER_MS : ASK_AWAY_MS;
+	int64_t wait, most = agent ? ASK_LEADER_MS : ASK_AWAY_MS;
 
+	/* An agent that came back has a leader in a moment. */
+	if (agent != state->leaderless)
+		state->failures = 0;
+	state->leaderless = agent;
+	wait = query_backoff_ms(++state->failures);
 	state->presence = AWAY;
 	snprintf(state->away, sizeof state->away, "%s", sentence);
 	state->due_ms = now_ms() + (wait < most ? wait : most - random_ms(most / 4));
@@ -180,6 +185,7 @@ void state_process(struct consul *consul, int64_t now)
 		.path = "/v1/status/leader",
 		.timeout_ms = ANSWER_MS,
 		.lane = LANE_URGENT,
+		.anonymous = true, /* whether it knows a leader, it tells everybody */
 		.done = on_leader,
 		.context = consul,
 	};
