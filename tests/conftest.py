@@ -1,7 +1,5 @@
 import os
 import sys
-import tempfile
-import uuid
 from pathlib import Path
 
 import pytest
@@ -32,18 +30,10 @@ def pytest_runtest_makereport(item, call):
                 report.sections.append(("consul's log", value.log()[-4000:]))
 
 
-def make_node():
-    # Not below pytest's own directories: handlers must not lie where others can write, and sockets have short names.
-    base = Path(os.environ.get("DROVER_TEST_DIR", "/run" if os.geteuid() == 0 else tempfile.gettempdir()))
-    directory = tempfile.mkdtemp(prefix="drover-test.", dir=base)
-    os.chmod(directory, 0o755)
-    return module.Drover(directory, uuid.uuid4().hex)
-
-
 @pytest.fixture
 def drover():
     """A droverd that is configured but not started yet."""
-    node = make_node()
+    node = module.make()
     yield node
     node.close()
 
@@ -51,7 +41,7 @@ def drover():
 @pytest.fixture
 def another():
     """A second one."""
-    node = make_node()
+    node = module.make()
     yield node
     node.close()
 

@@ -87,7 +87,7 @@ class Agent:
     """
     One agent. On loopback it has ports of its own; on any other address (in a network namespace) Consul's usual ones.
 
-    `join`: agents of the servers. `acl`: the token that may do all, and everybody else may nothing. `tls`: certificates
+    `join`: agents of the servers, or "address:port" of some. `acl`: the token that may do all, and everybody else may nothing. `tls`: certificates
     of tests/certificates.py, for HTTPS beside HTTP. `under`: a command that executes it (ip netns exec …).
     """
 
@@ -115,7 +115,7 @@ class Agent:
             "ports": {"http": http, "https": https if tls else -1, "serf_lan": serf, "serf_wan": -1, "server": rpc,
                       "dns": -1, "grpc": grpc if server else -1, "grpc_tls": -1},
             "server": server,
-            "retry_join": [f"{a.address}:{a.serf_port}" for a in self.join],
+            "retry_join": [a if isinstance(a, str) else f"{a.address}:{a.serf_port}" for a in self.join],
             "retry_interval": "1s",
             "performance": {"raft_multiplier": 1},
             "disable_update_check": True,
