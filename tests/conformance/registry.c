@@ -446,7 +446,8 @@ static void test_election_together(void)
 
 static void test_services(void)
 {
-	struct member one;
+	struct member one, two;
+	size_t told;
 
 	join(&one, &first, "web1", WEB1_ID);
 	check(one.calls->discover(one.registry, "a-service-of-nobody") == 0, "looks for a service");
@@ -459,10 +460,20 @@ static void test_services(void)
 		member_report(&one, 1, 0, NULL);
 		expect(one.n_endpoints == 1, "… and for one that this node has");
 		check(!strcmp(one.host, "127.0.0.77") && one.port == 9600, "… at its address");
+		join(&two, &second, "web2", WEB2_ID);
+		member_report(&two, 1, 0, NULL);
+		expect(one.n_endpoints == 2, "… and for those of all nodes");
 		member_report(&one, 1, 1, NULL);
-		expect(one.n_endpoints == 0, "an instance with a failing check is none");
+		expect(one.n_endpoints == 1, "an instance with a failing check is none");
+		told = one.endpoints_told;
+		member_report(&two, 1, 1, NULL);
+		member_idle(QUIET_MS);
+		check(one.n_endpoints == 1 && one.endpoints_told == told,
+		      "… but when all fail, those that were told last stand");
 		member_report(&one, 1, 0, NULL);
-		expect(one.n_endpoints == 1, "… until it passes");
+		member_report(&two, 1, 0, NULL);
+		expect(one.n_endpoints == 2, "… until they pass");
+		part(&two);
 	}
 	part(&one);
 }
