@@ -231,6 +231,9 @@ static void word_code(const struct request *request, struct answer *answer, CURL
 	const char *shown = request->consul->settings.shown;
 	long error = 0;
 
+	/* With TLS the library knows better why it was closed. */
+	if (request->consul->settings.tls && *request->error && code == CURLE_RECV_ERROR)
+		code = CURLE_SSL_CONNECT_ERROR;
 	switch (code) {
 	case CURLE_COULDNT_CONNECT:
 		curl_easy_getinfo(request->curl, CURLINFO_OS_ERRNO, &error);

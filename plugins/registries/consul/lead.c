@@ -295,7 +295,7 @@ static void on_lock_failed(void *context, const struct answer *answer)
 {
 	struct consul *consul = context;
 
-	if (answer->failure == FAILURE_DENIED)
+	if (answer->failure == FAILURE_DENIED || answer->failure == FAILURE_REFUSED)
 		state_refuse(consul, REFUSAL_LOCK, answer->sentence);
 	else
 		consul_log(consul, DROVER_LOG_WARNING, "%s; it is asked again", answer->sentence);

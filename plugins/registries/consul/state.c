@@ -111,17 +111,16 @@ static void on_leader(void *context, const struct answer *answer)
 	char sentence[SENTENCE_MAX];
 
 	state->request = NULL;
-	if (answer->failure == FAILURE_AWAY) {
-		found_away(consul, false, answer->sentence);
-	} else if (answer->failure == FAILURE_NONE && answer->length > 2 && *answer->body == '"' &&
-		   answer->body[1] != '"') {
+	if (answer->failure == FAILURE_NONE && answer->length > 2 && *answer->body == '"' &&
+	    answer->body[1] != '"') {
 		found_there(consul);
-	} else {
+	} else if (answer->failure == FAILURE_NONE || answer->failure == FAILURE_LEADERLESS) {
 		snprintf(sentence, sizeof sentence,
-			 "the Consul agent at %.200s answers, but Consul has no leader%s%.200s",
-			 consul->settings.shown, answer->failure == FAILURE_NONE ? "" : ": ",
-			 answer->failure == FAILURE_NONE ? "" : answer->sentence);
+			 "the Consul agent at %.400s answers, but Consul has no leader",
+			 consul->settings.shown);
 		found_away(consul, true, sentence);
+	} else {
+		found_away(consul, false, answer->sentence);
 	}
 }
 
