@@ -11,7 +11,7 @@
 #include "base/banned.h"
 
 const struct pace_rule pace_plan = {.urgent_ms = 250, .change_ms = 1000, .goal = PACE_PLAN_GOAL};
-const struct pace_rule pace_load = {.urgent_ms = 5000, .change_ms = 5000, .refresh_ms = 30000};
+const struct pace_rule pace_load = {.urgent_ms = 500, .change_ms = 5000, .refresh_ms = 30000};
 const struct pace_rule pace_offer = {.urgent_ms = 1000, .change_ms = 1000};
 
 #define MOVED 0.2

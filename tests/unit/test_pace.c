@@ -27,6 +27,7 @@ static const struct {
 	{"8 times the goal", &pace_plan, {true, 99000, 8 * PACE_PLAN_GOAL}, PACE_CHANGE, 107000},
 	{"8 times, a burst", &pace_plan, {true, 99000, 8 * PACE_PLAN_GOAL}, PACE_URGENT, 101000},
 	{"a load that moved", &pace_load, {true, 99000, 10}, PACE_CHANGE, 104000},
+	{"a load that is waited for", &pace_load, {true, 99700, 10}, PACE_URGENT, 100200},
 	{"a load that stands", &pace_load, {true, 99000, 10}, PACE_NOTHING, 129000},
 	{"an offer", &pace_offer, {true, 99500, 100000}, PACE_CHANGE, 100500},
 	{"an offer that holds", &pace_offer, {true, 1000, 10}, PACE_NOTHING, -1},

@@ -80,6 +80,7 @@ static struct config config = {.settle_ms = SETTLED_MS};
 static struct cluster cluster;
 static struct supervisor supervisor;
 
+/* With `leads` nobody offers anything yet. */
 static void begin(bool leads)
 {
 	cluster = (struct cluster){.clustered = true,
@@ -90,6 +91,8 @@ static void begin(bool leads)
 	woken_ms = -1;
 	said[0] = '\0';
 	peers_round(&supervisor, 1000);
+	if (leads)
+		peers_values(&supervisor, "offers/", NULL, 0);
 }
 
 static void end(void)
@@ -323,7 +326,8 @@ static void test_nobody_is_lost_with_the_registry(void **unused)
 static void test_a_new_leader_counts_the_nodes_of_the_plan(void **unused)
 {
 	struct plan_node nodes[] = {{.id = (char *)(uintptr_t) "a", .member.weight = 7},
-				    {.id = (char *)(uintptr_t) "b", .member.weight = 7}};
+				    {.id = (char *)(uintptr_t) "b", .member.weight = 7},
+				    {.id = (char *)(uintptr_t) "d", .member.weight = 7}};
 
 	(void)unused;
 	begin(true);
@@ -331,18 +335,22 @@ static void test_a_new_leader_counts_the_nodes_of_the_plan(void **unused)
 	cluster.plan_known = false;
 	members("a c");
 	peers_round(&supervisor, 1000);
-	assert_false(counts("a")); /* not before there is the plan */
+	assert_false(counts("a")); /* not before there is the plan, */
 	cluster.plan_known = true;
-	cluster.plan = (struct plan){.nodes = nodes, .n_nodes = 2};
+	cluster.plan = (struct plan){.nodes = nodes, .n_nodes = 3};
+	peers_round(&supervisor, 1000);
+	assert_false(counts("a")); /* and what the nodes offer */
+	offers("a=1@1 b=1@1 c=1@1");
 	peers_round(&supervisor, 1000);
 	assert_true(counts("a") && counts("b") && counts("c"));
+	assert_false(counts("d")); /* it stopped, and took its offer with it */
 	assert_int_equal(peer_find(&supervisor, "a")->weight, 3);
 	assert_int_equal(peer_find(&supervisor, "b")->weight, 7);
 	peers_round(&supervisor, 1000 + SETTLED_MS);
 	assert_true(counts("a") && !counts("b"));
 	/* Not once more: it is known from now on who is there. */
 	peers_round(&supervisor, 1000 + 2 * SETTLED_MS);
-	assert_null(peer_find(&supervisor, "b"));
+	assert_false(counts("b"));
 	end();
 }
 

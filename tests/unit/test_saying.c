@@ -22,6 +22,7 @@
 static struct written {
 	const char *key;
 	int n;
+	bool removed;
 	struct buf data;
 	registry_written *done;
 	void *context;
@@ -42,8 +43,10 @@ int registry_put(struct supervisor *s, const char *key, const void *data, size_t
 			continue;
 		assert_null(writes[i].done); /* one at a time */
 		writes[i].n++;
+		writes[i].removed = !data;
 		buf_clear(&writes[i].data);
-		buf_append(&writes[i].data, data, size);
+		if (data)
+			buf_append(&writes[i].data, data, size);
 		writes[i].done = done;
 		writes[i].context = context;
 		return 0;
@@ -349,6 +352,19 @@ static void test_a_load_is_said_when_it_moved(void **unused)
 	types[0].report.ready = types[2].report.ready = 0;
 	go_round(now_ms += 5000);
 	assert_int_equal(loaded->n, 5);
+	answer(loaded, 0);
+	/* The leader waits to know how long an event takes. */
+	types[0].report.ready = 1;
+	go_round(now_ms += 5000);
+	assert_int_equal(loaded->n, 6);
+	answer(loaded, 0);
+	types[0].report.handling_us = 2000;
+	go_round(now_ms += 600);
+	assert_int_equal(loaded->n, 7);
+	answer(loaded, 0);
+	types[0].report.handling_us = 8000;
+	go_round(now_ms += 600);
+	assert_int_equal(loaded->n, 7);
 	end();
 }
 
@@ -382,6 +398,26 @@ static void test_what_was_not_written_is_said_again(void **unused)
 	go_round(now_ms += 5000);
 	assert_int_equal(offered->n, 4);
 	assert_non_null(loaded->done);
+	end();
+}
+
+static void test_a_node_that_stops_takes_it_back(void **unused)
+{
+	(void)unused;
+	begin();
+	go_round(1000);
+	answer(offered, 0);
+	answer(loaded, 0);
+	assert_false(offered->removed || loaded->removed);
+	supervisor.stopping = true;
+	saying_end(&supervisor);
+	assert_true(offered->removed && loaded->removed);
+	go_round(100000);
+	saying_end(&supervisor);
+	saying_again(&supervisor);
+	go_round(200000);
+	assert_int_equal(offered->n, 2);
+	assert_int_equal(loaded->n, 2);
 	end();
 }
 
@@ -429,6 +465,7 @@ int main(void)
 		cmocka_unit_test(test_a_load),
 		cmocka_unit_test(test_a_load_is_said_when_it_moved),
 		cmocka_unit_test(test_what_was_not_written_is_said_again),
+		cmocka_unit_test(test_a_node_that_stops_takes_it_back),
 		cmocka_unit_test(test_an_offer_that_is_too_long),
 	};
 

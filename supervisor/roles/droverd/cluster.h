@@ -88,8 +88,7 @@ struct peer {
 	/* peers.c's own: as they came, and since when it is no member of the registry; 0: it is one */
 	char offer_version[DROVER_REGISTRY_VERSION_MAX], load_version[DROVER_REGISTRY_VERSION_MAX];
 	int64_t unlisted_ms;
-	bool heard;   /* in the list that is being told */
-	bool settled; /* its settling began */
+	bool heard; /* in the list that is being told */
 };
 
 struct cluster {
@@ -166,6 +165,7 @@ void peers_want(struct supervisor *supervisor, int64_t for_ms);
 /* saying.c */
 void saying_close(struct supervisor *supervisor);
 void saying_again(struct supervisor *supervisor); /* what the registry has of us may be gone */
+void saying_end(struct supervisor *supervisor); /* of a clean stop: takes back what was said */
 void saying_round(struct supervisor *supervisor, int64_t now_ms);
 enum offer_serves type_serves(const struct type *type);
 

@@ -330,17 +330,22 @@ void peers_registrar_started(struct supervisor *supervisor)
 
 /* Who counts. */
 
-/* Who leads newly knows nobody; the nodes of the plan in force are not gone because of that. */
+/*
+ * Who leads newly knows nobody; the nodes of the plan in force are not gone because of that. Those
+ * that stopped in good order took their offers with them.
+ */
 static void seed(struct cluster *cluster)
 {
-	if (cluster->peers_seeded || !cluster->plan_known)
+	if (cluster->peers_seeded || !cluster->plan_known || !cluster->offers_known)
 		return;
 	cluster->peers_seeded = true;
 	for (size_t i = 0; i < cluster->plan.n_nodes; i++) {
 		const struct plan_node *node = &cluster->plan.nodes[i];
-		struct peer *peer = take_peer(cluster, node->id);
+		bool found;
+		size_t at = place_of(cluster, node->id, &found);
+		struct peer *peer = found ? cluster->peers[at] : NULL;
 
-		if (!peer)
+		if (!peer || !has(peer, &kept[0]))
 			continue;
 		peer->settle.member = true;
 		if (!peer->listed)
@@ -350,18 +355,16 @@ static void seed(struct cluster *cluster)
 
 static void settle(struct supervisor *supervisor, struct peer *peer, int64_t now_ms)
 {
-	bool before = peer->settle.member, known = peer->settled;
+	bool before = peer->settle.member;
 	int64_t due_ms = -1;
 
 	settle_next(&peer->settle, peer->listed && peer->alive, peer->leaving,
 		    supervisor->config->settle_ms, now_ms, &due_ms);
 	cluster_wake(supervisor, due_ms);
-	peer->settled = true;
 	if (peer->self || before == peer->settle.member || !supervisor->cluster->leading)
 		return;
 	if (peer->settle.member)
-		log_notice("node %s is %s the cluster; it gets a share of the work", peer->node,
-			   known ? "back in" : "in");
+		log_notice("node %s is in the cluster; it gets a share of the work", peer->node);
 	else
 		log_notice("node %s %s; its share goes to the other nodes",
 			   *peer->node ? peer->node : peer->id,

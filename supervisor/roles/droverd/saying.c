@@ -40,7 +40,8 @@ struct saying {
 	uint64_t offered; /* fingerprint of the offer that was said last */
 	struct load said;
 	int64_t looked_ms;
-	bool cut; /* that the offer is too long was told */
+	bool cut;   /* that the offer is too long was told */
+	bool ended; /* nothing is said any more */
 };
 
 /* What it can serve. */
@@ -263,6 +264,28 @@ static bool load_moved(const struct load *told, const struct load *now)
 	return false;
 }
 
+/* How long an event takes: until the leader knows, it gives a type one worker and waits. */
+static bool is_first_measured(const struct load *told, const struct load *now)
+{
+	for (size_t i = 0; i < now->n_types; i++) {
+		const struct load_type *before;
+
+		if (now->types[i].handling_us < 0)
+			continue;
+		before = load_find(told, now->types[i].name);
+		if (!before || before->handling_us < 0)
+			return true;
+	}
+	return false;
+}
+
+static enum pace_need load_need(const struct load *told, const struct load *now)
+{
+	if (is_first_measured(told, now))
+		return PACE_URGENT;
+	return load_moved(told, now) ? PACE_CHANGE : PACE_NOTHING;
+}
+
 /* A copy of what is said, that outlives the types. */
 static void remember_load(struct saying *saying, const struct load *load)
 {
@@ -312,14 +335,16 @@ static void on_load_written(void *context, int error, const char *version, const
 }
 
 /* Whether it is due; if it will be, a round is wanted then. */
-static bool is_due(struct saying *saying, const struct value *value, bool moved, int64_t now_ms)
+static bool is_due(struct saying *saying, const struct value *value, enum pace_need need,
+		   int64_t now_ms)
 {
 	int64_t due_ms;
 
 	if (value->flying || saying->supervisor->cluster->state != DROVER_REGISTRY_UP)
 		return false;
-	due_ms = pace_due_ms(&value->pace, value->rule,
-			     moved || value->again ? PACE_CHANGE : PACE_NOTHING, now_ms);
+	if (value->again && need == PACE_NOTHING)
+		need = PACE_CHANGE;
+	due_ms = pace_due_ms(&value->pace, value->rule, need, now_ms);
 	if (due_ms >= 0 && due_ms < value->retry_ms)
 		due_ms = value->retry_ms;
 	if (due_ms >= 0 && due_ms <= now_ms)
@@ -328,13 +353,18 @@ static bool is_due(struct saying *saying, const struct value *value, bool moved,
 	return false;
 }
 
+static void key_of(const struct saying *saying, const struct value *value, char *key, size_t size)
+{
+	snprintf(key, size, "%s%s", value->prefix, saying->supervisor->node_id);
+}
+
 static void put(struct saying *saying, struct value *value, struct buf *out, registry_written *done,
 		int64_t now_ms)
 {
 	char key[64];
 	int r;
 
-	snprintf(key, sizeof key, "%s%s", value->prefix, saying->supervisor->node_id);
+	key_of(saying, value, key, sizeof key);
 	r = out->failed ? -ENOMEM
 			: registry_put(saying->supervisor, key, buf_front(out), buf_size(out), NULL,
 				       false, done, saying);
@@ -351,7 +381,8 @@ static void say_offer(struct saying *saying, int64_t now_ms)
 	struct offer offer = {0};
 	struct buf out = {0};
 
-	if (!is_due(saying, &saying->offer, print != saying->offered, now_ms))
+	if (!is_due(saying, &saying->offer, print != saying->offered ? PACE_CHANGE : PACE_NOTHING,
+		    now_ms))
 		return;
 	if (build_offer(saying->supervisor, now_ms, &offer) && write_offer(saying, &offer, &out)) {
 		saying->offered = print;
@@ -368,7 +399,7 @@ static void say_load(struct saying *saying, int64_t now_ms)
 	struct buf out = {0};
 
 	if (build_load(saying->supervisor, &load) &&
-	    is_due(saying, &saying->load, load_moved(&saying->said, &load), now_ms) &&
+	    is_due(saying, &saying->load, load_need(&saying->said, &load), now_ms) &&
 	    load_encode(&load, &out)) {
 		remember_load(saying, &load);
 		put(saying, &saying->load, &out, on_load_written, now_ms);
@@ -395,6 +426,8 @@ void saying_round(struct supervisor *supervisor, int64_t now_ms)
 		};
 		supervisor->cluster->saying = saying;
 	}
+	if (saying->ended)
+		return;
 	if (now_ms - saying->looked_ms < LOOK_MS) {
 		cluster_wake(supervisor, saying->looked_ms + LOOK_MS);
 		return;
@@ -412,6 +445,21 @@ void saying_again(struct supervisor *supervisor)
 		return;
 	saying->offer.again = saying->load.again = true;
 	saying->offer.retry_ms = saying->load.retry_ms = 0;
+}
+
+/* So that nobody who begins to lead now waits for this node to come back. */
+void saying_end(struct supervisor *supervisor)
+{
+	struct saying *saying = supervisor->cluster->saying;
+	char key[64];
+
+	if (!saying || saying->ended)
+		return;
+	saying->ended = true;
+	key_of(saying, &saying->offer, key, sizeof key);
+	registry_put(supervisor, key, NULL, 0, NULL, false, NULL, NULL);
+	key_of(saying, &saying->load, key, sizeof key);
+	registry_put(supervisor, key, NULL, 0, NULL, false, NULL, NULL);
 }
 
 void saying_close(struct supervisor *supervisor)

@@ -50,6 +50,7 @@ static void conclude(struct supervisor *supervisor)
 		return;
 	supervisor->concluding = true;
 	supervisor->stop_timer = sd_event_source_disable_unref(supervisor->stop_timer);
+	saying_end(supervisor);
 	checks_deregister(supervisor, die);
 }
 
