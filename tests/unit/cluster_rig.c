@@ -60,10 +60,13 @@ bool budget_covers(const struct config_budget *budget, const char *type)
 	return false;
 }
 
-void message_add_hosts(struct message *message, const struct broker *broker)
+void message_add_hosts(struct message *message, const struct supervisor *supervisor,
+		       const struct config_plugin *broker, const char *key)
 {
 	(void)message;
+	(void)supervisor;
 	(void)broker;
+	(void)key;
 }
 
 bool cluster_covers(const struct type *type)
