@@ -117,6 +117,7 @@ struct request *request_start(struct consul *consul, const struct request_order 
 		.timeout_ms = order->timeout_ms,
 		.deadline_ms = now_ms() + order->timeout_ms,
 		.lane = order->lane,
+		.anonymous = order->anonymous,
 		.done = order->done,
 		.context = order->context,
 	};
@@ -230,6 +231,9 @@ static void word_code(const struct request *request, struct answer *answer, CURL
 	const char *shown = request->consul->settings.shown;
 	long error = 0;
 
+	/* With TLS the library knows better why it was closed. */
+	if (request->consul->settings.tls && *request->error && code == CURLE_RECV_ERROR)
+		code = CURLE_SSL_CONNECT_ERROR;
 	switch (code) {
 	case CURLE_COULDNT_CONNECT:
 		curl_easy_getinfo(request->curl, CURLINFO_OS_ERRNO, &error);

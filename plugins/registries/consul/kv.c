@@ -123,7 +123,7 @@ static void on_values_failed(void *context, const struct answer *answer)
 {
 	struct watch *watch = context;
 
-	if (answer->failure != FAILURE_DENIED) {
+	if (answer->failure != FAILURE_DENIED && answer->failure != FAILURE_REFUSED) {
 		consul_log(watch->consul, DROVER_LOG_WARNING, "%s; it is asked again",
 			   answer->sentence);
 		return;

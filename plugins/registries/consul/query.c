@@ -138,7 +138,7 @@ static void on_answer(void *context, const struct answer *answer)
 	}
 	query->due_ms = now_ms() + query_backoff_ms(++query->failures);
 	if (answer->failure != FAILURE_AWAY && answer->failure != FAILURE_LEADERLESS &&
-	    query->failed)
+	    query->failed && (query->failures == 1 || query->failures % 10 == 0))
 		query->failed(query->context, answer);
 }
 
