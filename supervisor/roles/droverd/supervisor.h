@@ -146,7 +146,7 @@ struct type {
 		uint64_t serial, shape;     /* of the plan (planning.c); 0: of none */
 		int total, node_max, group; /* of its row there */
 		int workers, nodes;         /* here, and that it is shared out over */
-		bool at_once;               /* what that takes away goes now; until decide.c saw to it */
+		bool at_once; /* what that takes away goes now; until decide.c saw to it */
 	} placed;
 
 	/* decide.c */
