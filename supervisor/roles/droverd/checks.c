@@ -20,7 +20,8 @@
 #define GATHER_MS 2000 /* the first report waits so long for the brokers' states */
 
 struct checks {
-	struct buf sent; /* what the registrar was told last; empty: nothing */
+	struct buf sent;  /* what the registrar was told last; empty: nothing */
+	int64_t begun_ms; /* when there first was something to look at; 0: not yet */
 	int64_t looked_ms;
 	bool left;  /* the registrar was told that we leave */
 	bool ended; /* nothing more is said: the registration is being removed */
@@ -98,9 +99,11 @@ static void add_broker(struct buf *rows, const struct broker *broker)
 			  states[state].text);
 }
 
-static bool is_gathering(const struct supervisor *supervisor, int64_t now_ms)
+/* A node that has just started would be registered with a warning for each of its brokers. */
+static bool is_gathering(const struct checks *checks, const struct supervisor *supervisor,
+			 int64_t now_ms)
 {
-	if (now_ms - supervisor->started_ms >= GATHER_MS)
+	if (buf_size(&checks->sent) || now_ms >= checks->begun_ms + GATHER_MS)
 		return false;
 	for (const struct broker *broker = supervisor->brokers; broker; broker = broker->next)
 		if (!broker->reported)
@@ -192,8 +195,10 @@ void checks_round(struct supervisor *supervisor, int64_t now_ms)
 		cluster_wake(supervisor, checks->looked_ms + APART_MS);
 		return;
 	}
-	if (!buf_size(&checks->sent) && is_gathering(supervisor, now_ms)) {
-		cluster_wake(supervisor, supervisor->started_ms + GATHER_MS);
+	if (!checks->begun_ms)
+		checks->begun_ms = now_ms;
+	if (is_gathering(checks, supervisor, now_ms)) {
+		cluster_wake(supervisor, checks->begun_ms + GATHER_MS);
 		return;
 	}
 	checks->looked_ms = now_ms;
