@@ -460,6 +460,7 @@ static void test_services_of_nobody(void)
 static void test_services(void)
 {
 	struct member one, two;
+	size_t told;
 
 	join(&one, &first, "web1", WEB1_ID);
 	join(&two, &second, "web2", WEB2_ID);
@@ -473,6 +474,15 @@ static void test_services(void)
 	expect(one.n_endpoints == 1, "… but for as long as its checks fail");
 	member_report(&two, 1, 0, NULL);
 	expect(one.n_endpoints == 2, "… and then again");
+	member_report(&one, 1, 1, NULL);
+	expect(one.n_endpoints == 1, "… and so with the other");
+	told = one.endpoints_told;
+	member_report(&two, 1, 1, NULL);
+	member_idle(QUIET_MS);
+	check(one.endpoints_told == told, "when all fail, what was told last stands");
+	member_report(&one, 1, 0, NULL);
+	member_report(&two, 1, 0, NULL);
+	expect(one.n_endpoints == 2, "… until they pass");
 	part(&two);
 	expect(one.n_endpoints == 1, "… until it is gone");
 	part(&one);
