@@ -7,15 +7,12 @@
 #include "rabbitmq.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#define PASSWORD_MAX 4096
-#define PORT         5672
-#define PORT_TLS     5671
+#define PORT     5672
+#define PORT_TLS 5671
 
 const struct drover_option settings_options[] = {
 	{"hosts", DROVER_OPTION_LIST, DROVER_OPTION_SECRET, NULL, 0, 0,
@@ -314,40 +311,13 @@ void settings_free(struct settings *settings)
 	*settings = (struct settings){0};
 }
 
-static int read_password_file(const char *file, char **ret_password, struct fault *fault)
-{
-	char text[PASSWORD_MAX];
-	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text);
-	int error = errno;
-
-	if (fd >= 0)
-		close(fd);
-	if (n < 0)
-		return fault_set(fault, -error, "the password file %s: %s", file, strerror(error));
-	if (n == sizeof text)
-		n = -1; /* no password is that long */
-	if (n > 0 && text[n - 1] == '\n')
-		n--;
-	if (n > 0 && text[n - 1] == '\r')
-		n--;
-	*ret_password = n <= 0 || memchr(text, 0, (size_t)n) ? NULL : strndup(text, (size_t)n);
-	explicit_bzero(text, sizeof text);
-	if (!*ret_password)
-		return fault_set(fault, -EINVAL,
-				 "the password file %s holds no password: one line of less than %d "
-				 "bytes is allowed",
-				 file, PASSWORD_MAX);
-	return 0;
-}
-
 int settings_password(const struct settings *settings, const struct endpoint *endpoint,
 		      char **ret_password, struct fault *fault)
 {
 	const char *user = endpoint->user ? endpoint->user : settings->user;
 
 	if (!endpoint->password && settings->password_file)
-		return read_password_file(settings->password_file, ret_password, fault);
+		return secret_read("password", settings->password_file, ret_password, fault);
 	if (!endpoint->password && strcmp(user, "guest"))
 		return fault_set(fault, -EINVAL,
 				 "user = \"%s\" needs password_file (or credential)", user);
