@@ -253,12 +253,6 @@ const struct signature *orders_drained_by(const struct supervisor *supervisor); 
 /* In order of name, also of types that this node does not know; NULL: no more. */
 const char *orders_next(const struct supervisor *supervisor, const char *after);
 
-/* By hand, here or in the whole cluster. */
-static inline bool type_is_paused(const struct type *type)
-{
-	return type->override.paused || orders_of(type)->paused;
-}
-
 /* Nothing is taken: drained by hand, all nodes are, or it was taken out of service in the registry. */
 static inline bool cluster_drains(const struct supervisor *supervisor)
 {

@@ -26,6 +26,11 @@ static bool is_draining(const struct type *type)
 	return cluster_drains(type->supervisor) || type->supervisor->stopping;
 }
 
+bool type_is_paused(const struct type *type)
+{
+	return type->override.paused || orders_of(type)->paused;
+}
+
 static bool has_no_handler(const struct type *type)
 {
 	return !type->handler;

@@ -271,6 +271,8 @@ static inline bool type_consumes(const struct type *type)
 
 /* states.c */
 const char *type_state(const struct type *type, char *reason, size_t size); /* a word, and why */
+/* By hand, here or in the whole cluster. */
+bool type_is_paused(const struct type *type);
 /* What Drover does not promise about its events; NULL: it keeps all that it promises. */
 const char *type_caveat(const struct type *type);
 
