@@ -243,7 +243,12 @@ integration_asan() {
 	return $r
 }
 chaos() { run_pytest gcc chaos; }
-simulation() { "$root/gcc/tests/sim/sim" "$top/tests/sim/traces"; }
+simulation() {
+	local r=0
+	"$root/gcc/tests/sim/sim" "$top/tests/sim/traces" || r=1
+	"$root/gcc/tests/sim/scale" || r=1
+	return $r
+}
 
 # Two targets at a time, each on its kept corpus: a minute for what reads the most, less for the others.
 fuzz() {

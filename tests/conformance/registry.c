@@ -2,7 +2,7 @@
 /*
  * Does a registry plugin keep the promises of drover/registry.h? Run as
  *
- *     registry PLUGIN.so [without=others] [takeover_ms=N] set.NAME=value… second.NAME=value…
+ *     registry PLUGIN.so [without=others] [takeover_ms=N] [only=TEST] set.NAME=value… second.NAME=value…
  *
  * against a real registry, as two nodes; the settings that begin with "second." hold for the other
  * one. What a plugin cannot do is said on the command line: without=others, a node there is always
@@ -73,6 +73,22 @@ static void join(struct member *member, const struct loaded *loaded, const char 
 	member_until(member->state == DROVER_REGISTRY_UP, WAIT_MS);
 }
 
+static uint32_t flags_of(const struct member *member, const char *node_id)
+{
+	const struct member_row *row = member_find(member, node_id);
+
+	return row ? row->flags : 0;
+}
+
+/* The values that are known under a key or prefix; none where it is not watched. */
+static const struct member_watch *values_of(const struct member *member, const char *key)
+{
+	static const struct member_watch nothing = {.n = MEMBER_MAX};
+	const struct member_watch *watch = member_watched(member, key);
+
+	return watch ? watch : &nothing;
+}
+
 /* In order, and with what it wrote gone. */
 static void part(struct member *member)
 {
@@ -112,22 +128,21 @@ static void test_members_alone(void)
 	check(row && row->weight == 7, "… its weight");
 	check(row && !strcmp(row->address, "127.0.0.77"), "… its address");
 	check(row && row->started_ms == STARTED_MS, "… and since when it runs");
-	expect(member_find(&one, WEB1_ID) && member_find(&one, WEB1_ID)->flags ==
-						     (DROVER_MEMBER_ALIVE | DROVER_MEMBER_SELF),
+	expect(member_find(&one, WEB1_ID) &&
+		       flags_of(&one, WEB1_ID) == (DROVER_MEMBER_ALIVE | DROVER_MEMBER_SELF),
 	       "… alive, and marked as this one");
 	told = one.members_told;
 	member_report(&one, 3, 3, "order.paid");
 	member_report(&one, 1, 0, NULL);
 	member_idle(QUIET_MS);
-	check(one.n_rows == 1 && member_find(&one, WEB1_ID)->flags & DROVER_MEMBER_ALIVE,
+	check(one.n_rows == 1 && flags_of(&one, WEB1_ID) & DROVER_MEMBER_ALIVE,
 	      "checks that fail make no dead member");
 	check(one.members_told == told, "members are told when they change, and only then");
 	one.calls->leave(one.registry, 1);
-	expect(member_find(&one, WEB1_ID)->flags & DROVER_MEMBER_LEAVING,
+	expect(flags_of(&one, WEB1_ID) & DROVER_MEMBER_LEAVING,
 	       "a node that leaves is seen leaving");
 	one.calls->leave(one.registry, 0);
-	expect(!(member_find(&one, WEB1_ID)->flags & DROVER_MEMBER_LEAVING),
-	       "… until it takes that back");
+	expect(!(flags_of(&one, WEB1_ID) & DROVER_MEMBER_LEAVING), "… until it takes that back");
 	check(one.calls->deregister(one.registry) == 0, "deregisters");
 	expect(one.deregistered == 1, "… and says when it is through");
 	expect(one.n_rows == 0, "… and is a member no more");
@@ -147,23 +162,26 @@ static void test_members_together(void)
 	expect(one.n_rows == 2 && two.n_rows == 2, "two nodes see each other");
 	check(!strcmp(one.rows[0].node_id, WEB1_ID) && !strcmp(one.rows[1].node_id, WEB2_ID),
 	      "… sorted by id");
-	check(one.rows[0].flags & DROVER_MEMBER_SELF && !(one.rows[1].flags & DROVER_MEMBER_SELF) &&
-		      two.rows[1].flags & DROVER_MEMBER_SELF,
+	check(flags_of(&one, WEB1_ID) & DROVER_MEMBER_SELF &&
+		      !(flags_of(&one, WEB2_ID) & DROVER_MEMBER_SELF) &&
+		      flags_of(&two, WEB2_ID) & DROVER_MEMBER_SELF,
 	      "… and each knows which it is");
-	expect(one.rows[1].flags & DROVER_MEMBER_ALIVE && two.rows[0].flags & DROVER_MEMBER_ALIVE,
+	expect(flags_of(&one, WEB2_ID) & DROVER_MEMBER_ALIVE &&
+		       flags_of(&two, WEB1_ID) & DROVER_MEMBER_ALIVE,
 	       "… both alive");
 	two.calls->leave(two.registry, 1);
-	expect(one.rows[1].flags & DROVER_MEMBER_LEAVING, "one leaves, and the other sees it");
-	check(one.rows[1].flags & DROVER_MEMBER_ALIVE, "… alive, as it is");
+	expect(flags_of(&one, WEB2_ID) & DROVER_MEMBER_LEAVING,
+	       "one leaves, and the other sees it");
+	check(flags_of(&one, WEB2_ID) & DROVER_MEMBER_ALIVE, "… alive, as it is");
 	two.calls->leave(two.registry, 0);
-	expect(!(one.rows[1].flags & DROVER_MEMBER_LEAVING), "… and sees it come back");
+	expect(!(flags_of(&one, WEB2_ID) & DROVER_MEMBER_LEAVING), "… and sees it come back");
 	two.calls->members(two.registry, 0);
 	two.calls->deregister(two.registry);
 	expect(two.deregistered == 1 && one.n_rows == 1, "it is gone when it has deregistered");
 	member_close(&two);
 	join(&two, &second, "web2", WEB2_ID);
 	member_report(&two, 1, 0, NULL);
-	expect(one.n_rows == 2 && one.rows[1].flags == DROVER_MEMBER_ALIVE,
+	expect(one.n_rows == 2 && flags_of(&one, WEB2_ID) == DROVER_MEMBER_ALIVE,
 	       "it may come back under its name");
 	member_close(&two);
 	join(&two, &second, "web2", WEB2_ID);
@@ -182,7 +200,8 @@ static void test_names(void)
 	join(&one, &first, "web1", WEB1_ID);
 	member_report(&one, 1, 0, NULL);
 	one.calls->members(one.registry, 1);
-	expect(one.n_rows == 1 && one.rows[0].flags & DROVER_MEMBER_ALIVE, "a node has a name");
+	expect(one.n_rows == 1 && flags_of(&one, WEB1_ID) & DROVER_MEMBER_ALIVE,
+	       "a node has a name");
 	join(&other, &second, "web1", OTHER_ID);
 	member_report(&other, 1, 0, NULL);
 	expect(other.state == DROVER_REGISTRY_REFUSED && *other.sentence,
@@ -208,13 +227,13 @@ static void test_values(void)
 	join(&one, &first, "web1", WEB1_ID);
 	check(one.calls->watch(one.registry, "a") == 0, "watches a key");
 	expect(member_watched(&one, "a"), "… and says what is there");
-	check(member_watched(&one, "a")->n == 0, "… nothing");
+	check(values_of(&one, "a")->n == 0, "… nothing");
 	check(member_put(&one, "a", "one", 3, "", 0) == 0, "puts a value where there is none: %s",
 	      one.put.sentence);
 	snprintf(v1, sizeof v1, "%s", one.put.version);
 	check(*v1, "… and tells its version");
 	expect(!strcmp(member_text(&one, "a"), "one"), "… and that it is there");
-	watch = member_watched(&one, "a");
+	watch = values_of(&one, "a");
 	check(!strcmp(watch->values[0].version, v1), "… with that version");
 	check(!strcmp(watch->values[0].key, "a"), "… and key");
 	check(member_put(&one, "a", "two", 3, "", 0) == -ESTALE && *one.put.sentence,
@@ -227,19 +246,18 @@ static void test_values(void)
 	expect(!strcmp(member_text(&one, "a"), "two"), "what was written last is there");
 	check(member_put(&one, "a", "four", 4, NULL, 0) == 0, "puts in any case");
 	check(member_put(&one, "a", NULL, 0, one.put.version, 0) == 0, "removes what it knows");
-	expect(member_watched(&one, "a")->n == 0, "… and says that nothing is there");
+	expect(values_of(&one, "a")->n == 0, "… and says that nothing is there");
 	check(member_put(&one, "a", "five", 4, "", 0) == 0, "… and may put again");
 	check(member_put(&one, "a", NULL, 0, NULL, 0) == 0, "removes in any case");
 	check(member_put(&one, "a", NULL, 0, NULL, 0) == 0, "… also what is not there");
 	check(member_put(&one, "a", "", 0, "", 0) == 0, "puts a value without any bytes");
-	expect(member_watched(&one, "a")->n == 1 &&
-		       member_watched(&one, "a")->values[0].length == 0,
+	expect(values_of(&one, "a")->n == 1 && values_of(&one, "a")->values[0].length == 0,
 	       "… and tells it from none");
 	check(member_put(&one, "a", binary, sizeof binary, NULL, 0) == 0,
 	      "puts %zu bytes of any kind", sizeof binary);
-	expect(member_watched(&one, "a")->n == 1 &&
-		       member_watched(&one, "a")->values[0].length == sizeof binary &&
-		       !memcmp(member_watched(&one, "a")->values[0].data, binary, sizeof binary),
+	expect(values_of(&one, "a")->n == 1 &&
+		       values_of(&one, "a")->values[0].length == sizeof binary &&
+		       !memcmp(values_of(&one, "a")->values[0].data, binary, sizeof binary),
 	       "… and reads them");
 	check(member_put(&one, "a", binary, sizeof binary + 1, NULL, 0) == -EINVAL,
 	      "one more is refused");
@@ -261,7 +279,7 @@ static void test_watches(void)
 	member_put(&one, "b/2", "2", 1, NULL, 0);
 	one.calls->watch(one.registry, "b/");
 	expect(member_watched(&one, "b/"), "watches a prefix");
-	watch = member_watched(&one, "b/");
+	watch = values_of(&one, "b/");
 	check(watch->n == 1 && !strcmp(watch->values[0].key, "b/2"), "… and says what is there");
 	one.calls->watch(one.registry, "b/1");
 	member_put(&one, "b/1", "1", 1, NULL, 0);
@@ -272,7 +290,7 @@ static void test_watches(void)
 	      "… sorted by key");
 	expect(!strcmp(member_text(&one, "b/1"), "1"), "… beside a key of its own");
 	told = watch->told;
-	told_key = member_watched(&one, "b/1")->told;
+	told_key = values_of(&one, "b/1")->told;
 	member_put(&one, "bb", "x", 1, NULL, 0);
 	member_put(&one, "a", "x", 1, NULL, 0);
 	member_idle(QUIET_MS);
@@ -281,11 +299,10 @@ static void test_watches(void)
 	expect(watch->told == told + 1 && !strcmp(watch->values[1].data, "new"),
 	       "a change is told, once");
 	member_idle(QUIET_MS);
-	check(watch->told == told + 1 && member_watched(&one, "b/1")->told == told_key,
+	check(watch->told == told + 1 && values_of(&one, "b/1")->told == told_key,
 	      "… and to nobody else");
 	member_put(&one, "b/1", NULL, 0, NULL, 0);
-	expect(watch->n == 2 && member_watched(&one, "b/1")->n == 0,
-	       "what is removed is not there");
+	expect(watch->n == 2 && values_of(&one, "b/1")->n == 0, "what is removed is not there");
 	check(one.calls->unwatch(one.registry, "b/") == 0, "a watch ends");
 	told = watch->told;
 	member_put(&one, "b/1", "again", 5, NULL, 0);
@@ -338,7 +355,7 @@ static void test_values_together(void)
 	expect(!strcmp(member_text(&two, "plan"), "1"), "… and is told");
 	check(clock_now_ms() - start_ms < 2000, "… within 2 s (%d ms)",
 	      (int)(clock_now_ms() - start_ms));
-	snprintf(version, sizeof version, "%s", member_watched(&two, "plan")->values[0].version);
+	snprintf(version, sizeof version, "%s", values_of(&two, "plan")->values[0].version);
 	check(member_put(&two, "plan", "2", 1, version, 0) == 0, "a version is the same for both");
 	check(member_put(&one, "plan", "3", 1, version, 0) == -ESTALE, "… and stale for both");
 	part(&two);
@@ -427,26 +444,47 @@ static void test_election_together(void)
 	part(&one);
 }
 
-static void test_services(void)
+static void test_services_of_nobody(void)
 {
 	struct member one;
 
 	join(&one, &first, "web1", WEB1_ID);
 	check(one.calls->discover(one.registry, "a-service-of-nobody") == 0, "looks for a service");
 	expect(one.endpoints_told == 1 && one.n_endpoints == 0, "… that nobody has");
-	one.calls->undiscover(one.registry, "a-service-of-nobody");
-	if (without_others) {
-		printf("left out  services of others, for there are none\n");
-	} else {
-		one.calls->discover(one.registry, cluster);
-		member_report(&one, 1, 0, NULL);
-		expect(one.n_endpoints == 1, "… and for one that this node has");
-		check(!strcmp(one.host, "127.0.0.77") && one.port == 9600, "… at its address");
-		member_report(&one, 1, 1, NULL);
-		expect(one.n_endpoints == 0, "an instance with a failing check is none");
-		member_report(&one, 1, 0, NULL);
-		expect(one.n_endpoints == 1, "… until it passes");
-	}
+	check(one.calls->undiscover(one.registry, "a-service-of-nobody") == 0,
+	      "… until it looks no more");
+	part(&one);
+}
+
+/* The cluster itself is a service, of its nodes. */
+static void test_services(void)
+{
+	struct member one, two;
+	size_t told;
+
+	join(&one, &first, "web1", WEB1_ID);
+	join(&two, &second, "web2", WEB2_ID);
+	one.calls->discover(one.registry, cluster);
+	member_report(&one, 1, 0, NULL);
+	expect(one.n_endpoints == 1, "finds a service that there is");
+	check(!strcmp(one.host, "127.0.0.77") && one.port == 9600, "… at its address");
+	member_report(&two, 1, 0, NULL);
+	expect(one.n_endpoints == 2, "… and a second instance of it");
+	member_report(&two, 1, 1, NULL);
+	expect(one.n_endpoints == 1, "… but for as long as its checks fail");
+	member_report(&two, 1, 0, NULL);
+	expect(one.n_endpoints == 2, "… and then again");
+	member_report(&one, 1, 1, NULL);
+	expect(one.n_endpoints == 1, "… and so with the other");
+	told = one.endpoints_told;
+	member_report(&two, 1, 1, NULL);
+	member_idle(QUIET_MS);
+	check(one.endpoints_told == told, "when all fail, what was told last stands");
+	member_report(&one, 1, 0, NULL);
+	member_report(&two, 1, 0, NULL);
+	expect(one.n_endpoints == 2, "… until they pass");
+	part(&two);
+	expect(one.n_endpoints == 1, "… until it is gone");
 	part(&one);
 }
 
@@ -509,16 +547,18 @@ int main(int argc, char **argv)
 		{"values of two nodes", test_values_together, true},
 		{"election", test_election_alone, false},
 		{"election of two nodes", test_election_together, true},
-		{"services", test_services, false},
+		{"services of nobody", test_services_of_nobody, false},
+		{"services", test_services, true},
 		{"turns", test_turns, false},
 	};
 	static const char *const extra[] = {"state_dir", NULL};
 	static const char *const fallback[] = {"state_dir=/nonexistent", NULL};
 	struct arguments one = {0}, two = {0};
+	const char *only = NULL;
 
 	if (argc < 2) {
 		fprintf(stderr, "usage: registry PLUGIN.so [without=others] [takeover_ms=N] "
-				"set.NAME=value... second.NAME=value...\n");
+				"[only=TEST] set.NAME=value... second.NAME=value...\n");
 		return 2;
 	}
 	for (int i = 2; i < argc; i++) {
@@ -526,6 +566,8 @@ int main(int argc, char **argv)
 			without_others = true;
 		} else if (!strncmp(argv[i], "takeover_ms=", 12)) {
 			takeover_ms = strtoll(argv[i] + 12, NULL, 10);
+		} else if (!strncmp(argv[i], "only=", 5)) {
+			only = argv[i] + 5;
 		} else if (!strncmp(argv[i], "set.", 4)) {
 			set(&one, argv[i] + 4);
 			set(&two, argv[i] + 4);
@@ -542,6 +584,8 @@ int main(int argc, char **argv)
 	second = load_plugin(argv[1], DROVER_KIND_REGISTRY, sizeof(struct drover_registry),
 			     two.settings, two.n, fallback, extra);
 	for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
+		if (only && strcmp(tests[i].name, only) != 0)
+			continue;
 		if (tests[i].together && without_others)
 			printf("left out  %s: a node there is alone\n", tests[i].name);
 		else

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import subprocess
 import uuid
 
 import pytest
@@ -212,3 +213,147 @@ def test_orders_of_a_newer_version_are_not_touched(pair, consul, cluster):
     refused = web1.ctl("resume", "job", "--cluster", check=False)
     assert refused.returncode == 1 and "a newer droverd" in refused.stderr
     assert consul.get(f"{cluster}/orders") == newer and web1.type("job")["state"] == "paused"
+
+
+# What the leader sizes for all: types of a broker that all nodes share.
+
+def share(drover, another, agent, cluster, vhost, types='{ type = "job"; max = 20; }', **top):
+    for node, name in ((drover, "web1"), (another, "web2")):
+        join(node, agent, cluster, name, f"brokers = ( {vhost.configuration()} );\ntypes = ( {types} );", weight=1, **top)
+        node.handler("job.sh", NO_WORK)
+        node.start()
+    return wait_led(drover, another)
+
+
+def wait_led(*nodes, n=2):
+    """Until one of them leads and all of them follow a plan over n nodes: (the leader, the others)."""
+    def led():
+        plans = [node.json("status").get("plan") or {} for node in nodes]
+        leaders = [node for node, plan in zip(nodes, plans) if plan.get("standing") == "leads"]
+        if len(leaders) == 1 and all(plan["nodes"] == n and plan["epoch"] for plan in plans):
+            return leaders[0], [node for node in nodes if node is not leaders[0]]
+    return wait(led, lambda: "\n".join(json.dumps(node.json("status").get("plan")) + node.log()[-3000:] for node in nodes), 60)
+
+
+def running(*nodes):
+    return sum(node.type("job")["workers"]["running"] for node in nodes)
+
+
+def all_types(node, name="job"):
+    return next((t for t in node.json("status", "--cluster")["types"] if t["type"] == name), None)
+
+
+def test_totals_are_scaled_and_stay_so_when_the_leader_goes(drover, another, consul, cluster, vhost):
+    leader, (follower,) = share(drover, another, consul, cluster, vhost)
+    follower.ctl("scale", "job", "--cluster", "--min", 6, "--note", "sale day")
+    wait(lambda: running(leader, follower) == 6, "there are six of them")
+    for node in (leader, follower):
+        row = node.type("job")["cluster"]
+        assert row["total"] == 6 and row["nodes"] == 2 and row["share"] == node.type("job")["workers"]["running"]
+        assert "of 6" in node.json("why", "job")["now"]["cluster"]["sentence"]
+    everything = all_types(follower)
+    assert everything["total"] == 6 and sum(everything["shares"]) == 6 and everything["order"]["min"] == 6
+    assert all_types(leader)["rule"] == "override_min"
+    leader.stop()
+    wait(lambda: follower.json("status")["plan"]["standing"] == "leads", "the other one leads", 90)
+    follower.wait_type("job", lambda t: t["workers"]["running"] == 6, "has all six", 60)
+    follower.ctl("scale", "job", "--cluster", "--reset")
+    follower.wait_type("job", lambda t: t["workers"]["target"] == 0, "is at zero", 90)
+
+
+def test_one_node_bounds_its_share_alone(drover, another, consul, cluster, vhost):
+    leader, (follower,) = share(drover, another, consul, cluster, vhost)
+    leader.ctl("scale", "job", "--cluster", "--min", 8)
+    wait(lambda: running(leader, follower) == 8, "there are eight of them")
+    before = follower.type("job")["workers"]["running"]
+    leader.ctl("scale", "job", "--max", 1)
+    leader.wait_type("job", lambda t: t["workers"]["running"] == 1, "has one")
+    assert follower.type("job")["workers"]["running"] == before
+    assert all_types(follower)["total"] == 8
+
+
+def test_a_paused_type_has_no_workers_anywhere(drover, another, consul, cluster, vhost):
+    leader, (follower,) = share(drover, another, consul, cluster, vhost, '{ type = "job"; min = 4; max = 20; }')
+    wait(lambda: running(leader, follower) == 4, "there are four of them")
+    follower.ctl("pause", "job", "--cluster")
+    for node in (leader, follower):
+        node.wait_type("job", lambda t: t["workers"]["target"] == 0 and t["state"] == "paused", "is paused")
+    vhost.event("job")
+    leader.wait_type("job", lambda t: t["ready"] == 1, "waits")
+    leader.ctl("resume", "job", "--cluster")
+    wait(lambda: sum(node.type("job")["totals"]["done"] for node in (leader, follower)) == 1, "it is handled")
+    wait(lambda: running(leader, follower) == 4, "there are four of them again")
+
+
+def test_a_drain_of_all_waits_for_all(drover, another, consul, cluster, vhost):
+    nodes = share(drover, another, consul, cluster, vhost, '{ type = "job"; min = 4; max = 20; }')
+    leader, (follower,) = nodes
+    wait(lambda: running(leader, follower) == 4, "there are four of them")
+    follower.ctl("drain", "--cluster", "--wait", "--note", "move")
+    assert running(leader, follower) == 0
+    assert "all nodes: drained by" in leader.ctl("status", "--cluster").stdout
+    leader.ctl("resume", "--all", "--cluster")
+    wait(lambda: running(leader, follower) == 4, "there are four of them again")
+
+
+# status --cluster
+
+def test_every_node_is_shown(drover, another, consul, cluster, vhost):
+    leader, (follower,) = share(drover, another, consul, cluster, vhost,
+                                '{ type = "job"; min = 3; max = 20; }, { type = "mail"; }')
+    wait(lambda: running(leader, follower) == 3, "there are three of them")
+    names = {node: node.json("status")["node"] for node in (leader, follower)}
+    for node in (follower, leader):
+        def shown(node=node):
+            seen = {row["node"]: row for row in node.json("status", "--cluster")["nodes"]}
+            return seen if sum(row.get("workers") or 0 for row in seen.values()) == 3 else None
+        rows = wait(shown, lambda node=node: f"{node.json('status', '--cluster')}")
+        assert set(rows) == {"web1", "web2"} and all(row["state"] == "alive" and row["weight"] == 1 for row in rows.values())
+        assert [name for name, row in rows.items() if row["leads"]] == [names[leader]]
+        assert [name for name, row in rows.items() if row["self"]] == [names[node]]
+        assert all(row["types"] == 2 and row["serves"] == 1 and row["age_ms"] < 60000 for row in rows.values())
+        mail = all_types(node, "mail")
+        assert mail["unserved"] == "no handler on 2 nodes" and mail["total"] == 0
+        text = node.ctl("status", "--cluster").stdout
+        assert "no node can serve it: no handler on 2 nodes" in text and "leads" in text
+        assert [t["type"] for t in node.json("status", "--cluster", "job")["types"]] == ["job"]
+        assert node.ctl("status", "--cluster", "no.such", check=False).returncode == 1
+    assert f"cluster {cluster}: this node leads, 2 nodes" in leader.ctl("status").stdout
+    assert f"cluster {cluster}: leader {names[leader]}, 2 nodes" in follower.ctl("status").stdout
+    assert f"status --cluster on {names[leader]}" in follower.ctl("status", "--cluster").stdout
+
+
+def test_metrics_of_the_cluster(drover, another, consul, cluster, vhost):
+    leader, (follower,) = share(drover, another, consul, cluster, vhost)
+    for node, leads in ((leader, 1), (follower, 0)):
+        text = metrics(node)
+        for line in (f"drover_cluster_leader {leads}", "drover_cluster_nodes 2", "drover_autonomous 0",
+                     'drover_registry_up{plugin="consul"} 1'):
+            assert line in text.splitlines(), text
+        assert int(text.split("\ndrover_plan_epoch ")[1].split()[0]) >= 1
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def metrics(node):
+    return subprocess.run(["curl", "-sS", "--unix-socket", node.socket, "http://localhost/metrics"],
+                          capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def test_without_consul_the_last_plan_stands_and_status_says_so(drover, another, agents, cluster, vhost):
+    agent = agents("consul").start()
+    leader, (follower,) = share(drover, another, agent, cluster, vhost, '{ type = "job"; min = 4; max = 20; }',
+                                autonomy_after='"3s"')
+    wait(lambda: running(leader, follower) == 4, "there are four of them")
+    agent.kill()
+    for node in (leader, follower):
+        wait(lambda node=node: node.json("status")["plan"]["standing"] == "autonomous", "it is on its own", 60)
+        said = node.ctl("status").stdout
+        assert "nobody leads for" in said and "sizes its workers by itself" in said
+        assert {row["state"] for row in node.json("status", "--cluster")["nodes"]} & {"alive", "unknown", "silent", "gone"}
+        assert json.loads(node.ctl("--json", "status").stdout)["registry"]["state"] == "suspended"
+        assert "drover_autonomous 1" in metrics(node)
+    assert running(leader, follower) >= 4
+    agent.start()
+    wait_led(leader, follower)
+    wait(lambda: running(leader, follower) == 4, "there are four of them", 60)

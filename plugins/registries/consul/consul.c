@@ -75,6 +75,16 @@ void consul_deregistered(struct consul *consul)
 	consul->callbacks.deregistered(consul->callbacks.context);
 }
 
+static int64_t end_due_ms(const struct consul *consul)
+{
+	bool due = (consul->end == END_RESIGNING && lead_resigned(consul)) ||
+		   (consul->end == END_SESSION && session_ended(consul));
+
+	return due                                                   ? 0
+	       : consul->end == END_NOT || consul->end > END_SESSION ? NEVER
+								     : consul->end_ms;
+}
+
 static void end_process(struct consul *consul, int64_t now)
 {
 	bool late = now >= consul->end_ms;
@@ -257,15 +267,13 @@ static uint32_t plugin_events(void *registry)
 static int64_t plugin_timeout_ms(void *registry)
 {
 	struct consul *consul = registry;
-	int64_t due = NEVER, now = now_ms();
+	int64_t due = end_due_ms(consul), now = now_ms();
 
 	for (size_t i = 0; i < PARTS; i++) {
 		int64_t of = parts[i].due_ms(consul);
 
 		due = of < due ? of : due;
 	}
-	if (consul->end == END_RESIGNING || consul->end == END_SESSION)
-		due = consul->end_ms < due ? consul->end_ms : due;
 	return due == NEVER ? -1 : due > now ? due - now : 0;
 }
 

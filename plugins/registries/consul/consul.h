@@ -101,6 +101,7 @@ struct request_order {
 	size_t length;
 	int64_t timeout_ms; /* until the answer is there, the wait for its turn included */
 	enum request_lane lane;
+	bool anonymous; /* without the token */
 	/*
 	 * Exactly once, from consul_process; never from request_start. The answer is valid during
 	 * the call. Not called after request_cancel.
@@ -159,10 +160,7 @@ void state_refuse(struct consul *consul, enum refusal refusal, const char *sente
 void state_lost(struct consul *consul,
 		const char *sentence); /* our session is gone; NULL: it is there */
 
-/*
- * query.c: blocking queries, kept up over failures. Of a query that is denied `failed` is called, and
- * it is tried again.
- */
+/* query.c: blocking queries, kept up over failures. */
 
 struct query_order {
 	const char
@@ -172,7 +170,10 @@ struct query_order {
 	int64_t refill_ms;
 	/* The answer is there, for the first time or with another content; 404 is one (MISSING). */
 	void (*changed)(void *context, const struct answer *answer);
-	/* Not UP-or-away matters, which state.c tells: DENIED, REFUSED, BUSY, SERVER. May be NULL. */
+	/*
+	 * DENIED, REFUSED, BUSY, SERVER, for the first time in a row and each tenth; what else there
+	 * is, state.c tells. It is asked again in any case. May be NULL.
+	 */
 	void (*failed)(void *context, const struct answer *answer);
 	void *context;
 };

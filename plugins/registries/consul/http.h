@@ -27,6 +27,7 @@ struct request {
 	size_t length;
 	int64_t timeout_ms, deadline_ms;
 	enum request_lane lane;
+	bool anonymous;
 	void (*done)(void *context, const struct answer *answer);
 	void *context;
 	unsigned token; /* the one that was sent */

@@ -29,6 +29,7 @@ struct lead {
 	bool leading;
 	/* As the watch has it. */
 	bool known;
+	bool stale;       /* it was seen before our session held for sure */
 	char session[64]; /* "": nobody holds the lock */
 	struct answer_holder holder;
 	int64_t free_ms; /* since when nobody does */
@@ -64,7 +65,7 @@ static bool is_ours(const struct consul *consul)
 {
 	const char *id = session_id(consul);
 
-	return id && !strcmp(consul->lead->session, id);
+	return id && !consul->lead->stale && !strcmp(consul->lead->session, id);
 }
 
 static void tell(struct consul *consul)
@@ -278,6 +279,7 @@ static void on_lock(void *context, const struct answer *answer)
 	lead->holder = (struct answer_holder){"", ""};
 	read_lock(lead, answer);
 	lead->known = true;
+	lead->stale = false;
 	state_refuse(consul, REFUSAL_LOCK, NULL);
 	if (first && *lead->session && !strcmp(lead->holder.node_id, consul->node_id) &&
 	    !is_ours(consul))
@@ -293,7 +295,7 @@ static void on_lock_failed(void *context, const struct answer *answer)
 {
 	struct consul *consul = context;
 
-	if (answer->failure == FAILURE_DENIED)
+	if (answer->failure == FAILURE_DENIED || answer->failure == FAILURE_REFUSED)
 		state_refuse(consul, REFUSAL_LOCK, answer->sentence);
 	else
 		consul_log(consul, DROVER_LOG_WARNING, "%s; it is asked again", answer->sentence);
@@ -301,9 +303,11 @@ static void on_lock_failed(void *context, const struct answer *answer)
 
 /* What the others call. */
 
+/* What was seen of the lock before may have been true of a session that was in doubt. */
 void lead_session_made(struct consul *consul)
 {
-	judge(consul);
+	consul->lead->stale = true;
+	query_refresh(consul->lead->watch);
 }
 
 void lead_session_lost(struct consul *consul)

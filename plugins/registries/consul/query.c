@@ -138,7 +138,7 @@ static void on_answer(void *context, const struct answer *answer)
 	}
 	query->due_ms = now_ms() + query_backoff_ms(++query->failures);
 	if (answer->failure != FAILURE_AWAY && answer->failure != FAILURE_LEADERLESS &&
-	    query->failed)
+	    query->failed && (query->failures == 1 || query->failures % 10 == 0))
 		query->failed(query->context, answer);
 }
 
@@ -231,6 +231,7 @@ void query_close(struct consul *consul)
 	if (!consul->queries)
 		return;
 	while ((query = LIST_FIRST(&consul->queries->list)))
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list. */
 		query_cancel(query);
 	free(consul->queries);
 	consul->queries = NULL;

@@ -24,6 +24,7 @@ struct state {
 	int64_t due_ms;
 	unsigned failures; /* in a row */
 	enum presence presence;
+	bool leaderless; /* AWAY: the agent answers */
 	char away[SENTENCE_MAX];
 	char *refusals[REFUSAL_COUNT];
 	char *lost; /* NULL: there is a session, or none is wanted */
@@ -89,9 +90,13 @@ static void found_there(struct consul *consul)
 static void found_away(struct consul *consul, bool agent, const char *sentence)
 {
 	struct state *state = consul->state;
-	int64_t wait = query_backoff_ms(++state->failures),
-		most = agent ? ASK_LEADER_MS : ASK_AWAY_MS;
+	int64_t wait, most = agent ? ASK_LEADER_MS : ASK_AWAY_MS;
 
+	/* An agent that came back has a leader in a moment. */
+	if (agent != state->leaderless)
+		state->failures = 0;
+	state->leaderless = agent;
+	wait = query_backoff_ms(++state->failures);
 	state->presence = AWAY;
 	snprintf(state->away, sizeof state->away, "%s", sentence);
 	state->due_ms = now_ms() + (wait < most ? wait : most - random_ms(most / 4));
@@ -106,17 +111,16 @@ static void on_leader(void *context, const struct answer *answer)
 	char sentence[SENTENCE_MAX];
 
 	state->request = NULL;
-	if (answer->failure == FAILURE_AWAY) {
-		found_away(consul, false, answer->sentence);
-	} else if (answer->failure == FAILURE_NONE && answer->length > 2 && *answer->body == '"' &&
-		   answer->body[1] != '"') {
+	if (answer->failure == FAILURE_NONE && answer->length > 2 && *answer->body == '"' &&
+	    answer->body[1] != '"') {
 		found_there(consul);
-	} else {
+	} else if (answer->failure == FAILURE_NONE || answer->failure == FAILURE_LEADERLESS) {
 		snprintf(sentence, sizeof sentence,
-			 "the Consul agent at %.200s answers, but Consul has no leader%s%.200s",
-			 consul->settings.shown, answer->failure == FAILURE_NONE ? "" : ": ",
-			 answer->failure == FAILURE_NONE ? "" : answer->sentence);
+			 "the Consul agent at %.400s answers, but Consul has no leader",
+			 consul->settings.shown);
 		found_away(consul, true, sentence);
+	} else {
+		found_away(consul, false, answer->sentence);
 	}
 }
 
@@ -180,6 +184,7 @@ void state_process(struct consul *consul, int64_t now)
 		.path = "/v1/status/leader",
 		.timeout_ms = ANSWER_MS,
 		.lane = LANE_URGENT,
+		.anonymous = true, /* whether it knows a leader, it tells everybody */
 		.done = on_leader,
 		.context = consul,
 	};

@@ -91,7 +91,8 @@ static bool set_headers(struct request *request)
 	    !add_header(request, "X-Consul-Namespace", consul->settings.namespace))
 		return false;
 	request->token = http->token_count;
-	return !http->token || add_header(request, "X-Consul-Token", http->token);
+	return !http->token || request->anonymous ||
+	       add_header(request, "X-Consul-Token", http->token);
 }
 
 static void set_tls(CURL *curl, const struct settings *settings)
@@ -217,7 +218,7 @@ int transfer_start(struct request *request)
 	struct consul *consul = request->consul;
 
 	token_look(consul, request->again);
-	if (*consul->http->token_fault.sentence)
+	if (*consul->http->token_fault.sentence && !request->anonymous)
 		return -EACCES;
 	request->curl = curl_easy_init();
 	if (!request->curl || !set_headers(request) || !set_place(request))

@@ -20,11 +20,8 @@
 #define GATHER_MS 2000 /* the first report waits so long for the brokers' states */
 
 struct checks {
-	struct buf sent; /* what the registrar was told last; empty: nothing */
-	struct message *rows;
-	size_t n_rows, room;
-	bool failed; /* a row is missing for lack of memory */
-
+	struct buf sent;  /* what the registrar was told last; empty: nothing */
+	int64_t begun_ms; /* when there first was something to look at; 0: not yet */
 	int64_t looked_ms;
 	bool left;  /* the registrar was told that we leave */
 	bool ended; /* nothing more is said: the registration is being removed */
@@ -43,53 +40,39 @@ static struct checks *checks_of(struct supervisor *supervisor)
 	return cluster->checks;
 }
 
-/* Rows. */
+/* Rows: messages behind each other in a buffer, each with its size before it. */
 
-static void drop_rows(struct checks *checks)
+/* Frees the message. */
+static void add_row(struct buf *rows, struct message *row)
 {
-	while (checks->n_rows)
-		message_free(&checks->rows[--checks->n_rows]);
-	checks->failed = false;
+	size_t size = buf_size(&row->buf);
+
+	rows->failed = rows->failed || row->buf.failed;
+	buf_append(rows, &size, sizeof size);
+	buf_append(rows, buf_front(&row->buf), size);
+	message_free(row);
 }
 
-static struct message *add_row(struct checks *checks, const char *verb)
-{
-	if (checks->n_rows == checks->room) {
-		size_t room = checks->room ? 2 * checks->room : 64;
-		struct message *rows = realloc(checks->rows, room * sizeof *rows);
-
-		if (!rows) {
-			checks->failed = true;
-			return NULL;
-		}
-		checks->rows = rows;
-		checks->room = room;
-	}
-	checks->rows[checks->n_rows] = (struct message){0};
-	message_start(&checks->rows[checks->n_rows], verb);
-	return &checks->rows[checks->n_rows++];
-}
-
-static void add_check(struct checks *checks, const char *kind, const char *name,
+static void add_check(struct buf *rows, const char *kind, const char *name,
 		      enum verdict_health health, const char *text)
 {
-	struct message *row = add_row(checks, "check");
+	struct message row = {0};
 	char id[VERDICT_TEXT_MAX];
 
-	if (!row)
-		return;
+	message_start(&row, "check");
 	snprintf(id, sizeof id, "%s:%s", kind, name);
-	message_add_text(row, "id", id);
+	message_add_text(&row, "id", id);
 	snprintf(id, sizeof id, "%s %s", kind, name);
-	message_add_text(row, "name", id);
-	message_add_int(row, "health", health);
-	message_add_text(row, "text", text);
+	message_add_text(&row, "name", id);
+	message_add_int(&row, "health", health);
+	message_add_text(&row, "text", text);
+	add_row(rows, &row);
 }
 
 /* Brokers. */
 
 /* Not the broker's sentence: a server's or a library's words may be in it. */
-static void add_broker(struct checks *checks, const struct broker *broker)
+static void add_broker(struct buf *rows, const struct broker *broker)
 {
 	static const struct {
 		enum verdict_health health;
@@ -108,17 +91,19 @@ static void add_broker(struct checks *checks, const struct broker *broker)
 	size_t state = broker->reported ? broker->state : DROVER_BROKER_CONNECTING;
 
 	if (broker->missing)
-		add_check(checks, "broker", broker->config->name, VERDICT_CRITICAL,
+		add_check(rows, "broker", broker->config->name, VERDICT_CRITICAL,
 			  "not found: the registry has told of no instance of its service that "
 			  "passes its checks");
 	else if (state < sizeof states / sizeof *states)
-		add_check(checks, "broker", broker->config->name, states[state].health,
+		add_check(rows, "broker", broker->config->name, states[state].health,
 			  states[state].text);
 }
 
-static bool is_gathering(const struct supervisor *supervisor, int64_t now_ms)
+/* A node that has just started would be registered with a warning for each of its brokers. */
+static bool is_gathering(const struct checks *checks, const struct supervisor *supervisor,
+			 int64_t now_ms)
 {
-	if (now_ms - supervisor->started_ms >= GATHER_MS)
+	if (buf_size(&checks->sent) || now_ms >= checks->begun_ms + GATHER_MS)
 		return false;
 	for (const struct broker *broker = supervisor->brokers; broker; broker = broker->next)
 		if (!broker->reported)
@@ -132,29 +117,29 @@ static bool is_ours(const struct type *type)
 	return !type->gone && (type->handler || type->refused[0]);
 }
 
-static void add_tags(struct checks *checks, const struct supervisor *supervisor)
+static void add_tags(struct buf *rows, const struct supervisor *supervisor)
 {
-	struct message *report = add_row(checks, "report");
+	struct message report = {0};
 
-	if (!report)
-		return;
+	message_start(&report, "report");
 	for (size_t i = 0; i < supervisor->n_types; i++)
 		if (supervisor->types[i]->handler && !supervisor->types[i]->gone)
-			message_add_text(report, "tag", supervisor->types[i]->name);
+			message_add_text(&report, "tag", supervisor->types[i]->name);
 	if (supervisor->cluster->leading)
-		message_add_text(report, "tag", "leader");
+		message_add_text(&report, "tag", "leader");
+	add_row(rows, &report);
 }
 
-static void look(struct checks *checks, struct supervisor *supervisor, int64_t now_ms)
+static void look(struct buf *rows, struct supervisor *supervisor, int64_t now_ms)
 {
 	const struct subject *subject = NULL;
 	char text[VERDICT_TEXT_MAX];
 
 	for (const struct broker *broker = supervisor->brokers; broker; broker = broker->next)
-		add_broker(checks, broker);
+		add_broker(rows, broker);
 	for (size_t i = 0; i < supervisor->n_types; i++)
 		if (is_ours(supervisor->types[i]))
-			add_check(checks, "type", supervisor->types[i]->name,
+			add_check(rows, "type", supervisor->types[i]->name,
 				  judge_type(supervisor->types[i], now_ms, text), text);
 	while (supervisor->cluster->leading &&
 	       (subject = survey_next(supervisor, subject ? subject->name : NULL))) {
@@ -167,34 +152,39 @@ static void look(struct checks *checks, struct supervisor *supervisor, int64_t n
 		/* One that others serve is shown by the leader while something is wrong with it. */
 		health = judge_subject(supervisor, subject, now_ms, text);
 		if (health != VERDICT_PASSING)
-			add_check(checks, "type", subject->name, health, text);
+			add_check(rows, "type", subject->name, health, text);
 	}
-	add_tags(checks, supervisor);
+	add_tags(rows, supervisor);
 	judge_rest(supervisor);
 }
 
-/* All of it, when any of it is new: what is not told again is removed. */
-static void tell(struct checks *checks, struct supervisor *supervisor)
+/* All of it, when any of it is new: what is not told again is removed. Takes the rows. */
+static void tell(struct checks *checks, struct supervisor *supervisor, struct buf *rows)
 {
-	struct buf rows = {0};
+	const uint8_t *at = buf_front(rows), *end = at + buf_size(rows);
+	size_t size;
 
-	for (size_t i = 0; i < checks->n_rows; i++)
-		buf_append(&rows, buf_front(&checks->rows[i].buf), buf_size(&checks->rows[i].buf));
-	if (rows.failed || checks->failed ||
-	    (buf_size(&rows) == buf_size(&checks->sent) &&
-	     !memcmp(buf_front(&rows), buf_front(&checks->sent), buf_size(&rows)))) {
-		buf_free(&rows);
+	if (rows->failed || (buf_size(rows) == buf_size(&checks->sent) &&
+			     !memcmp(at, buf_front(&checks->sent), buf_size(rows)))) {
+		buf_free(rows);
 		return;
 	}
+	for (; at < end; at += size) {
+		struct message message = {0};
+
+		memcpy(&size, at, sizeof size);
+		at += sizeof size;
+		buf_append(&message.buf, at, size);
+		registry_send(supervisor, &message);
+	}
 	buf_free(&checks->sent);
-	checks->sent = rows;
-	for (size_t i = 0; i < checks->n_rows; i++)
-		registry_send(supervisor, &checks->rows[i]);
+	checks->sent = *rows;
 }
 
 void checks_round(struct supervisor *supervisor, int64_t now_ms)
 {
 	struct checks *checks = checks_of(supervisor);
+	struct buf rows = {0};
 
 	if (!checks || checks->ended)
 		return;
@@ -205,14 +195,15 @@ void checks_round(struct supervisor *supervisor, int64_t now_ms)
 		cluster_wake(supervisor, checks->looked_ms + APART_MS);
 		return;
 	}
-	if (!buf_size(&checks->sent) && is_gathering(supervisor, now_ms)) {
-		cluster_wake(supervisor, supervisor->started_ms + GATHER_MS);
+	if (!checks->begun_ms)
+		checks->begun_ms = now_ms;
+	if (is_gathering(checks, supervisor, now_ms)) {
+		cluster_wake(supervisor, checks->begun_ms + GATHER_MS);
 		return;
 	}
 	checks->looked_ms = now_ms;
-	look(checks, supervisor, now_ms);
-	tell(checks, supervisor);
-	drop_rows(checks);
+	look(&rows, supervisor, now_ms);
+	tell(checks, supervisor, &rows);
 }
 
 void checks_registrar_started(struct supervisor *supervisor)
@@ -314,8 +305,6 @@ void checks_close(struct supervisor *supervisor)
 	if (!checks)
 		return;
 	sd_event_source_disable_unref(checks->patience);
-	drop_rows(checks);
-	free(checks->rows);
 	buf_free(&checks->sent);
 	free(checks);
 	supervisor->cluster->checks = NULL;

@@ -326,7 +326,8 @@ void judge_close(struct supervisor *supervisor)
 
 	if (!judging)
 		return;
-	judge_rest(supervisor);
+	for (size_t i = 0; i < judging->n_memories; i++)
+		free(judging->memories[i].name);
 	free(judging->memories);
 	free(judging);
 	supervisor->cluster->judging = NULL;
