@@ -9,7 +9,9 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
+import uuid
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
@@ -59,6 +61,15 @@ def compile_handler(source, target, *flags):
     c_file.unlink()
     made.rename(target)
     return target
+
+
+def make():
+    """One in a new directory."""
+    # Not below pytest's own directories: handlers must not lie where others can write, and sockets have short names.
+    base = Path(os.environ.get("DROVER_TEST_DIR", "/run" if os.geteuid() == 0 else tempfile.gettempdir()))
+    directory = tempfile.mkdtemp(prefix="drover-test.", dir=base)
+    os.chmod(directory, 0o755)
+    return Drover(directory, uuid.uuid4().hex)
 
 
 class Drover:

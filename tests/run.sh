@@ -18,6 +18,9 @@ steps=(packages build unit lint conformance hostile simulation integration chaos
 # A step that has not ended by then hangs.
 step_seconds=600
 
+# Steps with a Consul, which is built in the background meanwhile where there is none (tests/consul.py).
+consul_steps=" conformance integration integration_asan "
+
 packages=(autoconf automake pkg-config gcc clang make libc6-dev libsystemd-dev libconfig-dev libcjson-dev
 	libcurl4-openssl-dev libmicrohttpd-dev libsqlite3-dev librabbitmq-dev libcmocka-dev libclang-rt-14-dev llvm
 	clang-format clang-tidy cppcheck valgrind python3 python3-pytest python3-pika python3-pkg-resources php-cli
@@ -47,12 +50,30 @@ packages() {
 	for p in "${packages[@]}"; do
 		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
 	done
+	has_consul || command -v go >/dev/null || missing+=(golang-go)
 	[ ${#missing[@]} = 0 ] && unpacked prometheus && unpacked rabbitmq && unpacked supervisor && return
 	as_root apt-get update -q || return
 	[ ${#missing[@]} = 0 ] || as_root env DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -q --no-install-recommends "${missing[@]}" || return
 	unpack prometheus "${prometheus_packages[@]}" && unpack rabbitmq "${rabbitmq_packages[@]}" &&
 		unpack supervisor "${supervisor_packages[@]}"
+}
+
+has_consul() {
+	command -v consul >/dev/null || [ -x "${XDG_CACHE_HOME:-$HOME/.cache}/drover-tests/consul-1.14.11" ]
+}
+
+# What needs it later waits for this one, or makes it itself.
+build_consul() {
+	has_consul || [ -n "$consul_build" ] || ! command -v go >/dev/null && return
+	nice -n 10 /usr/bin/python3 "$top/tests/consul.py" build >"$logs/consul.log" 2>&1 </dev/null &
+	consul_build=$!
+}
+consul_built() {
+	[ -n "$consul_build" ] || return
+	echo "   waiting for Consul to be built"
+	wait "$consul_build" || sed 's/^/   | /' "$logs/consul.log"
+	consul_build=
 }
 
 unpacked() { [ -e "$DROVER_TOOLS/$1/complete" ]; }
@@ -136,12 +157,21 @@ lint() {
 # beside_rabbitmq COMMAND...: runs it with a rabbitmq-server that the tests in it find.
 beside_rabbitmq() { /usr/bin/python3 "$top/tests/rabbitmq.py" run "$@"; }
 
-# Each broker plugin against what it speaks to.
+# beside_consul COMMAND...: runs it with two Consul agents whose addresses are in its environment.
+beside_consul() { /usr/bin/python3 "$top/tests/consul.py" run "$@"; }
+
+# Each broker and registry plugin against what it speaks to.
 conformance() {
 	local r=0
 	conform sqlite || r=1
 	beside_rabbitmq "$0" --inside conformance_rabbitmq || r=1
+	conform_registry none without=others || r=1
+	beside_consul "$0" --inside conformance_consul || r=1
 	return $r
+}
+conformance_consul() {
+	conform_registry consul set.address="$DROVER_TEST_CONSUL_SERVER" second.address="$DROVER_TEST_CONSUL_CLIENT" \
+		set.session_ttl=10s set.lock_delay=1s takeover_ms=40000
 }
 conformance_rabbitmq() {
 	local r=0 port management type
@@ -152,11 +182,14 @@ conformance_rabbitmq() {
 	done
 	return $r
 }
-# conform PLUGIN SETTINGS...
-conform() {
-	local d r
-	echo "conformance of $*"
-	d=$(mktemp -d) && "$root/gcc/tests/conformance/broker" "$root/gcc/plugins/brokers/$1.so" set.state_dir="$d" "${@:2}"
+# conform PLUGIN SETTINGS..., conform_registry PLUGIN SETTINGS...
+conform() { conform_to broker brokers "$@"; }
+conform_registry() { conform_to registry registries "$@"; }
+conform_to() {
+	local suite=$1 folder=$2 plugin=$3 d r
+	shift 3
+	echo "conformance of $plugin $*"
+	d=$(mktemp -d) && "$root/gcc/tests/conformance/$suite" "$root/gcc/plugins/$folder/$plugin.so" set.state_dir="$d" "$@"
 	r=$?
 	rm -rf "$d"
 	return $r
@@ -302,6 +335,12 @@ run_step() {
 	return 1
 }
 
+wants_consul() {
+	local s
+	for s in "${steps[@]}"; do [[ $consul_steps != *" $s "* ]] || return 0; done
+	return 1
+}
+
 known() {
 	local s
 	for s in "${steps[@]}"; do [ "$s" = "$1" ] && return; done
@@ -326,8 +365,11 @@ passed=0
 failed=0
 failures=()
 set -m # a step is a process group, to be ended whole
-trap 'kill -INT -- "-$running"; wait; exit 130' INT TERM
+running= consul_build=
+trap 'for g in $running $consul_build; do kill -INT -- "-$g"; done; wait; exit 130' INT TERM
 for step in "${steps[@]}"; do
+	[ "$step" = packages ] || ! wants_consul || build_consul
+	[[ $consul_steps != *" $step "* ]] || consul_built
 	run_step "$step" && continue
 	case $step in
 	packages | build) break ;; # nothing else can work

@@ -105,7 +105,9 @@ static int workers_for(double load)
 
 void demand_seed(struct demand *demand, double arrival_per_s)
 {
-	demand->arrival_per_s = arrival_per_s > 0 ? arrival_per_s : 0;
+	if (arrival_per_s <= demand->arrival_per_s)
+		return;
+	demand->arrival_per_s = arrival_per_s;
 	demand->arrived_ms = demand->sampled_ms;
 }
 

@@ -69,7 +69,7 @@ struct demand_input {
 
 #define DEMAND_UTILISATION 80
 
-/* What is believed of λ before anything was seen: by a new leader, that what is handled arrives. */
+/* What is believed of λ at least, before more was seen: by a new leader, that what is handled arrives. */
 void demand_seed(struct demand *demand, double arrival_per_s);
 
 /*

@@ -5,7 +5,7 @@
  * Decides nothing about workers, and turns no depth into a zero: while nobody measures, it is
  * unknown.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -114,6 +114,40 @@ static void sample_no_more(struct broker *broker, const struct config_type *type
 	message_free(&message);
 }
 
+static void say_sleep(struct broker *broker)
+{
+	struct message message = {0};
+
+	if (!broker->gauge)
+		return;
+	message_start(&message, "sleep");
+	message_add_flag(&message, "on", broker->asleep);
+	child_send(broker->gauge, &message);
+	message_free(&message);
+}
+
+void broker_sleep(struct broker *broker, bool asleep)
+{
+	if (broker->asleep == asleep)
+		return;
+	broker->asleep = asleep;
+	say_sleep(broker);
+	forget_depths(broker);
+}
+
+/* There is no place yet where a gauge could look. */
+static void miss(struct broker *broker)
+{
+	bool before = broker->missing;
+
+	broker->missing = broker->reported = true;
+	broker->state = DROVER_BROKER_DOWN;
+	discover_describe(broker, broker->sentence, sizeof broker->sentence);
+	if (!before)
+		log_warning("broker %s: %s; its types wait for that", broker->config->name,
+			    broker->sentence);
+}
+
 static void start_gauge(struct broker *broker)
 {
 	struct supervisor *supervisor = broker->supervisor;
@@ -128,6 +162,10 @@ static void start_gauge(struct broker *broker)
 	struct message message = {0};
 	struct why why = {0};
 
+	if (!discover_known(broker)) {
+		miss(broker);
+		return;
+	}
 	snprintf(title, sizeof title, "gauge %s", broker->config->name);
 	if (child_start(&supervisor->children, &request, &broker->gauge, &why) < 0) {
 		int64_t delay_ms =
@@ -144,6 +182,8 @@ static void start_gauge(struct broker *broker)
 	message_add_int(&message, "interval_ms", GAUGE_INTERVAL_MS);
 	child_send(broker->gauge, &message);
 	message_free(&message);
+	if (broker->asleep)
+		say_sleep(broker);
 	for (size_t i = 0; i < supervisor->n_types; i++)
 		if (belongs(supervisor->types[i], broker))
 			sample(broker, supervisor->types[i]->config);
@@ -199,6 +239,7 @@ static void take_state(struct broker *broker, const struct message_view *view)
 	snprintf(broker->sentence, sizeof broker->sentence, "%s",
 		 message_text(view, "sentence", ""));
 	broker->reported = true;
+	broker->scope = (enum drover_broker_scope)message_int(view, "scope", broker->scope);
 	/* What a broker that is up says may hold numbers that change; that it says something is news. */
 	if (!known || before != DROVER_BROKER_UP || broker->state != DROVER_BROKER_UP ||
 	    had != !!*broker->sentence)
@@ -217,8 +258,13 @@ static void take_depth(struct broker *broker, const struct message_view *view)
 	struct type *type =
 		type_of_queue(broker->supervisor, broker, message_text(view, "queue", ""));
 
-	if (!type)
+	/* What was on its way when the gauge was told to sleep is of no use. */
+	if (broker->asleep)
 		return;
+	if (!type) {
+		survey_depth(broker->supervisor, broker, view);
+		return;
+	}
 	type->depth = (struct drover_depth){
 		.size = sizeof type->depth,
 		.flags = message_flag(view, "includes_held") ? DROVER_DEPTH_INCLUDES_HELD : 0,
@@ -317,7 +363,8 @@ static int on_declare_timer(sd_event_source *source, uint64_t usec, void *contex
 
 	(void)source;
 	(void)usec;
-	if (!broker->declarer && !is_ending(broker->supervisor))
+	/* A broker that is up asks for it again. */
+	if (!broker->declarer && !is_ending(broker->supervisor) && discover_known(broker))
 		start_declarer(broker);
 	return 0;
 }
@@ -456,7 +503,8 @@ static void restart_broker(struct broker *broker)
 	drop_gauge(broker);
 	drop_declarer(broker);
 	broker->state = DROVER_BROKER_CONNECTING;
-	broker->reported = false;
+	broker->reported = broker->missing = false;
+	broker->sentence[0] = '\0';
 	backoff_reset(&broker->backoff);
 	start_after(broker->gauge_timer, 0);
 	declare(broker);
@@ -509,6 +557,26 @@ void brokers_apply(struct supervisor *supervisor)
 
 		remove_broker(before);
 		before = next;
+	}
+	discover_apply(supervisor);
+}
+
+void broker_found(struct broker *broker)
+{
+	struct message message = {0};
+
+	if (broker->missing && !discover_known(broker)) {
+		miss(broker);
+	} else if (broker->missing && !is_ending(broker->supervisor)) {
+		broker->missing = broker->reported = false;
+		broker->state = DROVER_BROKER_CONNECTING;
+		broker->sentence[0] = '\0';
+		start_gauge(broker);
+	} else if (broker->gauge) {
+		message_start(&message, "hosts");
+		message_add_hosts(&message, broker->supervisor, broker->config, "host");
+		child_send(broker->gauge, &message);
+		message_free(&message);
 	}
 }
 

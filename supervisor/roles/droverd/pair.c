@@ -5,7 +5,7 @@
  * dies the other is ended too, and a new pair starts only when all of the old one is reaped. How
  * many workers there should be is decided elsewhere (decide.c).
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -92,6 +92,18 @@ void pair_broker(struct type *type)
 	message_start(&message, "broker");
 	message_add_int(&message, "state", type->broker->state);
 	message_add_text(&message, "sentence", type->broker->sentence);
+	child_send(type->dispatcher, &message);
+	message_free(&message);
+}
+
+void pair_hosts(struct type *type)
+{
+	struct message message = {0};
+
+	if (!type->dispatcher || !type->broker)
+		return;
+	message_start(&message, "hosts");
+	message_add_hosts(&message, type->supervisor, type->broker->config, "host");
 	child_send(type->dispatcher, &message);
 	message_free(&message);
 }
@@ -253,6 +265,8 @@ void pair_start(struct type *type)
 	struct why why = {0};
 	int r;
 
+	if (!type_consumes(type) && !discover_known(type->broker))
+		return; /* it is cut off, and is started when its broker was found */
 	snprintf(title, sizeof title, "dispatcher %s", type->name);
 	type->pair_started_ms = clock_now_ms();
 	r = child_start(&type->supervisor->children, &request, &type->dispatcher, &why);

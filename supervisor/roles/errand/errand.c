@@ -368,6 +368,20 @@ static void tell_secrets(struct errand *errand, enum drover_plugin_kind kind)
 	plugin_close(handle);
 }
 
+/* That service discovery can give it its hosts. */
+static int check_discovery(const struct drover_broker *calls, struct why *why)
+{
+	const struct drover_option *option = calls->plugin.options;
+
+	while (option && option->name && strcmp(option->name, "hosts"))
+		option++;
+	if (calls->hosts && option && option->name)
+		return 0;
+	return why_set(why, -ENOTSUP,
+		       "service: the plugin %s has no hosts that could be discovered; leave it out",
+		       calls->plugin.name);
+}
+
 static void check(struct errand *errand)
 {
 	const char *kind = errand_arg(errand, "kind");
@@ -381,7 +395,9 @@ static void check(struct errand *errand)
 	} else {
 		r = broker_client_open(&errand->broker, errand->role.event, &errand->args,
 				       DROVER_USE_MANAGE, &errand->callbacks, &why);
-		if (r >= 0)
+		if (r >= 0 && errand_arg_flag(errand, "discovered"))
+			r = check_discovery(errand->broker.calls, &why);
+		if (errand->broker.broker)
 			broker_client_close(&errand->broker);
 	}
 	errand_end(errand, r < 0 ? r : 0, "%s", why.text);

@@ -3,8 +3,8 @@
  * The gauge of a broker: samples the depths of its queues and tells the supervisor what changed,
  * and finds out when the broker is lost and when it is back. Decides how often to look: a queue in
  * motion every interval, a quiet one ever less often, one that the broker gives a hint of at once;
- * and after a costly pass it rests. A sample that failed is unknown, never zero. Started by the
- * supervisor, one per broker.
+ * and after a costly pass it rests. While another node of the cluster samples it only watches the
+ * broker. A sample that failed is unknown, never zero. Started by the supervisor, one per broker.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -49,7 +49,8 @@ struct gauge {
 	struct drover_broker_callbacks callbacks;
 	struct broker_client broker;
 	bool open;
-	bool hints; /* the broker says when a queue changed */
+	bool hints;  /* the broker says when a queue changed */
+	bool asleep; /* another node samples */
 
 	enum drover_broker_state state;
 	enum drover_broker_state told_state;
@@ -127,7 +128,7 @@ static void arm(struct gauge *gauge, int64_t due_ms)
 /* A broker that refuses something may still know its depths. */
 static bool can_sample(const struct gauge *gauge)
 {
-	return gauge->open &&
+	return gauge->open && !gauge->asleep &&
 	       (gauge->state == DROVER_BROKER_UP || gauge->state == DROVER_BROKER_REFUSED);
 }
 
@@ -332,6 +333,8 @@ static void tell_state(struct gauge *gauge, const char *sentence)
 	message_start(&message, "broker");
 	message_add_int(&message, "state", gauge->state);
 	message_add_text(&message, "sentence", gauge->told_sentence);
+	if (gauge->broker.scope)
+		message_add_int(&message, "scope", gauge->broker.scope);
 	endpoint_send(&gauge->role.supervisor, &message);
 	message_free(&message);
 }
@@ -495,6 +498,29 @@ static void take_queue(struct gauge *gauge, const struct message_view *view)
 		make_due(gauge, queue, clock_now_ms());
 }
 
+/* For the next opening, and for a broker that is open; a connection that works stays. */
+static void take_hosts(struct gauge *gauge, const struct message_view *view)
+{
+	int r = broker_setup_hosts(&gauge->setup, view);
+
+	if (r >= 0 && gauge->open)
+		r = broker_client_hosts(&gauge->broker, view);
+	if (r < 0)
+		log_error(
+			"the hosts that were found for the broker are not taken: %s; it is looked "
+			"for where it was",
+			strerror(-r));
+}
+
+static void fall_asleep(struct gauge *gauge, bool asleep)
+{
+	if (asleep == gauge->asleep)
+		return;
+	gauge->asleep = asleep;
+	if (!asleep)
+		begin_anew(gauge);
+}
+
 static void on_message(void *context, const struct message_view *view, const int *fds, size_t n_fds)
 {
 	struct gauge *gauge = context;
@@ -508,6 +534,10 @@ static void on_message(void *context, const struct message_view *view, const int
 		forget_queue(gauge, name);
 	} else if (message_is(view, "queue") && *name) {
 		take_queue(gauge, view);
+	} else if (message_is(view, "hosts") && buf_size(&gauge->setup)) {
+		take_hosts(gauge, view);
+	} else if (message_is(view, "sleep")) {
+		fall_asleep(gauge, message_flag(view, "on"));
 	}
 }
 

@@ -1,0 +1,394 @@
+"""What a node registers in Consul, and keeps there: by the plugin alone, against the real agent, seen through its API."""
+
+import contextlib
+import os
+import subprocess
+import threading
+import time
+
+import pytest
+
+import consul
+from drover import BUILD, PATIENCE, wait
+
+PASSING, WARNING, CRITICAL = 1, 2, 3
+UP, SUSPENDED, LOST, REFUSED = 1, 2, 3, 4
+ALIVE, LEAVING, SELF = 1, 2, 4
+ID = "0123456789abcdef0123456789abcdef"
+OTHER_ID = "fedcba9876543210fedcba9876543210"
+
+
+class Node:
+    """A node's end of the registry: tests/conformance/node, told and heard by lines."""
+
+    def __init__(self, agent, node="web1", node_id=ID, cluster="drover", environment=None, **settings):
+        settings = {"address": agent.http_address, **settings}
+        self.id = f"{cluster}-{node}"
+        self.heard = []
+        self.process = subprocess.Popen(
+            [BUILD / "tests/conformance/node", BUILD / "plugins/registries/consul.so", cluster, node, node_id,
+             *(f"{key}={value}" for key, value in settings.items())],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **(environment or {})})
+        self.log = []
+        for stream, lines in ((self.process.stdout, self.heard), (self.process.stderr, self.log)):
+            threading.Thread(target=self.read, args=(stream, lines), daemon=True).start()
+
+    @staticmethod
+    def read(stream, lines):
+        for line in stream:
+            lines.append((time.monotonic(), *line.rstrip("\n").split("\t")))
+
+    def say(self, *words):
+        self.process.stdin.write("\t".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+
+    def report(self, tags=(), **checks):
+        """checks: name=(health, text), for the check "type:name"."""
+        words = []
+        for name, (health, text) in checks.items():
+            words += [f"type:{name}", health, text]
+        self.say("report", ",".join(tags), *words)
+
+    def last(self, what):
+        """The words after `what` of the last such line; None."""
+        for line in reversed(list(self.heard)):
+            if line[1] == what:
+                return list(line[2:])
+        return None
+
+    def state(self):
+        said = self.last("state")
+        return int(said[0]) if said else 0
+
+    def wait_state(self, state):
+        wait(lambda: self.state() == state, lambda: f"the state is {state}: {self.heard} {self.log}")
+
+    def members(self):
+        """name → flags"""
+        return {row.split(",")[0]: int(row.split(",")[2]) for row in self.last("members") or []}
+
+    def stop(self):
+        self.say("deregister")
+        wait(lambda: self.last("deregistered") is not None, "it is deregistered")
+        self.kill()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def agent():
+    made = consul.Agent("host1").start()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def node(agent):
+    made = Node(agent)
+    yield made
+    made.kill()
+    agent.api("PUT", f"agent/service/deregister/{made.id}")
+
+
+@contextlib.contextmanager
+def another(agent, *arguments, **options):
+    made = Node(agent, *arguments, **options)
+    try:
+        yield made
+    finally:
+        made.kill()
+        agent.api("PUT", f"agent/service/deregister/{made.id}")
+
+
+def instance(agent, node_id="drover-web1"):
+    rows = [row for row in agent.health("drover") if row["Service"]["ID"] == node_id]
+    return rows[0] if rows else None
+
+
+def check(agent, name, id_="drover-web1"):
+    row = instance(agent, id_)
+    for each in row["Checks"] if row else ():
+        if each["CheckID"] == f"{id_}:{name}":
+            return each
+    return None
+
+
+def wait_check(agent, name, timeout=PATIENCE, **fields):
+    def is_so():
+        found = check(agent, name)
+        return found and all(found[key] == value for key, value in fields.items()) and found
+    return wait(is_so, lambda: f"{name} is {fields}: {check(agent, name)}", timeout)
+
+
+def test_what_is_registered(agent, node):
+    node.report(["order.paid", "leader"], **{"order.paid": (PASSING, "4 of 4 workers busy"), "mail": (WARNING, "late")})
+    row = wait(lambda: instance(agent), "it is registered")
+    service = row["Service"]
+    assert service["ID"] == "drover-web1" and service["Service"] == "drover"
+    assert (service["Address"], service["Port"]) == ("127.0.0.77", 9600)
+    assert sorted(service["Tags"]) == ["leader", "order.paid"]
+    assert service["Meta"] == {"id": ID, "version": "1.2.3", "weight": "4", "started": "2026-09-21T14:13:20.123Z"}
+    assert not service["EnableTagOverride"]
+    assert sorted(c["CheckID"] for c in row["Checks"]) == [
+        "drover-web1:alive", "drover-web1:type:mail", "drover-web1:type:order.paid", "serfHealth"]
+    # the texts are there long before the minutes after which an agent sends them by itself
+    wait_check(agent, "alive", Status="passing", Output="droverd is alive: it said so within the TTL of this check")
+    wait_check(agent, "type:order.paid", Status="passing", Output="4 of 4 workers busy")
+    wait_check(agent, "type:mail", Status="warning", Output="late")
+    assert node.state() == UP
+    node.stop()
+    assert instance(agent) is None and "drover-web1" not in agent.services()
+
+
+def test_a_change_of_health_is_seen_at_once(agent, node):
+    node.report(mail=(PASSING, "well"))
+    wait_check(agent, "type:mail", Output="well")
+    for health, word in ((CRITICAL, "critical"), (WARNING, "warning"), (PASSING, "passing")):
+        before = time.monotonic()
+        node.report(mail=(health, f"now {word}"))
+        wait_check(agent, "type:mail", Status=word, Output=f"now {word}")
+        assert time.monotonic() - before < 5
+
+
+def test_a_change_of_text_alone_is_seen_within_a_minute_by_one_registration(agent, node):
+    node.report(mail=(PASSING, "well"), order=(PASSING, "well"))
+    wait_check(agent, "type:mail", Output="well")
+    index = instance(agent)["Service"]["ModifyIndex"]
+    asked = registrations(agent)
+    for number in range(5):
+        node.report(mail=(PASSING, f"text {number}"), order=(PASSING, f"other text {number}"))
+        time.sleep(0.1)
+    wait_check(agent, "type:mail", timeout=PATIENCE + 60, Output="text 4")
+    wait_check(agent, "type:order", timeout=1, Output="other text 4")
+    assert registrations(agent) == asked + 1
+    assert instance(agent)["Service"]["ModifyIndex"] == index, "whoever watches the service alone is not woken"
+
+
+def registrations(agent):
+    return agent.log().count("Request finished: method=PUT url=/v1/agent/service/register")
+
+
+def test_checks_come_and_go(agent, node):
+    node.report(mail=(PASSING, "well"))
+    wait_check(agent, "type:mail")
+    node.report()
+    wait(lambda: check(agent, "type:mail") is None, "the check is removed")
+    assert check(agent, "alive")
+
+
+def test_checks_of_an_earlier_process_are_removed(agent, node):
+    with another(agent, node_id=ID) as earlier:
+        earlier.report(mail=(PASSING, "well"), old=(PASSING, "well"))
+        wait_check(agent, "type:old")
+        earlier.kill()
+        node.report(mail=(PASSING, "well"))
+        wait(lambda: check(agent, "type:old") is None, "the old check is removed")
+        assert check(agent, "type:mail") and node.state() == UP
+
+
+def test_nothing_blinks_when_a_process_takes_over(agent, node):
+    with another(agent, node_id=ID) as earlier:
+        earlier.report(mail=(WARNING, "late"))
+        wait_check(agent, "type:mail", Status="warning")
+        earlier.kill()
+        seen = set()
+        done = threading.Event()
+
+        def look():
+            while not done.is_set():
+                seen.add((check(agent, "type:mail") or {"Status": "gone"})["Status"])
+                seen.add((check(agent, "alive") or {"Status": "gone"})["Status"])
+        thread = threading.Thread(target=look)
+        thread.start()
+        node.report(mail=(WARNING, "still late"))
+        wait_check(agent, "type:mail", Output="still late")
+        done.set()
+        thread.join()
+        assert seen == {"warning", "passing"}
+
+
+def test_what_others_remove_comes_back(agent, node):
+    node.report(mail=(PASSING, "well"))
+    wait_check(agent, "type:mail", Output="well")
+    agent.api("PUT", "agent/check/deregister/drover-web1:alive")
+    wait_check(agent, "alive", timeout=PATIENCE + 30, Status="passing")
+    agent.api("PUT", "agent/service/deregister/drover-web1")
+    wait_check(agent, "alive", timeout=PATIENCE + 30, Status="passing")
+    wait_check(agent, "type:mail", Status="passing", Output="well")
+
+
+def test_what_others_change_is_set_right(agent, node):
+    node.report(["order.paid"], mail=(PASSING, "well"))
+    wait_check(agent, "type:mail", Output="well")
+    agent.api("PUT", "agent/service/register", {"ID": "drover-web1", "Name": "drover", "Meta": {"id": ID}, "Tags": ["x"]})
+    wait(lambda: instance(agent)["Service"]["Tags"] == ["order.paid"], "the tags are set right", PATIENCE + 30)
+    assert instance(agent)["Service"]["Meta"]["weight"] == "4"
+
+
+def test_maintenance(agent, node):
+    node.report(mail=(PASSING, "well"))
+    node.say("members", 1)
+    wait(lambda: node.members() == {"web1": ALIVE | SELF}, lambda: f"it is a member: {node.heard}")
+    for on in (True, False):
+        before = time.monotonic()
+        agent.maintenance("drover-web1", on, "a new disk")
+        wait(lambda: node.last("maintenance") == (["1", "a new disk"] if on else ["0", ""]),
+             lambda: f"it is told: {node.heard}")
+        assert time.monotonic() - before < 5
+        wait(lambda: node.members() == {"web1": ALIVE | SELF | (LEAVING if on else 0)}, "others see it")
+    agent.api("PUT", "agent/maintenance?enable=true&reason=host")
+    wait(lambda: node.last("maintenance") == ["1", "host"], "it is told of its host's, too")
+    wait(lambda: node.members() == {"web1": ALIVE | SELF | LEAVING}, "others see it")
+    agent.api("PUT", "agent/maintenance?enable=false")
+    wait(lambda: node.last("maintenance") == ["0", ""], "… and of its end")
+
+
+def test_registering_again_does_not_lift_maintenance(agent, node):
+    node.report(mail=(PASSING, "well"))
+    wait_check(agent, "type:mail", Output="well")
+    agent.maintenance("drover-web1", True, "a new disk")
+    wait(lambda: node.last("maintenance") == ["1", "a new disk"], "it is told")
+    node.say("leave", 1)
+    wait(lambda: instance(agent)["Service"]["Meta"].get("leaving") == "true", "it is registered again")
+    assert "_service_maintenance:drover-web1" in agent.checks()
+
+
+def test_leaving_is_seen_at_once(agent, node):
+    with another(agent, "web2", OTHER_ID) as other:
+        node.report(mail=(PASSING, "well"))
+        other.report()
+        other.say("members", 1)
+        wait(lambda: len(other.members()) == 2, "both are members")
+        for leaving in (1, 0, 1):
+            before = time.monotonic()
+            node.say("leave", leaving)
+            wait(lambda: other.members()["web1"] == ALIVE | LEAVING * leaving, "it is seen")
+            assert time.monotonic() - before < 5
+        assert check(agent, "alive")["Status"] == "passing"
+
+
+def test_a_dead_node_is_seen_dead(agent, node):
+    with another(agent, "web2", OTHER_ID, alive_ttl="3s") as other:
+        node.report()
+        other.report()
+        node.say("members", 1)
+        wait(lambda: node.members() == {"web1": ALIVE | SELF, "web2": ALIVE}, "both are members")
+        other.kill()
+        wait(lambda: node.members() == {"web1": ALIVE | SELF, "web2": 0}, lambda: f"one is dead: {node.heard}")
+
+
+def test_a_name_of_a_live_node_is_refused_and_of_a_dead_one_taken(agent, node):
+    with another(agent, alive_ttl="3s") as first:
+        first.report()
+        wait_check(agent, "alive", Status="passing")
+        with another(agent, node_id=OTHER_ID) as second:
+            second.report()
+            second.wait_state(REFUSED)
+            assert second.last("state")[1] == (
+                f"the name web1 is taken by another live node (id {ID}, at this host); give this one another `node` "
+                "name, or stop the other")
+            assert instance(agent)["Service"]["Meta"]["id"] == ID
+            first.kill()
+            second.wait_state(UP)
+            wait(lambda: instance(agent)["Service"]["Meta"]["id"] == OTHER_ID, "the name is taken")
+
+
+def test_the_id_of_a_live_node_is_refused(agent, node):
+    node.report()
+    wait_check(agent, "alive", Status="passing")
+    with another(agent, "web2", ID) as copy:
+        copy.report()
+        copy.wait_state(REFUSED)
+        assert f"the id of this node, {ID}, is that of another live node (web1, at 127.0.0.77)" in copy.last("state")[1]
+        assert instance(agent, "drover-web2") is None and node.state() == UP
+
+
+def test_discovery(agent, node):
+    def rabbit(number, weight, status):
+        agent.api("PUT", "agent/service/register", {
+            "ID": f"rabbit{number}", "Name": "rabbit", "Address": f"127.0.0.{number}" if number < 3 else "", "Port": 5672,
+            "Weights": {"Passing": weight, "Warning": 1},
+            "Checks": [{"CheckID": f"rabbit{number}", "TTL": "10m", "Status": status}]})
+
+    def status(number, word):
+        agent.api("PUT", f"agent/check/update/rabbit{number}", {"Status": word})
+
+    def found():
+        return node.last("endpoints")
+
+    node.say("discover", "rabbit")
+    wait(lambda: found() == ["rabbit"], lambda: f"nothing is there: {node.heard}")
+    rabbit(1, 10, "passing")
+    wait(lambda: found() == ["rabbit", "127.0.0.1,5672,10"], "one is found")
+    rabbit(2, 3, "passing")
+    rabbit(3, 1, "critical")
+    wait(lambda: found() == ["rabbit", "127.0.0.1,5672,10", "127.0.0.2,5672,3"], "another is found")
+    status(2, "warning")
+    wait(lambda: found() == ["rabbit", "127.0.0.1,5672,10"], "one with a warning is not")
+    status(1, "critical")
+    wait(lambda: found() == ["rabbit", "127.0.0.2,5672,1"], "… unless there is none without")
+    status(2, "critical")
+    wait(lambda: any("the last known ones are used further" in str(line) for line in node.log), "that is said")
+    assert found() == ["rabbit", "127.0.0.2,5672,1"]
+    status(3, "passing")
+    wait(lambda: found() == ["rabbit", "127.0.0.1,5672,1"], "one without an address has its host's")
+    for number in (1, 2, 3):
+        agent.api("PUT", f"agent/service/deregister/rabbit{number}")
+
+
+def test_an_agent_that_lost_everything_has_it_back_within_5_s():
+    server = consul.Agent("server").start()
+    client = consul.Agent("client", server=False, join=[server]).start()
+    made = Node(client)
+    try:
+        made.report(["order.paid"], mail=(WARNING, "late"))
+        wait_check(server, "type:mail", Output="late")
+        client.kill()
+        made.wait_state(SUSPENDED)
+        client.wipe()
+        client.start(ready=False)
+        client.wait_answers()
+        since = time.monotonic()
+        wait(lambda: "drover-web1:type:mail" in client.checks(), lambda: f"it is there: {made.log}")
+        took = time.monotonic() - since
+        print(f"everything is back {took:.2f} s after the agent answers")
+        assert took < 5
+        wait(lambda: client.checks()["drover-web1:type:mail"]["Output"] == "late", "with its text")
+        assert client.checks()["drover-web1:alive"]["Status"] == "passing"
+        made.wait_state(UP)
+        wait_check(server, "type:mail", Status="warning", Output="late")
+    finally:
+        made.kill()
+        client.close()
+        server.close()
+
+
+def test_the_policy_that_is_enough():
+    root = "11111111-2222-3333-4444-555555555555"
+    agent = consul.Agent("host1", acl=root).start()
+    token = agent.token('service "drover" { policy = "write" }', 'service_prefix "rabbit" { policy = "read" }',
+                        'node_prefix "" { policy = "read" }', 'session "host1" { policy = "write" }',
+                        'key_prefix "drover/" { policy = "write" }')
+    made = Node(agent, environment={"CONSUL_HTTP_TOKEN": token})
+    try:
+        made.report(["order.paid"], mail=(PASSING, "well"))
+        made.say("members", 1)
+        made.say("discover", "rabbitmq")
+        made.say("elect")
+        wait_check(agent, "type:mail", Output="well")
+        wait(lambda: made.members() == {"web1": ALIVE | SELF}, "it is a member")
+        wait(lambda: made.last("endpoints") == ["rabbitmq"], "discovery is answered")
+        wait(lambda: (made.last("leader") or [""])[0] == "1", "it leads")
+        agent.maintenance("drover-web1", True, "disk")
+        wait(lambda: made.last("maintenance") == ["1", "disk"], "it is told of maintenance")
+        made.report()
+        wait(lambda: check(agent, "type:mail") is None, "a check is removed")
+        made.stop()
+        assert instance(agent) is None
+        assert "Permission denied" not in agent.log() and "403" not in agent.log()
+    finally:
+        made.kill()
+        agent.close()
