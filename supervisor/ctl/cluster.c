@@ -6,6 +6,7 @@
 #include "ctl/ctl.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/units.h"
@@ -14,6 +15,54 @@
 #include "base/banned.h"
 
 #define SHARES_SHOWN 6 /* nodes of a type, one by one; more are counted */
+
+static const char *name_of(const cJSON *node)
+{
+	const char *name = field_text(node, "node");
+
+	return *name ? name : field_text(node, "node_id");
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(name_of(*(const cJSON *const *)a), name_of(*(const cJSON *const *)b));
+}
+
+static void add_node(struct table *table, const cJSON *node)
+{
+	static const char *const counts[] = {"workers", "busy"};
+	const char *state = field_text(node, "state");
+	bool leads = cJSON_IsTrue(field_at(node, "leads"));
+	bool self = cJSON_IsTrue(field_at(node, "self"));
+	double types = field_number(node, "types"), age_ms = field_number(node, "age_ms");
+	char text[TABLE_TEXT_MAX];
+
+	table_add(table, TABLE_BOLD, name_of(node));
+	table_add(table, fields_state_style(state), state);
+	table_add(table, leads ? TABLE_GOOD : TABLE_DIM,
+		  leads && self ? "leads, this node"
+		  : leads       ? "leads"
+		  : self        ? "this node"
+				: "");
+	snprintf(text, sizeof text, "%.0f", field_number(node, "weight"));
+	table_add(table, TABLE_PLAIN, text);
+	for (size_t i = 0; i < 2; i++) {
+		double count = field_number(node, counts[i]);
+
+		snprintf(text, sizeof text, count < 0 ? "-" : "%.0f", count);
+		table_add(table, TABLE_PLAIN, text);
+	}
+	snprintf(text, sizeof text, types < 0 ? "-" : "%.0f of %.0f", field_number(node, "serves"),
+		 types);
+	table_add(table, TABLE_PLAIN, text);
+	/* Numbers of a second are numbers of now. */
+	snprintf(text, sizeof text, "%s", age_ms < 0 ? "-" : "now");
+	if (age_ms >= 1000)
+		units_human_duration((int64_t)age_ms / 1000 * 1000, text, sizeof text);
+	table_add(table, TABLE_DIM, text);
+	table_add(table, TABLE_PLAIN, field_text(node, "version"));
+	table_add(table, TABLE_PLAIN, field_text(node, "address"));
+}
 
 static void show_nodes(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 {
@@ -30,46 +79,22 @@ static void show_nodes(const struct ctl *ctl, const cJSON *answer, struct buf *o
 		{"ADDRESS", false, 6},
 		{0},
 	};
-	static const char *const counts[] = {"workers", "busy"};
+	const cJSON *nodes = field_at(answer, "nodes"), *node;
+	size_t n = (size_t)cJSON_GetArraySize(nodes), i = 0;
+	const cJSON **sorted = calloc(n + 1, sizeof *sorted);
 	struct table table = {.columns = columns};
-	const cJSON *node;
 
-	cJSON_ArrayForEach(node, field_at(answer, "nodes")) {
-		const char *name = field_text(node, "node"), *state = field_text(node, "state");
-		bool leads = cJSON_IsTrue(field_at(node, "leads"));
-		bool self = cJSON_IsTrue(field_at(node, "self"));
-		double types = field_number(node, "types"), age_ms = field_number(node, "age_ms");
-		char text[TABLE_TEXT_MAX];
-
-		table_add(&table, TABLE_BOLD, *name ? name : field_text(node, "node_id"));
-		table_add(&table, fields_state_style(state), state);
-		table_add(&table, leads ? TABLE_GOOD : TABLE_DIM,
-			  leads && self ? "leads, this node"
-			  : leads       ? "leads"
-			  : self        ? "this node"
-					: "");
-		snprintf(text, sizeof text, "%.0f", field_number(node, "weight"));
-		table_add(&table, TABLE_PLAIN, text);
-		for (size_t i = 0; i < 2; i++) {
-			double count = field_number(node, counts[i]);
-
-			snprintf(text, sizeof text, count < 0 ? "-" : "%.0f", count);
-			table_add(&table, TABLE_PLAIN, text);
-		}
-		snprintf(text, sizeof text, types < 0 ? "-" : "%.0f of %.0f",
-			 field_number(node, "serves"), types);
-		table_add(&table, TABLE_PLAIN, text);
-		/* Numbers of a second are numbers of now. */
-		snprintf(text, sizeof text, "%s", age_ms < 0 ? "-" : "now");
-		if (age_ms >= 1000)
-			units_human_duration((int64_t)age_ms / 1000 * 1000, text, sizeof text);
-		table_add(&table, TABLE_DIM, text);
-		table_add(&table, TABLE_PLAIN, field_text(node, "version"));
-		table_add(&table, TABLE_PLAIN, field_text(node, "address"));
-	}
+	if (!sorted)
+		return;
+	cJSON_ArrayForEach(node, nodes)
+		sorted[i++] = node;
+	qsort(sorted, n, sizeof *sorted, by_name);
+	for (i = 0; i < n; i++)
+		add_node(&table, sorted[i]);
+	free(sorted);
 	table_write(&table, ctl->colour, ctl->width, true, out);
 	table_clear(&table);
-	if (!cJSON_GetArraySize(field_at(answer, "nodes")))
+	if (!n)
 		buf_append_text(out, "no nodes are known\n");
 }
 

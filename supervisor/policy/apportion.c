@@ -188,11 +188,12 @@ static bool seat_is_in(uint64_t type, int total, const struct apportion_among *a
 /* What its weight would give it if nobody had a cap: where to begin looking. */
 static int guess(int total, const struct apportion_among *among, size_t self)
 {
-	uint64_t all = 0;
+	uint64_t own = weight_of(member_at(among, self)), all = own;
 
 	for (size_t i = 0; i < among->n; i++)
-		all += weight_of(member_at(among, i));
-	return (int)((uint64_t)total * weight_of(member_at(among, self)) / all);
+		if (i != self)
+			all += weight_of(member_at(among, i));
+	return (int)((uint64_t)total * own / (all ? all : 1));
 }
 
 int apportion_share_among(const char *type, int total, const struct apportion_among *among,

@@ -524,19 +524,20 @@ int json_copy(const struct json *string, size_t most, char **ret_text, struct wh
 	return 0;
 }
 
-int json_rows(const struct json *value, enum json_type type, size_t size, void *ret_rows,
-	      struct why *why)
+void *json_rows(const struct json *value, enum json_type type, size_t size, int *ret_error,
+		struct why *why)
 {
 	void *rows;
 
-	if (value->type != type)
-		return why_set(why, -EINVAL, "no JSON %s",
-			       type == JSON_OBJECT ? "object" : "array");
+	if (value->type != type) {
+		*ret_error = why_set(why, -EINVAL, "no JSON %s",
+				     type == JSON_OBJECT ? "object" : "array");
+		return NULL;
+	}
 	rows = calloc(json_count(value) + 1, size);
 	if (!rows)
-		return why_set(why, -ENOMEM, "no memory");
-	memcpy(ret_rows, &rows, sizeof rows);
-	return 0;
+		*ret_error = why_set(why, -ENOMEM, "no memory");
+	return rows;
 }
 
 static const struct json_member *row_of(const struct json *key, const struct json_member *rows,

@@ -69,9 +69,12 @@ bool json_integer(const struct json *value, int64_t low, int64_t high, int64_t *
  */
 int json_copy(const struct json *string, size_t most, char **ret_text, struct why *why);
 
-/* Zeroed memory for a row of `size` bytes for each element of the array or object `value`; likewise. */
-int json_rows(const struct json *value, enum json_type type, size_t size, void *ret_rows,
-	      struct why *why);
+/*
+ * Zeroed memory for a row of `size` bytes for each element of the array or object `value`. NULL, with
+ * a -errno and a sentence: it is none, or there is no memory.
+ */
+void *json_rows(const struct json *value, enum json_type type, size_t size, int *ret_error,
+		struct why *why);
 
 /* A member that an object of ours may have. */
 struct json_member {

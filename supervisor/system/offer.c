@@ -227,8 +227,8 @@ static int read_policies(const struct json *value, void *into, struct why *why)
 	struct json item;
 	int r;
 
-	r = json_rows(value, JSON_ARRAY, sizeof *offer->policies, &offer->policies, why);
-	if (r < 0)
+	offer->policies = json_rows(value, JSON_ARRAY, sizeof *offer->policies, &r, why);
+	if (!offer->policies)
 		return r;
 	while (json_item(value, &position, &item)) {
 		r = json_members(&item, policy_members,
@@ -271,8 +271,8 @@ static int read_offer_types(const struct json *value, void *into, struct why *wh
 	size_t position = 0;
 	int r;
 
-	r = json_rows(value, JSON_OBJECT, sizeof *offer->types, &offer->types, why);
-	if (r < 0)
+	offer->types = json_rows(value, JSON_OBJECT, sizeof *offer->types, &r, why);
+	if (!offer->types)
 		return r;
 	while (json_next(value, &position, &key, &item)) {
 		struct offer_type *type = &offer->types[offer->n_types++];
@@ -436,8 +436,8 @@ static int read_load_types(const struct json *value, void *into, struct why *why
 	size_t position = 0;
 	int r;
 
-	r = json_rows(value, JSON_OBJECT, sizeof *load->types, &load->types, why);
-	if (r < 0)
+	load->types = json_rows(value, JSON_OBJECT, sizeof *load->types, &r, why);
+	if (!load->types)
 		return r;
 	while (json_next(value, &position, &key, &item)) {
 		struct load_type *type = &load->types[load->n_types++];

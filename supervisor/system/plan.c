@@ -107,8 +107,8 @@ static int read_nodes(const struct json *value, void *into, struct why *why)
 	struct json item;
 	int r;
 
-	r = json_rows(value, JSON_ARRAY, sizeof *plan->nodes, &plan->nodes, why);
-	if (r < 0)
+	plan->nodes = json_rows(value, JSON_ARRAY, sizeof *plan->nodes, &r, why);
+	if (!plan->nodes)
 		return r;
 	while (json_item(value, &position, &item)) {
 		struct plan_node *node = &plan->nodes[plan->n_nodes++];
@@ -130,8 +130,8 @@ static int read_group(const struct json *item, struct plan_group *group, struct 
 	int64_t index;
 	int r;
 
-	r = json_rows(item, JSON_ARRAY, sizeof *group->nodes, &group->nodes, why);
-	if (r < 0)
+	group->nodes = json_rows(item, JSON_ARRAY, sizeof *group->nodes, &r, why);
+	if (!group->nodes)
 		return r;
 	while (json_item(item, &position, &value)) {
 		if (!json_integer(&value, 0, PLAN_BYTES_MAX, &index) ||
@@ -150,8 +150,8 @@ static int read_groups(const struct json *value, void *into, struct why *why)
 	struct json item;
 	int r;
 
-	r = json_rows(value, JSON_ARRAY, sizeof *plan->groups, &plan->groups, why);
-	if (r < 0)
+	plan->groups = json_rows(value, JSON_ARRAY, sizeof *plan->groups, &r, why);
+	if (!plan->groups)
 		return r;
 	while (json_item(value, &position, &item)) {
 		r = read_group(&item, &plan->groups[plan->n_groups++], why);
@@ -194,8 +194,8 @@ static int read_types(const struct json *value, void *into, struct why *why)
 	size_t position = 0;
 	int r;
 
-	r = json_rows(value, JSON_OBJECT, sizeof *plan->types, &plan->types, why);
-	if (r < 0)
+	plan->types = json_rows(value, JSON_OBJECT, sizeof *plan->types, &r, why);
+	if (!plan->types)
 		return r;
 	while (json_next(value, &position, &key, &item)) {
 		struct plan_type *type = &plan->types[plan->n_types++];

@@ -74,6 +74,11 @@ const struct override *orders_of(const struct type *of)
 	return &order;
 }
 
+bool type_is_paused(const struct type *of)
+{
+	return of->override.paused || order.paused;
+}
+
 bool orders_drain(const struct supervisor *s)
 {
 	(void)s;

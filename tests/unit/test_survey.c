@@ -358,6 +358,47 @@ static void test_waits_until_known(void **state)
 	assert_int_equal(rig_total("a"), 10);
 }
 
+/* A registry that lost its data: that nodes have not said anything yet does not take their share. */
+static void test_waits_for_offers(void **state)
+{
+	struct peer *peer;
+
+	(void)state;
+	three(12);
+	rig_lead(0);
+	rig_see("a", 500);
+	peer = rig_nodes[0].cluster.peers[2];
+	offer_free(peer->offer);
+	free(peer->offer);
+	peer->offer = NULL;
+	rig_run(2000);
+	assert_null(rig_value);
+	assert_int_equal(rig_total("a"), -1);
+	/* But not for ever. */
+	rig_run(10000);
+	assert_int_equal(rig_total("a"), 10);
+	assert_int_equal(rig_share(0, "a") + rig_share(1, "a"), 10);
+	/* Once it plans, whoever lost its offer is just not eligible. */
+	rig_end();
+	three(12);
+	rig_lead(0);
+	rig_see("a", 500);
+	rig_run(500);
+	peer = rig_nodes[0].cluster.peers[2];
+	offer_free(peer->offer);
+	free(peer->offer);
+	peer->offer = NULL;
+	rig_run(500);
+	assert_int_equal(rig_share(0, "a") + rig_share(1, "a"), 10);
+	/* Nobody at all is no plan. */
+	for (size_t i = 0; i < 2; i++) {
+		peer = rig_nodes[0].cluster.peers[i];
+		peer->settle.member = false;
+	}
+	rig_run(20000);
+	assert_int_equal(rig_share(0, "a") + rig_share(1, "a"), 10);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -373,6 +414,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_budgets, clear),
 		cmocka_unit_test_teardown(test_new_leader, clear),
 		cmocka_unit_test_teardown(test_waits_until_known, clear),
+		cmocka_unit_test_teardown(test_waits_for_offers, clear),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

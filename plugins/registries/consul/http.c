@@ -59,6 +59,17 @@ static void move(struct request *request, struct request_list *to)
 	request->list = to;
 }
 
+static struct request *take_first(struct request_list *list)
+{
+	struct request *request = TAILQ_FIRST(list);
+
+	if (request) {
+		TAILQ_REMOVE(list, request, next);
+		request->list = NULL;
+	}
+	return request;
+}
+
 static void request_free(struct request *request)
 {
 	transfer_end(request);
@@ -406,8 +417,8 @@ void http_close(struct consul *consul)
 
 	if (!http)
 		return;
-	while ((request = TAILQ_FIRST(&http->waiting)) || (request = TAILQ_FIRST(&http->broken)) ||
-	       (request = TAILQ_FIRST(&http->running)))
+	while ((request = take_first(&http->waiting)) || (request = take_first(&http->broken)) ||
+	       (request = take_first(&http->running)))
 		request_free(request);
 	if (http->multi)
 		curl_multi_cleanup(http->multi);
@@ -483,7 +494,7 @@ void http_process(struct consul *consul, int64_t now)
 	/* Not those that are made by telling. */
 	TAILQ_FOREACH(request, &http->broken, next)
 		n_broken++;
-	while (n_broken-- && (request = TAILQ_FIRST(&http->broken)))
+	while (n_broken-- && (request = take_first(&http->broken)))
 		tell_broken(request);
 	if (http->token_changed) {
 		http->token_changed = false;

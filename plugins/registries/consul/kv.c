@@ -90,6 +90,7 @@ static void count_denials(struct consul *consul, const char *sentence)
 	bool denied = false;
 
 	LIST_FOREACH(watch, &consul->kv->watches, next)
+	/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list. */
 	denied = denied || watch->denied;
 	if (sentence || !denied)
 		state_refuse(consul, REFUSAL_KEYS, sentence);
@@ -255,7 +256,7 @@ static void on_txn(void *context, const struct answer *answer)
 {
 	struct put *put = context;
 	struct consul *consul = put->consul;
-	struct answer_txn txn;
+	struct answer_txn txn = {0};
 	int r = -EBADMSG;
 
 	put->request = NULL;
@@ -463,6 +464,7 @@ static struct put *first_over(struct kv *kv)
 	struct put *put;
 
 	TAILQ_FOREACH(put, &kv->puts, next)
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list. */
 		if (put->over)
 			break;
 	return put;
@@ -501,8 +503,10 @@ void kv_close(struct consul *consul)
 	if (!kv)
 		return;
 	while (!LIST_EMPTY(&kv->watches))
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list. */
 		watch_free(LIST_FIRST(&kv->watches));
 	while (!TAILQ_EMPTY(&kv->puts))
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list. */
 		put_free(TAILQ_FIRST(&kv->puts));
 	free(kv);
 	consul->kv = NULL;

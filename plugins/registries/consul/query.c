@@ -231,6 +231,7 @@ void query_close(struct consul *consul)
 	if (!consul->queries)
 		return;
 	while ((query = LIST_FIRST(&consul->queries->list)))
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list. */
 		query_cancel(query);
 	free(consul->queries);
 	consul->queries = NULL;

@@ -165,7 +165,7 @@ void peers_want(struct supervisor *supervisor, int64_t for_ms);
 /* saying.c */
 void saying_close(struct supervisor *supervisor);
 void saying_again(struct supervisor *supervisor); /* what the registry has of us may be gone */
-void saying_end(struct supervisor *supervisor); /* of a clean stop: takes back what was said */
+void saying_end(struct supervisor *supervisor);   /* of a clean stop: takes back what was said */
 void saying_round(struct supervisor *supervisor, int64_t now_ms);
 enum offer_serves type_serves(const struct type *type);
 

@@ -497,6 +497,9 @@ void planning_round(struct supervisor *supervisor, int64_t now_ms)
 	if (!survey_ready(supervisor) || !cluster->survey || !cluster->survey->began ||
 	    planning->sending || !make_draft(supervisor))
 		return;
+	/* That nobody could do anything is no reason to take it from those who do. */
+	if (!planning->draft.n_nodes && cluster->plan.n_nodes)
+		return;
 	due_ms = pace_due_ms(&planning->pace, &pace_plan, weigh(supervisor), now_ms);
 	if (due_ms < 0)
 		return;

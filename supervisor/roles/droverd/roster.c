@@ -10,16 +10,12 @@
 #include "roles/droverd/roster.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/buf.h"
-#include "base/units.h"
+#include "roles/droverd/differ.h"
 
 #include "base/banned.h"
-
-#define NAMED_MAX 4 /* nodes that a sentence about differences names for a value */
 
 struct kind {
 	const struct offer *offer;
@@ -63,7 +59,8 @@ static uint64_t mix_text(uint64_t hash, const char *text)
 
 static uint64_t mix_number(uint64_t hash, int64_t number)
 {
-	return mix(hash, &number, sizeof number);
+	hash = (hash ^ (uint64_t)number) * UINT64_C(0xbf58476d1ce4e5b9);
+	return hash ^ hash >> 31;
 }
 
 static uint64_t mix_policy(uint64_t hash, const struct offer_policy *policy)
@@ -229,157 +226,26 @@ static bool merge_kind(struct making *making, size_t kind)
 	return true;
 }
 
-/* What differs, in words. */
-
-static void say_number(struct buf *out, int64_t value)
-{
-	buf_printf(out, "%lld", (long long)value);
-}
-
-static void say_duration(struct buf *out, int64_t value)
-{
-	char human[UNITS_TEXT_MAX];
-
-	buf_append_text(out, units_human_duration(value, human, sizeof human));
-}
-
-static void say_bound(struct buf *out, int64_t value)
-{
-	if (value)
-		say_number(out, value);
-	else
-		buf_append_text(out, "none");
-}
-
-static void say_flag(struct buf *out, int64_t value)
-{
-	buf_append_text(out, value ? "true" : "false");
-}
-
-static int64_t max_of(const struct offer_policy *policy)
-{
-	return policy->max;
-}
-
-static int64_t min_of(const struct offer_policy *policy)
-{
-	return policy->min;
-}
-
-static int64_t objective_of(const struct offer_policy *policy)
-{
-	return policy->objective_ms;
-}
-
-static int64_t node_max_of(const struct offer_policy *policy)
-{
-	return policy->node_max;
-}
-
-static int64_t exclusive_of(const struct offer_policy *policy)
-{
-	return policy->exclusive;
-}
-
-static int64_t consumes_of(const struct offer_policy *policy)
-{
-	return policy->consumes;
-}
-
-static const struct {
-	const char *name;
-	int64_t (*value)(const struct offer_policy *policy);
-	void (*say)(struct buf *out, int64_t value);
-	const char *holds; /* of several */
-} numbers[] = {
-	{"max", max_of, say_number, "the lowest holds"},
-	{"min", min_of, say_number, "the highest holds"},
-	{"objective", objective_of, say_duration, "the smallest holds"},
-	{"node_max", node_max_of, say_bound, "the lowest holds"},
-	{"exclusive", exclusive_of, say_flag, "true holds"},
-	{"mode = \"consumer\"", consumes_of, say_flag, "false holds"},
-};
-
-static const char *queue_of(const struct found *found, const struct offer_policy *policy)
-{
-	return policy->queue ? policy->queue : found->name;
-}
-
-/* The policy of a kind for this type; NULL: it does not know it. */
-static const struct offer_policy *policy_in(const struct making *making, size_t kind,
-					    const struct found *found)
-{
-	const struct offer *offer = making->kinds[kind].offer;
-	const struct offer_type *type = offer_find(offer, found->name);
-
-	return type && type->serves != OFFER_LEAVING ? &offer->policies[type->policy] : NULL;
-}
-
-static const char *node_in(const struct making *making, size_t kind)
-{
-	const struct kind *of = &making->kinds[kind];
-
-	return of->offer->node ? of->offer->node : making->members[of->first].id;
-}
-
-/* "max is 4 on web2, 8 on web1: the lowest holds". */
-static void tell_number(const struct making *making, const struct found *found, size_t row,
-			struct buf *out)
-{
-	int64_t like = numbers[row].value(found->like), value;
-	const struct offer_policy *policy;
-	bool differs = false;
-	size_t named = 0;
-
-	for (size_t k = 0; !differs && k < making->n_kinds; k++) {
-		policy = policy_in(making, k, found);
-		differs = policy && numbers[row].value(policy) != like;
-	}
-	if (!differs)
-		return;
-	buf_printf(out, "%s%s is ", buf_size(out) ? "; " : "", numbers[row].name);
-	for (size_t k = 0; named < NAMED_MAX && k < making->n_kinds; k++) {
-		policy = policy_in(making, k, found);
-		if (!policy)
-			continue;
-		value = numbers[row].value(policy);
-		/* One that is like the first, and every one that is not. */
-		if (policy != found->like && value == like)
-			continue;
-		buf_append_text(out, named++ ? ", " : "");
-		numbers[row].say(out, value);
-		buf_printf(out, " on %s", node_in(making, k));
-	}
-	buf_printf(out, ": %s", numbers[row].holds);
-}
-
-static void tell_queue(const struct making *making, const struct found *found, struct buf *out)
-{
-	for (size_t k = 0; k < making->n_kinds; k++) {
-		const struct offer_policy *policy = policy_in(making, k, found);
-
-		if (!policy || (!strcmp(policy->broker, found->like->broker) &&
-				!strcmp(queue_of(found, policy), queue_of(found, found->like))))
-			continue;
-		buf_printf(out,
-			   "%son %s it is the queue %s of broker %s: what waits in %s of %s counts",
-			   buf_size(out) ? "; " : "", node_in(making, k), queue_of(found, policy),
-			   policy->broker, queue_of(found, found->like), found->like->broker);
-		return;
-	}
-}
-
+/* What the nodes say of a type in whose policies they differ. */
 static const char *tell_differences(const struct making *making, const struct found *found,
 				    struct arena *arena)
 {
-	struct buf out = {0};
+	struct differ_row *rows = malloc((making->n_kinds + 1) * sizeof *rows);
 	const char *text;
+	size_t n = 0;
 
-	tell_queue(making, found, &out);
-	for (size_t row = 0; row < sizeof numbers / sizeof *numbers; row++)
-		tell_number(making, found, row, &out);
-	text = buf_size(&out) ? arena_text(arena, buf_text(&out)) : NULL;
-	buf_free(&out);
+	for (size_t k = 0; rows && k < making->n_kinds; k++) {
+		const struct kind *kind = &making->kinds[k];
+		const struct offer_type *type = offer_find(kind->offer, found->name);
+
+		if (type && type->serves != OFFER_LEAVING)
+			rows[n++] = (struct differ_row){&kind->offer->policies[type->policy],
+							kind->offer->node
+								? kind->offer->node
+								: making->members[kind->first].id};
+	}
+	text = rows ? differ_tell(found->name, rows, n, arena) : NULL;
+	free(rows);
 	return text;
 }
 

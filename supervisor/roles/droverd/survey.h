@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the leader remembers of each subject from round to round, shared by the files that survey:
- * survey.c (rounds, totals), tally.c (what all nodes handle), strangers.c (queues that no type here
- * has). Others see struct subject alone (cluster.h).
+ * survey.c (rounds, totals), subjects.c (which there are), tally.c (what all nodes handle), strangers.c
+ * (queues that no type here has). Others see struct subject alone (cluster.h).
  */
 #ifndef DROVER_ROLES_DROVERD_SURVEY_H
 #define DROVER_ROLES_DROVERD_SURVEY_H
@@ -62,6 +62,7 @@ struct hashed_offer {
 };
 
 struct survey {
+	int64_t opened_ms;
 	bool began; /* there is a roster, */
 	struct roster roster;
 	uint64_t seen;               /* made from this */
@@ -76,7 +77,13 @@ struct survey {
 	int64_t next_ms; /* a large cluster is not surveyed with every sample: not before this */
 };
 
+/* subjects.c */
+/* Makes the entries anew where what is offered changed; what is remembered of them is kept. */
+void subjects_update(struct supervisor *supervisor, struct survey *survey, int64_t now_ms);
+/* Some member has not said yet what it offers: its share is not for others because of that. */
+bool subjects_wait(const struct supervisor *supervisor);
 struct entry *survey_entry(const struct survey *survey, const char *name); /* NULL: none */
+void subject_free(struct entry *entry);                                    /* NULL-safe */
 
 /* tally.c */
 /* The nodes' loads and our own numbers of this round go to every entry's `sum`. */

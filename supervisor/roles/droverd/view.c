@@ -79,9 +79,9 @@ static const char *describe(const struct cluster *cluster, char *text, size_t si
 		break;
 	case STANDING_WAITING:
 		if (cluster->state == DROVER_REGISTRY_REFUSED)
-			snprintf(text, size,
-				 "the registry refuses this node, so it takes nothing of the "
-				 "cluster's work");
+			snprintf(text, size, "the registry refuses this node; %s",
+				 cluster->plan_ms ? "the last plan stands"
+						  : "it takes nothing of the cluster's work");
 		else
 			snprintf(text, size, "nobody leads for %s; %s", since,
 				 planned ? "the last plan stands"
