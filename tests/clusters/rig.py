@@ -309,7 +309,7 @@ class Rig:
 
     def __init__(self, names=("web1", "web2", "web3"), acl=False):
         self.acl = str(uuid.uuid4()) if acl else None
-        self.rabbitmq = rabbitmq.Server(settings=f"listeners.tcp.2 = {HUB}:{AMQP_PORT}")
+        self.rabbitmq = rabbitmq.Server(settings=f"listeners.tcp.2 = {HUB}:{AMQP_PORT}\nloopback_users = none")
         self.namespaces = [Namespace("consul1", "10.77.0.2")]
         # It finds the agents again when it has lost everything, for they do not look for it in a hurry.
         self.servers = [consul.Agent("consul1", address="10.77.0.2", acl=self.acl, under=self.namespaces[0].under,
