@@ -346,12 +346,21 @@ static void look_for_maintenance(struct consul *consul, const struct catalog *ca
 	told_maintenance(consul, found != NULL, found ? found->notes : "");
 }
 
+/*
+ * Compared with what was told, and not with what the servers said before: they may have heard of a
+ * beginning and its end at once.
+ */
 static void on_wake(void *context, const struct answer *answer)
 {
 	struct consul *consul = context;
+	struct registration *registration = consul->registration;
+	struct catalog catalog;
 
-	(void)answer;
-	consul->registration->glance = true;
+	if (answer->failure || catalog_read_checks(answer->body, answer->length, &catalog) < 0)
+		return;
+	if ((catalog.n_checks > 0) != registration->maintenance)
+		registration->glance = true;
+	catalog_free(&catalog);
 }
 
 static const char *maintenance_filter(const struct consul *consul, char *text, size_t size)
@@ -369,6 +378,7 @@ static void take_host(struct consul *consul, const char *host)
 	struct query_order order = {
 		.burst = 2,
 		.refill_ms = 1000,
+		.always = true,
 		.changed = on_wake,
 		.context = consul,
 	};
