@@ -172,6 +172,7 @@ struct query_order {
 	/* So many at once, and one more each so many milliseconds; 0 and 0: 2, and one per 15 s. */
 	int burst;
 	int64_t refill_ms;
+	bool always; /* `changed` is called for each answer, also one of the same content */
 	/* The answer is there, for the first time or with another content; 404 is one (MISSING). */
 	void (*changed)(void *context, const struct answer *answer);
 	/*

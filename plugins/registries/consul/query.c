@@ -31,6 +31,7 @@ struct query {
 	struct consul *consul;
 	struct request *request;
 	char *path;
+	bool always;
 	void (*changed)(void *context, const struct answer *answer);
 	void (*failed)(void *context, const struct answer *answer);
 	void *context;
@@ -118,7 +119,7 @@ static void answered(struct query *query, const struct answer *answer)
 	query->due_ms = now_ms() + (query->crowded ? POLL_MS : (int64_t)(length / BYTES_A_MS));
 	if (token_due_ms(query) > query->due_ms)
 		query->due_ms = token_due_ms(query);
-	if (same)
+	if (same && !query->always)
 		return;
 	query->known = true;
 	query->missing = missing;
@@ -183,6 +184,7 @@ struct query *query_start(struct consul *consul, const struct query_order *order
 		.changed = order->changed,
 		.failed = order->failed,
 		.context = order->context,
+		.always = order->always,
 		.burst = order->burst ? order->burst : BURST,
 		.refill_ms = order->refill_ms ? order->refill_ms : REFILL_MS,
 		.tokens_ms = INT64_MIN / 2,
