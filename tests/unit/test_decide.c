@@ -96,11 +96,6 @@ int64_t report_waiting(const struct type *of)
 	return of->depth_known ? of->depth.ready : -1;
 }
 
-bool type_is_paused(const struct type *of)
-{
-	return of->override.paused;
-}
-
 const char *type_state(const struct type *of, char *reason, size_t size)
 {
 	(void)of;
