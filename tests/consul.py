@@ -109,6 +109,8 @@ class Agent:
         self.port, self.tls_port, self.serf_port = http, https, serf
         settings = {
             "node_name": name,
+            # As one that is derived from the host: Consul lets nobody else have the name for some time.
+            "node_id": str(uuid.uuid4()),
             "data_dir": str(self.data),
             "bind_addr": address,
             "client_addr": address if loopback else f"127.0.0.1 {address}",
