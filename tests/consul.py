@@ -130,6 +130,7 @@ class Agent:
             settings["bootstrap_expect"] = expect
         if acl:
             settings["acl"] = {"enabled": True, "default_policy": "deny", "enable_token_persistence": False,
+                               "token_ttl": "2s", "policy_ttl": "2s",
                                "tokens": {"agent": acl, **({"initial_management": acl} if server else {})}}
         if tls:
             settings["tls"] = {"https": {"ca_file": str(tls.ca), "cert_file": str(tls.served),
