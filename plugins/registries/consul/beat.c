@@ -268,7 +268,7 @@ static void check_told(struct check *check)
 	check->told = check->telling;
 	check->telling = NULL;
 	check->told_health = check->telling_health;
-	check->told_ms = now_ms();
+	check->told_ms = check->telling_ms;
 }
 
 static void on_told(void *context, const struct answer *answer)
@@ -329,6 +329,7 @@ static void tell(struct consul *consul, struct check *check)
 	free(check->telling);
 	check->telling = telling;
 	check->telling_health = check->health;
+	check->telling_ms = now_ms();
 	beat->in_flight++;
 }
 
@@ -379,8 +380,11 @@ void beat_process(struct consul *consul, int64_t now)
 
 	if (!beat->on || now < beat->again_ms)
 		return;
-	if (check_due_ms(beat, ALIVE) <= now)
+	if (check_due_ms(beat, ALIVE) <= now) {
+		if (ALIVE->told && now - ALIVE->told_ms > ALIVE->ttl_ms)
+			register_late(consul);
 		tell(consul, ALIVE);
+	}
 	for (size_t i = 1; i < beat->n && !beat->failing && beat->in_flight < IN_FLIGHT; i++)
 		if (check_due_ms(beat, beat->checks[i]) <= now)
 			tell(consul, beat->checks[i]);

@@ -10,11 +10,15 @@
  *   kv.c         watches of keys and prefixes, puts, fenced puts
  *   session.c    our session: made, renewed, lost
  *   lead.c       the election by a lock on the key "leader"
- *   register.c   our service instance: registered, compared every 30 s, maintenance, the end
+ *   register.c   our service instance: registered, compared every 30 s, the end
+ *   identity.c   whether our name and id are our own
+ *   maintenance.c  whether an operator took us out of service
+ *   describe.c   what we are, in the agent's words
  *   beat.c       the TTL checks: alive, and the ones that were reported
  *   members.c    who is in the cluster, from the health of its service
  *   services.c   discovery of others' services
- *   answers.c    what the agent's JSON says, as structs; the one file that is fuzzed
+ *   answers.c    what the agent's JSON says of keys and sessions, as structs; fuzzed
+ *   catalog.c    what it says of services and checks; fuzzed
  *   consul.c     the plugin: its functions, its clock, its parts
  *
  * A part's memory is opaque to the others; consul.c opens all, calls process of those that are due,

@@ -19,7 +19,7 @@ struct rival {
 
 struct identity_question {
 	struct consul *consul;
-	bool registered;
+	enum standing standing;
 	void (*done)(struct consul *consul, enum identity identity, const char *sentence);
 	struct request *request;
 	bool local;        /* this agent has an instance of our service id */
@@ -206,14 +206,14 @@ static void on_catalog(void *context, const struct answer *answer)
 
 		/* Of two that registered at the same time, the one that the servers saw first stays. */
 		if (is_own(question, instance) ||
-		    (question->registered && created && instance->created > created))
+		    (question->standing == STANDING_THERE && instance->created > created))
 			continue;
 		complete = add_rival(question, instance);
 	}
 	catalog_free(&catalog);
 	if (!complete)
 		settle(question, IDENTITY_UNKNOWN, "out of memory");
-	else if (question->registered && !created)
+	else if (question->standing != STANDING_NEW && !created)
 		settle(question, IDENTITY_UNKNOWN, "the servers do not know this node yet");
 	else
 		ask_rival(question);
@@ -284,7 +284,7 @@ static void on_local(void *context, const struct answer *answer)
 		settle(question, IDENTITY_UNKNOWN, "out of memory");
 }
 
-int identity_ask(struct consul *consul, bool registered,
+int identity_ask(struct consul *consul, enum standing standing,
 		 void (*done)(struct consul *consul, enum identity identity, const char *sentence),
 		 struct identity_question **ret_question)
 {
@@ -295,7 +295,7 @@ int identity_ask(struct consul *consul, bool registered,
 	if (!question)
 		return -ENOMEM;
 	question->consul = consul;
-	question->registered = registered;
+	question->standing = standing;
 	question->done = done;
 	ask(question, path, REQUEST_MS, on_local);
 	if (!question->request) {

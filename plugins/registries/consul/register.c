@@ -18,7 +18,7 @@
 
 #define MINUTE_MS      60000
 #define COMPARE_MS     30000
-#define VERIFY_MS      5000 /* after a registration, until the servers must have it */
+#define VERIFY_MS      5000 /* at least, after a registration, until the servers must have it */
 #define REMOVE_MS      1000
 #define TAGS_BYTES_MAX (512u << 10) /* of all our checks: Consul keeps the tags in each of them */
 
@@ -42,19 +42,16 @@ struct registration {
 	bool urgent;   /* to be registered without waiting */
 	bool whole;    /* with all checks */
 	bool retagged; /* the tags are others than those registered */
-	bool glance;   /* whether we are in maintenance is to be asked */
 	bool cut;      /* some tags are left out, which was logged */
+	bool late;     /* others may have taken us for dead, and our name */
 	bool removed;
-	bool maintenance;
-	char reason[256];
 
 	enum action action;
 	struct request *request;    /* on its way, if action is not NOTHING */
 	char *removing;             /* the check */
 	bool created, was_retagged; /* of the registration on its way */
 	struct identity_question *question;
-	struct query *wake; /* the servers know of maintenance, too, and tell without being asked */
-	char *host;         /* Consul's name of ours */
+	struct maintenance *maintenance;
 
 	int64_t retry_ms;                     /* nothing before */
 	int64_t texts_ms, tags_ms, repair_ms; /* not before, for these */
@@ -69,7 +66,8 @@ int register_open(struct consul *consul)
 		return -ENOMEM;
 	registration->verify_ms = NEVER;
 	consul->registration = registration;
-	return 0;
+	registration->maintenance = maintenance_new(consul);
+	return registration->maintenance ? 0 : -ENOMEM;
 }
 
 static void tags_free(char **tags, size_t n)
@@ -87,10 +85,9 @@ void register_close(struct consul *consul)
 		return;
 	request_cancel(registration->request);
 	identity_cancel(registration->question);
-	query_cancel(registration->wake);
+	maintenance_free(registration->maintenance);
 	tags_free(registration->tags, registration->n_tags);
 	free(registration->removing);
-	free(registration->host);
 	free(registration);
 	consul->registration = NULL;
 }
@@ -179,14 +176,14 @@ static void on_registered(void *context, const struct answer *answer)
 	if (!registration->placed) {
 		consul_log(consul, DROVER_LOG_INFO, "registered with Consul as %s",
 			   consul->service_id);
-		registration->verify_ms = now + VERIFY_MS + random_ms(VERIFY_MS);
+		registration->verify_ms = now + VERIFY_MS + random_ms(2 * VERIFY_MS);
 	}
 	registration->placed = true;
 	/* Texts become visible only by another one; at the beginning that need not wait. */
 	registration->texts_ms = registration->created ? now : now + MINUTE_MS;
 	if (registration->was_retagged)
 		registration->tags_ms = now + MINUTE_MS;
-	if (!registration->host)
+	if (!maintenance_watched(registration->maintenance))
 		registration->compare_ms = now;
 	state_refuse(consul, REFUSAL_NAME, NULL);
 	state_refuse(consul, REFUSAL_REGISTER, NULL);
@@ -288,6 +285,7 @@ static void on_identity(struct consul *consul, enum identity identity, const cha
 	registration->verify_ms = NEVER;
 	switch (identity) {
 	case IDENTITY_OURS:
+		registration->late = false;
 		registration->urgent = registration->urgent || !registration->admitted;
 		registration->whole = registration->whole || !registration->admitted;
 		registration->admitted = true;
@@ -308,6 +306,7 @@ static void on_identity(struct consul *consul, enum identity identity, const cha
 	}
 	state_refuse(consul, REFUSAL_NAME, sentence);
 	registration->retry_ms = now + REFUSED_MS;
+	registration->late = false;
 	beat_run(consul, false);
 	beat_forget(consul);
 	registration->admitted = false;
@@ -317,87 +316,6 @@ static void on_identity(struct consul *consul, enum identity identity, const cha
 }
 
 /* Comparing. */
-
-static void told_maintenance(struct consul *consul, bool on, const char *reason)
-{
-	struct registration *registration = consul->registration;
-
-	if (on == registration->maintenance && (!on || !strcmp(reason, registration->reason)))
-		return;
-	registration->maintenance = on;
-	snprintf(registration->reason, sizeof registration->reason, "%s", on ? reason : "");
-	consul->callbacks.maintenance(consul->callbacks.context, on, registration->reason);
-}
-
-/* Maintenance is a check that the agent makes, of the instance or of its host. */
-static void look_for_maintenance(struct consul *consul, const struct catalog *catalog)
-{
-	static const char of_us[] = "_service_maintenance:", of_host[] = "_node_maintenance";
-	const struct check_row *found = NULL;
-
-	for (size_t i = 0; i < catalog->n_checks; i++) {
-		const struct check_row *row = &catalog->checks[i];
-
-		if (!strcmp(row->id, of_host) ||
-		    (!strncmp(row->id, of_us, sizeof of_us - 1) &&
-		     !strcmp(row->id + sizeof of_us - 1, consul->service_id)))
-			found = row;
-	}
-	told_maintenance(consul, found != NULL, found ? found->notes : "");
-}
-
-/*
- * Compared with what was told, and not with what the servers said before: they may have heard of a
- * beginning and its end at once.
- */
-static void on_wake(void *context, const struct answer *answer)
-{
-	struct consul *consul = context;
-	struct registration *registration = consul->registration;
-	struct catalog catalog;
-
-	if (answer->failure || catalog_read_checks(answer->body, answer->length, &catalog) < 0)
-		return;
-	if ((catalog.n_checks > 0) != registration->maintenance)
-		registration->glance = true;
-	catalog_free(&catalog);
-}
-
-static const char *maintenance_filter(const struct consul *consul, char *text, size_t size)
-{
-	snprintf(text, size,
-		 "CheckID == \"_node_maintenance\" or CheckID == \"_service_maintenance:%s\"",
-		 consul->service_id);
-	return text;
-}
-
-/* Consul's name of our host is known: its servers can be asked about it. */
-static void take_host(struct consul *consul, const char *host)
-{
-	struct registration *registration = consul->registration;
-	struct query_order order = {
-		.burst = 2,
-		.refill_ms = 1000,
-		.always = true,
-		.changed = on_wake,
-		.context = consul,
-	};
-	const char *encoded, *filter;
-	char text[512];
-
-	if (registration->wake && registration->host && !strcmp(registration->host, host))
-		return;
-	query_cancel(registration->wake);
-	registration->wake = NULL;
-	free(registration->host);
-	registration->host = strdup(host);
-	encoded = http_encode(consul, host);
-	filter = http_encode(consul, maintenance_filter(consul, text, sizeof text));
-	if (encoded && filter)
-		order.path = http_path(consul, "/v1/health/node/%s?filter=%s", encoded, filter);
-	if (order.path)
-		registration->wake = query_start(consul, &order);
-}
 
 static void on_compared_checks(void *context, const struct answer *answer)
 {
@@ -417,9 +335,9 @@ static void on_compared_checks(void *context, const struct answer *answer)
 		beat_compare(consul, &catalog);
 		registration->urgent = registration->urgent || beat_new(consul);
 		if (catalog.n_checks)
-			take_host(consul, catalog.checks[0].node);
+			maintenance_watch(registration->maintenance, catalog.checks[0].node);
 	}
-	look_for_maintenance(consul, &catalog);
+	maintenance_look(registration->maintenance, &catalog);
 	catalog_free(&catalog);
 }
 
@@ -509,7 +427,8 @@ static int64_t next_ms(const struct consul *consul)
 	const struct registration *registration = consul->registration;
 	int64_t at;
 
-	if (!registration->admitted || beat_stale(consul) || registration->glance)
+	if (!registration->admitted || beat_stale(consul) ||
+	    maintenance_due(registration->maintenance))
 		return 0;
 	at = register_at_ms(consul);
 	if (beat_telling(consul) && !registration->urgent)
@@ -534,11 +453,11 @@ int64_t register_due_ms(const struct consul *consul)
 	return at > registration->retry_ms ? at : registration->retry_ms;
 }
 
-static void admit(struct consul *consul, bool registered)
+static void ask_identity(struct consul *consul, enum standing standing)
 {
 	struct registration *registration = consul->registration;
 
-	if (identity_ask(consul, registered, on_identity, &registration->question) < 0)
+	if (identity_ask(consul, standing, on_identity, &registration->question) < 0)
 		registration->retry_ms = now_ms() + RETRY_MS;
 }
 
@@ -549,7 +468,7 @@ static void next(struct consul *consul, int64_t now)
 	char filter[512];
 
 	if (!registration->admitted) {
-		admit(consul, false);
+		ask_identity(consul, STANDING_NEW);
 	} else if (register_at_ms(consul) <= now && !registration->urgent &&
 		   !beat_telling(consul) && beat_hidden(consul)) {
 		beat_tell(consul);
@@ -560,13 +479,13 @@ static void next(struct consul *consul, int64_t now)
 		register_now(consul);
 	} else if (stale) {
 		remove_check(consul, stale);
-	} else if (registration->glance) {
-		registration->glance = false;
-		ask_checks(consul, GLANCING, maintenance_filter(consul, filter, sizeof filter));
+	} else if (maintenance_due(registration->maintenance)) {
+		maintenance_filter(consul, filter, sizeof filter);
+		ask_checks(consul, GLANCING, filter);
 	} else if (registration->compare_ms <= now) {
 		compare(consul);
 	} else if (registration->verify_ms <= now) {
-		admit(consul, true);
+		ask_identity(consul, registration->late ? STANDING_LATE : STANDING_THERE);
 	}
 }
 
@@ -590,7 +509,6 @@ static void interrupt(struct registration *registration)
 	request_cancel(registration->request);
 	finished(registration);
 	registration->compare_ms = 0;
-	registration->glance = true;
 }
 
 void register_back(struct consul *consul)
@@ -598,8 +516,20 @@ void register_back(struct consul *consul)
 	struct registration *registration = consul->registration;
 
 	registration->compare_ms = 0;
-	if (registration->admitted)
-		registration->retry_ms = 0;
+	if (!registration->admitted)
+		return;
+	registration->retry_ms = 0;
+	register_late(consul);
+}
+
+void register_late(struct consul *consul)
+{
+	struct registration *registration = consul->registration;
+
+	if (registration->late || !registration->admitted)
+		return;
+	registration->late = true;
+	registration->verify_ms = now_ms() + VERIFY_MS + random_ms(2 * VERIFY_MS);
 }
 
 void register_token(struct consul *consul)
@@ -711,8 +641,7 @@ int register_remove(struct consul *consul)
 	registration->removed = true;
 	interrupt(registration);
 	beat_run(consul, false);
-	query_cancel(registration->wake);
-	registration->wake = NULL;
+	maintenance_watch(registration->maintenance, NULL);
 	if (!registration->request && !registration->placed && !registration->sent)
 		return -ENOENT; /* nobody knows us */
 	register_process(consul, now_ms());

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What register.c, beat.c, identity.c and describe.c share: our instance of the service and its checks.
+ * What register.c, maintenance.c, beat.c, identity.c and describe.c share: our instance of the service and its checks.
  *
  * register.c is the one that changes what the agent has registered, a request at a time. beat.c keeps
  * the checks, and is the one that says how they are.
@@ -32,7 +32,7 @@ struct check {
 
 	char *told; /* the text that the agent has; NULL: none of this registration */
 	enum drover_health told_health;
-	int64_t told_ms; /* monotonic */
+	int64_t told_ms; /* monotonic: when that was said */
 	char *shown;     /* the text that the catalog has; NULL: none */
 	char *carried;   /* the text that the registration on its way makes visible; NULL: none */
 	bool there;      /* beat_compare's own */
@@ -40,6 +40,7 @@ struct check {
 	struct request *request; /* that tells the agent */
 	char *telling;           /* what it says */
 	enum drover_health telling_health;
+	int64_t telling_ms; /* when it was said */
 	struct consul *consul;
 };
 
@@ -66,6 +67,9 @@ bool describe_same(const struct face *face, const struct instance *instance);
 void describe_time(int64_t wall, char text[TIME_TEXT_MAX]); /* "2026-11-30T15:25:08.019Z" */
 int64_t describe_time_read(const char *text);               /* 0: it is none */
 
+/* register.c, for beat.c: we have not said that we are alive for as long as that is believed. */
+void register_late(struct consul *consul);
+
 /* beat.c, for register.c */
 
 /* -ENOMEM: nothing has changed. */
@@ -89,6 +93,20 @@ bool beat_telling(const struct consul *consul); /* that was begun, and is not at
 const struct check *const *beat_describe(struct consul *consul, bool all, size_t *ret_n);
 void beat_described(struct consul *consul, bool done);
 
+/* maintenance.c */
+
+#define FILTER_MAX 512
+
+struct maintenance *maintenance_new(struct consul *consul); /* NULL: no memory */
+void maintenance_free(struct maintenance *maintenance);     /* NULL-safe */
+/* Consul's name of our host is known: its servers can be asked about it. NULL: they are no more. */
+void maintenance_watch(struct maintenance *maintenance, const char *host);
+bool maintenance_watched(const struct maintenance *maintenance);
+/* It may have begun or ended: the agent's checks that pass the filter are to be looked at. */
+bool maintenance_due(const struct maintenance *maintenance);
+void maintenance_filter(const struct consul *consul, char *text, size_t size);
+void maintenance_look(struct maintenance *maintenance, const struct catalog *catalog);
+
 /* identity.c */
 
 struct identity_question;
@@ -101,11 +119,17 @@ enum identity {
 	IDENTITY_DENIED,     /* we may not ask */
 };
 
+enum standing {
+	STANDING_NEW,   /* not registered: whoever lives was first */
+	STANDING_THERE, /* registered, at the same time as others, it may be */
+	STANDING_LATE,  /* registered, and may have been taken for dead: as if it was new */
+};
+
 /*
- * Whether this node may be registered as what it is: nobody who lives has its name or its id. With
- * `registered`: it is, and nobody registered before it has. `done` once, unless it is cancelled.
+ * Whether this node may be registered as what it is: nobody who lives, and was first, has its name or
+ * its id. `done` once, unless it is cancelled.
  */
-int identity_ask(struct consul *consul, bool registered,
+int identity_ask(struct consul *consul, enum standing standing,
 		 void (*done)(struct consul *consul, enum identity identity, const char *sentence),
 		 struct identity_question **ret_question);
 void identity_cancel(struct identity_question *question); /* NULL-safe */
