@@ -7,8 +7,9 @@
  *     node PLUGIN.so CLUSTER NODE NODE_ID NAME=value…
  *
  * The words of a line are separated by tabs: "report" [tag,tag… [id health text]…], "leave" 0|1,
- * "members" 0|1, "elect", "resign", "discover" NAME, "undiscover" NAME, "deregister". At the end of
- * its input it ends without another word, as if killed. Decides nothing.
+ * "members" 0|1, "elect", "resign", "discover" NAME, "undiscover" NAME, "watch" KEY, "unwatch" KEY,
+ * "put" KEY TEXT [VERSION], "fenced" KEY TEXT [VERSION], "deregister". At the end of its input it ends
+ * without another word, as if killed. Decides nothing.
  */
 #include <drover/registry.h>
 
@@ -68,6 +69,24 @@ static void on_endpoints(void *context, const char *service,
 	printf("\n");
 }
 
+static void on_values(void *context, const char *watch, const struct drover_value *values, size_t n)
+{
+	(void)context;
+	printf("values\t%s", watch);
+	for (size_t i = 0; i < n; i++)
+		printf("\t%s,%s,%.*s", values[i].key, values[i].version,
+		       values[i].length < 200 ? (int)values[i].length : 200,
+		       (const char *)values[i].data);
+	printf("\n");
+}
+
+static void on_put(void *context, uint64_t cookie, const struct drover_put_result *result)
+{
+	(void)context;
+	(void)cookie;
+	printf("put\t%d\t%s\t%s\n", result->error, result->version, result->sentence);
+}
+
 static void on_deregistered(void *context)
 {
 	(void)context;
@@ -116,6 +135,14 @@ static int obey(const struct drover_registry *calls, void *registry, char **word
 		return calls->discover(registry, argument);
 	if (!strcmp(words[0], "undiscover"))
 		return calls->undiscover(registry, argument);
+	if (!strcmp(words[0], "watch"))
+		return calls->watch(registry, argument);
+	if (!strcmp(words[0], "unwatch"))
+		return calls->unwatch(registry, argument);
+	if (n > 2 && (!strcmp(words[0], "put") || !strcmp(words[0], "fenced")))
+		return calls->put(registry, argument, words[2], strlen(words[2]),
+				  n > 3 ? words[3] : NULL, *words[0] == 'f' ? DROVER_PUT_FENCED : 0,
+				  0);
 	if (!strcmp(words[0], "deregister"))
 		return calls->deregister(registry);
 	load_give_up("no such command");
@@ -175,9 +202,11 @@ int main(int argc, char **argv)
 		.size = sizeof callbacks,
 		.state = on_state,
 		.members = on_members,
+		.values = on_values,
 		.leader = on_leader,
 		.maintenance = on_maintenance,
 		.endpoints = on_endpoints,
+		.put = on_put,
 		.deregistered = on_deregistered,
 	};
 	struct drover_registration self = {

@@ -444,37 +444,47 @@ static void test_election_together(void)
 	part(&one);
 }
 
+static void test_services_of_nobody(void)
+{
+	struct member one;
+
+	join(&one, &first, "web1", WEB1_ID);
+	check(one.calls->discover(one.registry, "a-service-of-nobody") == 0, "looks for a service");
+	expect(one.endpoints_told == 1 && one.n_endpoints == 0, "… that nobody has");
+	check(one.calls->undiscover(one.registry, "a-service-of-nobody") == 0,
+	      "… until it looks no more");
+	part(&one);
+}
+
+/* The cluster itself is a service, of its nodes. */
 static void test_services(void)
 {
 	struct member one, two;
 	size_t told;
 
 	join(&one, &first, "web1", WEB1_ID);
-	check(one.calls->discover(one.registry, "a-service-of-nobody") == 0, "looks for a service");
-	expect(one.endpoints_told == 1 && one.n_endpoints == 0, "… that nobody has");
-	one.calls->undiscover(one.registry, "a-service-of-nobody");
-	if (without_others) {
-		printf("left out  services of others, for there are none\n");
-	} else {
-		one.calls->discover(one.registry, cluster);
-		member_report(&one, 1, 0, NULL);
-		expect(one.n_endpoints == 1, "… and for one that this node has");
-		check(!strcmp(one.host, "127.0.0.77") && one.port == 9600, "… at its address");
-		join(&two, &second, "web2", WEB2_ID);
-		member_report(&two, 1, 0, NULL);
-		expect(one.n_endpoints == 2, "… and for those of all nodes");
-		member_report(&one, 1, 1, NULL);
-		expect(one.n_endpoints == 1, "an instance with a failing check is none");
-		told = one.endpoints_told;
-		member_report(&two, 1, 1, NULL);
-		member_idle(QUIET_MS);
-		check(one.n_endpoints == 1 && one.endpoints_told == told,
-		      "… but when all fail, those that were told last stand");
-		member_report(&one, 1, 0, NULL);
-		member_report(&two, 1, 0, NULL);
-		expect(one.n_endpoints == 2, "… until they pass");
-		part(&two);
-	}
+	join(&two, &second, "web2", WEB2_ID);
+	one.calls->discover(one.registry, cluster);
+	member_report(&one, 1, 0, NULL);
+	expect(one.n_endpoints == 1, "finds a service that there is");
+	check(!strcmp(one.host, "127.0.0.77") && one.port == 9600, "… at its address");
+	member_report(&two, 1, 0, NULL);
+	expect(one.n_endpoints == 2, "… and a second instance of it");
+	member_report(&two, 1, 1, NULL);
+	expect(one.n_endpoints == 1, "… but for as long as its checks fail");
+	member_report(&two, 1, 0, NULL);
+	expect(one.n_endpoints == 2, "… and then again");
+	member_report(&one, 1, 1, NULL);
+	expect(one.n_endpoints == 1, "… and so with the other");
+	told = one.endpoints_told;
+	member_report(&two, 1, 1, NULL);
+	member_idle(QUIET_MS);
+	check(one.endpoints_told == told, "when all fail, what was told last stands");
+	member_report(&one, 1, 0, NULL);
+	member_report(&two, 1, 0, NULL);
+	expect(one.n_endpoints == 2, "… until they pass");
+	part(&two);
+	expect(one.n_endpoints == 1, "… until it is gone");
 	part(&one);
 }
 
@@ -537,7 +547,8 @@ int main(int argc, char **argv)
 		{"values of two nodes", test_values_together, true},
 		{"election", test_election_alone, false},
 		{"election of two nodes", test_election_together, true},
-		{"services", test_services, false},
+		{"services of nobody", test_services_of_nobody, false},
+		{"services", test_services, true},
 		{"turns", test_turns, false},
 	};
 	static const char *const extra[] = {"state_dir", NULL};

@@ -627,6 +627,27 @@ static void test_what_is_told(void **state)
 	query_close(&consul);
 }
 
+static void test_who_wants_all(void **state)
+{
+	struct query_order order = {
+		.path = "/v1/health/node/host1",
+		.burst = 1,
+		.refill_ms = 1,
+		.always = true,
+		.changed = on_change,
+	};
+
+	(void)state;
+	begin();
+	assert_non_null(query_start(&consul, &order));
+	for (int i = 1; i <= 3; i++) {
+		next_path();
+		answer(FAILURE_NONE, "[]", (uint64_t)i);
+		assert_int_equal(changes, i);
+	}
+	query_close(&consul);
+}
+
 static void test_pace(void **state)
 {
 	int64_t start, due;
@@ -669,6 +690,18 @@ static void test_failures(void **state)
 		/* Once in a while, not each time. */
 		want_int("told", failures, i < 10 ? 1 : i < 20 ? 2 : 3);
 	}
+	/* That it is over is told, though nothing else is new. */
+	next_path();
+	answer(FAILURE_NONE, "", 5);
+	assert_int_equal(changes, 1);
+	next_path();
+	answer(FAILURE_DENIED, "", 0);
+	assert_string_equal(next_path(), "/v1/kv/c/a");
+	answer(FAILURE_NONE, "", 5);
+	assert_int_equal(changes, 2);
+	next_path();
+	answer(FAILURE_DENIED, "", 0);
+	failures = 3;
 	query_token(&consul);
 	assert_true(query_due_ms(&consul) <= now_ms());
 	away = true;
@@ -712,13 +745,21 @@ static void test_crowd(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_addresses),        cmocka_unit_test(test_environment),
-		cmocka_unit_test(test_refused_settings), cmocka_unit_test(test_token),
-		cmocka_unit_test(test_values),           cmocka_unit_test(test_base64),
-		cmocka_unit_test(test_holder),           cmocka_unit_test(test_sessions),
-		cmocka_unit_test(test_transactions),     cmocka_unit_test(test_index),
-		cmocka_unit_test(test_what_is_told),     cmocka_unit_test(test_pace),
-		cmocka_unit_test(test_failures),         cmocka_unit_test(test_crowd),
+		cmocka_unit_test(test_addresses),
+		cmocka_unit_test(test_environment),
+		cmocka_unit_test(test_refused_settings),
+		cmocka_unit_test(test_token),
+		cmocka_unit_test(test_values),
+		cmocka_unit_test(test_base64),
+		cmocka_unit_test(test_holder),
+		cmocka_unit_test(test_sessions),
+		cmocka_unit_test(test_transactions),
+		cmocka_unit_test(test_index),
+		cmocka_unit_test(test_what_is_told),
+		cmocka_unit_test(test_who_wants_all),
+		cmocka_unit_test(test_pace),
+		cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_crowd),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -89,6 +89,7 @@ struct answer {
 	size_t length;
 	uint64_t index;              /* X-Consul-Index; 0: none */
 	char hash[64];               /* X-Consul-ContentHash, of endpoints of the agent; "": none */
+	bool same;                   /* of a query: it has the content that was told last */
 	char sentence[SENTENCE_MAX]; /* of failures: who said what, for people */
 };
 
@@ -172,7 +173,11 @@ struct query_order {
 	/* So many at once, and one more each so many milliseconds; 0 and 0: 2, and one per 15 s. */
 	int burst;
 	int64_t refill_ms;
-	/* The answer is there, for the first time or with another content; 404 is one (MISSING). */
+	bool always; /* `changed` is called for each answer, also one of the same content */
+	/*
+	 * The answer is there, for the first time or with another content; 404 is one (MISSING).
+	 * The first one after `failed` is told in any case (see answer.same).
+	 */
 	void (*changed)(void *context, const struct answer *answer);
 	/*
 	 * DENIED, REFUSED, BUSY, SERVER, for the first time in a row and each tenth; what else there

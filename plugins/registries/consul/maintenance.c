@@ -46,12 +46,20 @@ void maintenance_filter(const struct consul *consul, char *text, size_t size)
 		 consul->service_id);
 }
 
-static void on_changed(void *context, const struct answer *answer)
+/*
+ * Compared with what was told, and not with what the servers said before: they may have heard of a
+ * beginning and its end at once.
+ */
+static void on_answer(void *context, const struct answer *answer)
 {
 	struct maintenance *maintenance = context;
+	struct catalog catalog;
 
-	(void)answer;
-	maintenance->due = true;
+	if (answer->failure || catalog_read_checks(answer->body, answer->length, &catalog) < 0)
+		return;
+	if ((catalog.n_checks > 0) != maintenance->on || !answer->same)
+		maintenance->due = true;
+	catalog_free(&catalog);
 }
 
 static void start(struct maintenance *maintenance)
@@ -60,7 +68,8 @@ static void start(struct maintenance *maintenance)
 	struct query_order order = {
 		.burst = 2,
 		.refill_ms = 1000,
-		.changed = on_changed,
+		.always = true,
+		.changed = on_answer,
 		.context = maintenance,
 	};
 	const char *host = http_encode(consul, maintenance->host), *filter;
