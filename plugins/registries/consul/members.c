@@ -218,8 +218,10 @@ static void on_who(void *context, const struct answer *answer)
 		members->rows_known =
 			take_row(consul, &catalog.instances[i], &members->rows[members->n_rows++]);
 	}
-	catalog_free(&catalog);
+	if (!members->rows_known)
+		rows_free(members);
 	tell(consul);
+	catalog_free(&catalog);
 }
 
 static void on_against(void *context, const struct answer *answer)
@@ -242,8 +244,10 @@ static void on_against(void *context, const struct answer *answer)
 		charge->service_id = strdup(catalog.checks[i].service_id);
 		members->charges_known = charge->id && charge->host && charge->service_id;
 	}
-	catalog_free(&catalog);
+	if (!members->charges_known)
+		charges_free(members);
 	tell(consul);
+	catalog_free(&catalog);
 }
 
 static void on_failed(void *context, const struct answer *answer)
