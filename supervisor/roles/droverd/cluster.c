@@ -93,7 +93,8 @@ static void take_standing(struct supervisor *supervisor)
 	struct cluster *cluster = supervisor->cluster;
 	enum standing before = cluster->standing;
 
-	if (is_led(cluster) || !cluster->clustered)
+	/* Who stops has handed over, and sizes nothing any more. */
+	if (is_led(cluster) || !cluster->clustered || supervisor->stopping)
 		cluster->unled_ms = 0;
 	else if (!cluster->unled_ms)
 		cluster->unled_ms = clock_now_ms();
