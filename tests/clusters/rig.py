@@ -467,9 +467,11 @@ class Rig:
                     return None
         raise AssertionError("no agent answers")
 
-    def total(self, type_):
-        plan = self.plan()
-        return plan["types"].get(type_, [0])[0] if plan else None
+    def wait_joined(self, *nodes, timeout=60):
+        """Until the plan goes by these nodes, or by all."""
+        ids = sorted(node.node_id() for node in nodes or self.nodes)
+        wait(lambda: sorted(id_ for id_, _ in (self.plan() or {"nodes": []})["nodes"]) == ids,
+             lambda: f"the plan is made for {ids}: {self.plan()}\n{self.logs()}", timeout, every=0.1)
 
     def leader(self):
         """The node that holds the lock; None."""
