@@ -100,6 +100,12 @@ class Browser:
         return wait(shown, lambda: f"the page shows {words}:\n{self.evaluate('location.href')}\n{self.text()}", 2 * PATIENCE,
                     every=0.1)
 
+    def click(self, text):
+        """The link that says so."""
+        found = f"[...document.querySelectorAll('a')].find(a => a.innerText.trim() === {json.dumps(text)})"
+        wait(lambda: self.evaluate(f"!!{found}"), lambda: f"there is a link {text!r}:\n{self.text()}")
+        self.evaluate(f"{found}.click()")
+
     def screenshot(self, name, height=None):
         """The window as it is, or its upper part, in the directory of artifacts."""
         ARTIFACTS.mkdir(parents=True, exist_ok=True)

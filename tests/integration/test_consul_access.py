@@ -218,7 +218,7 @@ def test_basic_auth(drover, another, consul, tmp_path):
         assert_nowhere(drover, "correct-horse")
         assert drover.stop() == 0
         configure(another, address).start()
-        wait_registry(another, "refused", "401")
+        wait_registry(another, "refused", "wants a user and a password")
     finally:
         server.shutdown()
         server.server_close()

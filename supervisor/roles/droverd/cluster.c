@@ -164,7 +164,7 @@ static void tell_state(const struct cluster *cluster)
 		log_notice("registry: up%s%s", colon, sentence);
 		break;
 	case DROVER_REGISTRY_SUSPENDED:
-		log_warning("registry: not reachable%s%s; the plan in force stands, workers stay, "
+		log_warning("registry: suspended%s%s; the plan in force stands, workers stay, "
 			    "and it is tried again",
 			    colon, sentence);
 		break;
