@@ -157,7 +157,10 @@ static void show_types_of_all(const struct ctl *ctl, const cJSON *answer, struct
 	table_write(&table, ctl->colour, ctl->width, true, out);
 	table_clear(&table);
 	if (!cJSON_GetArraySize(field_at(answer, "types")))
-		buf_append_text(out, "no event types of the whole cluster\n");
+		buf_append_text(
+			out,
+			"no event types are shared out: those of an embedded broker (sqlite) stay each "
+			"node's own\n");
 }
 
 static void type_problems(const struct ctl *ctl, const cJSON *type, struct buf *out)

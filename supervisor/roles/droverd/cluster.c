@@ -93,7 +93,8 @@ static void take_standing(struct supervisor *supervisor)
 	struct cluster *cluster = supervisor->cluster;
 	enum standing before = cluster->standing;
 
-	if (is_led(cluster) || !cluster->clustered)
+	/* Who stops has handed over, and sizes nothing any more. */
+	if (is_led(cluster) || !cluster->clustered || supervisor->stopping)
 		cluster->unled_ms = 0;
 	else if (!cluster->unled_ms)
 		cluster->unled_ms = clock_now_ms();
@@ -163,7 +164,7 @@ static void tell_state(const struct cluster *cluster)
 		log_notice("registry: up%s%s", colon, sentence);
 		break;
 	case DROVER_REGISTRY_SUSPENDED:
-		log_warning("registry: not reachable%s%s; the plan in force stands, workers stay, "
+		log_warning("registry: suspended%s%s; the plan in force stands, workers stay, "
 			    "and it is tried again",
 			    colon, sentence);
 		break;
