@@ -338,7 +338,7 @@ static struct offer *make_offer(struct rig_node *node)
 	struct offer_policy policies[RIG_TYPES];
 	struct offer_type types[RIG_TYPES];
 	struct offer offer = {.plan_format_min = PLAN_FORMAT_MIN,
-			      .plan_format_max = PLAN_FORMAT,
+			      .plan_format_max = node->reads ? node->reads : PLAN_FORMAT,
 			      .node = node->config.node,
 			      .epoch = node->cluster.epoch_seen,
 			      .policies = policies,
