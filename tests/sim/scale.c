@@ -339,9 +339,9 @@ static const struct sets {
 	int of_ten_thousand; /* nodes of each set, by chance */
 	double encode_ms, node_ms;
 } all_sets[] = {
-	{"all but about ten", 100, 9900, 3, 8}, {"all but about ten", 400, 9900, 8, 12},
-	{"about ten", 400, 100, 8, 8},          {"about half", 100, 5000, 3, 8},
-	{"about half", 200, 5000, 5, 10},
+	{"all but about ten", 100, 9900, 1.5, 6}, {"all but about ten", 400, 9900, 3, 8},
+	{"about ten", 400, 100, 2.5, 6},          {"about half", 100, 5000, 2.5, 6},
+	{"about half", 200, 5000, 4, 8},
 };
 
 static void add_groups(struct plan *plan, const struct sets *sets, uint64_t *random)
