@@ -186,8 +186,9 @@ int registry_put(struct supervisor *supervisor, const char *key, const void *dat
 
 static const char *version_text(char text[DROVER_REGISTRY_VERSION_MAX])
 {
-	snprintf(text, DROVER_REGISTRY_VERSION_MAX, rig_value ? "%llu" : "",
-		 (unsigned long long)version);
+	text[0] = '\0';
+	if (rig_value)
+		snprintf(text, DROVER_REGISTRY_VERSION_MAX, "%llu", (unsigned long long)version);
 	return text;
 }
 
@@ -338,7 +339,7 @@ static struct offer *make_offer(struct rig_node *node)
 	struct offer_policy policies[RIG_TYPES];
 	struct offer_type types[RIG_TYPES];
 	struct offer offer = {.plan_format_min = PLAN_FORMAT_MIN,
-			      .plan_format_max = PLAN_FORMAT,
+			      .plan_format_max = node->reads ? node->reads : PLAN_FORMAT,
 			      .node = node->config.node,
 			      .epoch = node->cluster.epoch_seen,
 			      .policies = policies,
