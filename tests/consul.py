@@ -109,6 +109,8 @@ class Agent:
         self.port, self.tls_port, self.serf_port = http, https, serf
         settings = {
             "node_name": name,
+            # As one that is derived from the host: Consul lets nobody else have the name for some time.
+            "node_id": str(uuid.uuid4()),
             "data_dir": str(self.data),
             "bind_addr": address,
             "client_addr": address if loopback else f"127.0.0.1 {address}",
@@ -128,6 +130,7 @@ class Agent:
             settings["bootstrap_expect"] = expect
         if acl:
             settings["acl"] = {"enabled": True, "default_policy": "deny", "enable_token_persistence": False,
+                               "token_ttl": "2s", "policy_ttl": "2s",
                                "tokens": {"agent": acl, **({"initial_management": acl} if server else {})}}
         if tls:
             settings["tls"] = {"https": {"ca_file": str(tls.ca), "cert_file": str(tls.served),

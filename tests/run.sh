@@ -12,19 +12,20 @@ logs=$root/log
 export DROVER_TOOLS=$root/tools
 export PATH=$DROVER_TOOLS/prometheus/usr/bin:$PATH:/usr/sbin
 
-steps=(packages build unit lint conformance hostile simulation integration chaos build_clang build_asan unit_asan
+steps=(packages build unit lint conformance hostile simulation integration cluster chaos build_clang build_asan unit_asan
 	hostile_asan integration_asan unit_valgrind build_fuzz fuzz distcheck in_tree quickstart bench)
 
 # A step that has not ended by then hangs.
 step_seconds=600
 
 # Steps with a Consul, which is built in the background meanwhile where there is none (tests/consul.py).
-consul_steps=" conformance integration integration_asan "
+consul_steps=" conformance integration cluster integration_asan "
 
 packages=(autoconf automake pkg-config gcc clang make libc6-dev libsystemd-dev libconfig-dev libcjson-dev
 	libcurl4-openssl-dev libmicrohttpd-dev libsqlite3-dev librabbitmq-dev libcmocka-dev libclang-rt-14-dev llvm
 	clang-format clang-tidy cppcheck valgrind python3 python3-pytest python3-pika python3-pkg-resources php-cli
-	php-amqplib openssl sqlite3 curl groff-base xz-utils git)
+	php-amqplib openssl sqlite3 curl groff-base xz-utils git
+	iproute2 util-linux)
 
 # Servers that tests start themselves: a package that is installed would start its own, so these are unpacked below
 # tools/, each with what it needs of its kind. Erlang is among them because it comes with one (epmd), too.
@@ -202,15 +203,18 @@ run_hostile() {
 hostile() { run_hostile gcc; }
 hostile_asan() { run_hostile asan; }
 
-# run_pytest BUILD FOLDER OPTIONS...: tests wait more than they work, so some files run at a time, each with its
-# own output; what pytest itself ends with (1: tests failed and are counted).
-run_pytest() {
-	local build=$1 folder=$2 out r
-	shift 2
+# run_pytest BUILD FOLDER OPTIONS...: with a rabbitmq-server that they share.
+run_pytest() { run_pytest_in beside_rabbitmq "$@"; }
+
+# run_pytest_in COMMAND BUILD FOLDER OPTIONS...: tests wait more than they work, so some files run at a time, each with
+# its own output; what pytest itself ends with (1: tests failed and are counted).
+run_pytest_in() {
+	local beside=$1 build=$2 folder=$3 out r
+	shift 3
 	out=$(mktemp -d) || return
 	trap : INT # what was said until then is worth reading
 	find "$top/tests/$folder" -name 'test_*.py' | sort |
-		DROVER_BUILD=$root/$build beside_rabbitmq xargs -P3 -I{} sh -c '
+		DROVER_BUILD=$root/$build $beside xargs -P3 -I{} sh -c '
 			file={} out=$0/$(basename {})
 			/usr/bin/python3 -m pytest -q -p no:cacheprovider --color=no -rfEs --durations=3 "$@" {} >"$out" 2>&1
 			r=$?
@@ -242,6 +246,8 @@ integration_asan() {
 	rm -rf "$reports"
 	return $r
 }
+# Each file has a network, a Consul and a RabbitMQ of its own, and needs root for that.
+cluster() { run_pytest_in env gcc clusters -s; }
 chaos() { run_pytest gcc chaos; }
 simulation() {
 	local r=0

@@ -165,6 +165,7 @@ class Node:
         self.namespace = Namespace(name, address)
         self.agent = consul.Agent(name, server=False, address=address, join=rig.servers, acl=acl, under=self.namespace.under)
         self.drover = None
+        self.registry = {}  # further settings of the plugin's
         self.frozen = []
 
     # droverd
@@ -173,7 +174,7 @@ class Node:
         """A new droverd, configured and not started; `top` as of Drover.configure."""
         self.drover = self.drover or module.make()
         registry = {"plugin": '"consul"', "alive_ttl": f'"{ALIVE_TTL}s"', "session_ttl": f'"{SESSION_TTL}s"',
-                    "lock_delay": f'"{LOCK_DELAY}s"', **self.rig.registry}
+                    "lock_delay": f'"{LOCK_DELAY}s"', **self.registry}
         rows = "".join(f" {key} = {value};" for key, value in registry.items())
         settings = {"node": f'"{self.name}"', "cluster": f'"{self.rig.cluster}"', "address": f'"{self.address}"', "weight": "1",
                     "settle": f'"{SETTLE}s"', "autonomy_after": f'"{AUTONOMY}s"', "registry": f"{{{rows} }}", **top}
@@ -321,7 +322,8 @@ class Rig:
         self.nodes = self.all
         self.cluster = None
         self.vhost = None
-        self.registry = {}
+        for node in self.all:
+            node.registry = {}
         self.sampler = None
         self.ledgers = {}
         self.publishers = []
@@ -465,9 +467,11 @@ class Rig:
                     return None
         raise AssertionError("no agent answers")
 
-    def total(self, type_):
-        plan = self.plan()
-        return plan["types"].get(type_, [0])[0] if plan else None
+    def wait_joined(self, *nodes, timeout=60):
+        """Until the plan goes by these nodes, or by all."""
+        ids = sorted(node.node_id() for node in nodes or self.nodes)
+        wait(lambda: sorted(id_ for id_, _ in (self.plan() or {"nodes": []})["nodes"]) == ids,
+             lambda: f"the plan is made for {ids}: {self.plan()}\n{self.logs()}", timeout, every=0.1)
 
     def leader(self):
         """The node that holds the lock; None."""

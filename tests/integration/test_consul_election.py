@@ -150,6 +150,7 @@ def test_agent_restarted(fragile, wipe):
         assert leader.put("plan", "meanwhile")[0] == -112
         if wipe:
             fragile.wipe()
+        before = len(leader.heard)
         fragile.start()
         fragile.wait_up()
         back = time.monotonic()
@@ -157,7 +158,8 @@ def test_agent_restarted(fragile, wipe):
             node.wait_state(UP)
         assert time.monotonic() - back < 5
         if wipe:
-            wait(lambda: not leader.leads(), "who led is told that it is over")
+            wait(lambda: not leader.leads() or any(line[1:3] == ("leader", "0") for line in leader.heard[before:]),
+                 "who led is told that it is over")
         leader, (other,) = wait_leader(*both, timeout=2 * TTL + DELAY + PATIENCE)
         if wipe:
             wait(lambda: other.values("plan") == {}, lambda: f"the plan is gone: {other.values('plan')}")

@@ -690,6 +690,18 @@ static void test_failures(void **state)
 		/* Once in a while, not each time. */
 		want_int("told", failures, i < 10 ? 1 : i < 20 ? 2 : 3);
 	}
+	/* That it is over is told, though nothing else is new. */
+	next_path();
+	answer(FAILURE_NONE, "", 5);
+	assert_int_equal(changes, 1);
+	next_path();
+	answer(FAILURE_DENIED, "", 0);
+	assert_string_equal(next_path(), "/v1/kv/c/a");
+	answer(FAILURE_NONE, "", 5);
+	assert_int_equal(changes, 2);
+	next_path();
+	answer(FAILURE_DENIED, "", 0);
+	failures = 3;
 	query_token(&consul);
 	assert_true(query_due_ms(&consul) <= now_ms());
 	away = true;

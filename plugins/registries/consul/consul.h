@@ -89,6 +89,7 @@ struct answer {
 	size_t length;
 	uint64_t index;              /* X-Consul-Index; 0: none */
 	char hash[64];               /* X-Consul-ContentHash, of endpoints of the agent; "": none */
+	bool same;                   /* of a query: it has the content that was told last */
 	char sentence[SENTENCE_MAX]; /* of failures: who said what, for people */
 };
 
@@ -173,7 +174,10 @@ struct query_order {
 	int burst;
 	int64_t refill_ms;
 	bool always; /* `changed` is called for each answer, also one of the same content */
-	/* The answer is there, for the first time or with another content; 404 is one (MISSING). */
+	/*
+	 * The answer is there, for the first time or with another content; 404 is one (MISSING).
+	 * The first one after `failed` is told in any case (see answer.same).
+	 */
 	void (*changed)(void *context, const struct answer *answer);
 	/*
 	 * DENIED, REFUSED, BUSY, SERVER, for the first time in a row and each tenth; what else there

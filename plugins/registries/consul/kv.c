@@ -103,7 +103,7 @@ static void on_values(void *context, const struct answer *answer)
 	size_t n = 0;
 	int r = 0;
 
-	if (answer->failure != FAILURE_MISSING)
+	if (!answer->same && answer->failure != FAILURE_MISSING)
 		r = answers_values(answer->body, answer->length, &values, &n);
 	if (watch->denied) {
 		watch->denied = false;
@@ -115,7 +115,7 @@ static void on_values(void *context, const struct answer *answer)
 			"what the Consul agent says of the key %s/%s is no list of keys; what was "
 			"known of it stands",
 			watch->consul->cluster, watch->key);
-	else
+	else if (!answer->same)
 		tell_values(watch, values, n);
 	answers_values_free(values, n);
 }

@@ -57,7 +57,7 @@ static void on_answer(void *context, const struct answer *answer)
 
 	if (answer->failure || catalog_read_checks(answer->body, answer->length, &catalog) < 0)
 		return;
-	if ((catalog.n_checks > 0) != maintenance->on)
+	if ((catalog.n_checks > 0) != maintenance->on || !answer->same)
 		maintenance->due = true;
 	catalog_free(&catalog);
 }

@@ -32,6 +32,7 @@ struct query {
 	struct request *request;
 	char *path;
 	bool always;
+	bool denied; /* it failed, and whoever asked was told */
 	void (*changed)(void *context, const struct answer *answer);
 	void (*failed)(void *context, const struct answer *answer);
 	void *context;
@@ -108,24 +109,27 @@ static uint64_t next_index(uint64_t last, uint64_t heard)
 
 static void answered(struct query *query, const struct answer *answer)
 {
-	bool missing = answer->failure == FAILURE_MISSING;
+	bool missing = answer->failure == FAILURE_MISSING, recovered = query->denied;
+	struct answer told = *answer;
 	uint64_t digest = missing ? 0 : digest_of(answer->body, answer->length);
 	size_t length = missing ? 0 : answer->length;
 	bool same = query->known && query->missing == missing && query->length == length &&
 		    query->digest == digest;
 
 	query->failures = 0;
+	query->denied = false;
 	query->index = next_index(query->index, answer->index);
 	query->due_ms = now_ms() + (query->crowded ? POLL_MS : (int64_t)(length / BYTES_A_MS));
 	if (token_due_ms(query) > query->due_ms)
 		query->due_ms = token_due_ms(query);
-	if (same && !query->always)
+	if (same && !query->always && !recovered)
 		return;
+	told.same = same;
 	query->known = true;
 	query->missing = missing;
 	query->length = length;
 	query->digest = digest;
-	query->changed(query->context, answer);
+	query->changed(query->context, &told);
 }
 
 static void on_answer(void *context, const struct answer *answer)
@@ -138,8 +142,12 @@ static void on_answer(void *context, const struct answer *answer)
 		return;
 	}
 	query->due_ms = now_ms() + query_backoff_ms(++query->failures);
-	if (answer->failure != FAILURE_AWAY && answer->failure != FAILURE_LEADERLESS &&
-	    query->failed && (query->failures == 1 || query->failures % 10 == 0))
+	if (answer->failure == FAILURE_AWAY || answer->failure == FAILURE_LEADERLESS)
+		return;
+	/* Whether it is over is to be known at once, and not with the next change. */
+	query->index = 0;
+	query->denied = true;
+	if (query->failed && (query->failures == 1 || query->failures % 10 == 0))
 		query->failed(query->context, answer);
 }
 
