@@ -6,6 +6,7 @@
  */
 #include "roles/droverd/cluster.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -98,6 +99,7 @@ void registrar_start(struct supervisor *supervisor)
 		.owner = &registrar_owner,
 		.context = supervisor,
 		.link = -1,
+		.death_signal = SIGTERM, /* it gives leadership back before it follows us */
 	};
 	struct why why = {0};
 
