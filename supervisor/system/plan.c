@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "system/group.h"
 #include "system/json.h"
 
 #include "base/banned.h"
@@ -30,10 +31,8 @@ bool plan_encode(const struct plan *plan, struct buf *out)
 	}
 	buf_append_text(out, "],\"groups\":[");
 	for (size_t i = 0; i < plan->n_groups; i++) {
-		buf_append_text(out, i ? ",[" : "[");
-		for (size_t k = 0; k < plan->groups[i].n; k++)
-			buf_printf(out, k ? ",%u" : "%u", plan->groups[i].nodes[k]);
-		buf_append_text(out, "]");
+		buf_append_text(out, i ? "," : "");
+		group_append(out, &plan->groups[i], plan->n_nodes, plan->format > 1);
 	}
 	buf_append_text(out, "],\"types\":{");
 	for (size_t i = 0; i < plan->n_types; i++) {
@@ -123,30 +122,10 @@ static int read_nodes(const struct json *value, void *into, struct why *why)
 	return 0;
 }
 
-static int read_group(const struct json *item, struct plan_group *group, struct why *why)
-{
-	size_t position = 0;
-	struct json value;
-	int64_t index;
-	int r;
-
-	group->nodes = json_rows(item, JSON_ARRAY, sizeof *group->nodes, &r, why);
-	if (!group->nodes)
-		return r;
-	while (json_item(item, &position, &value)) {
-		if (!json_integer(&value, 0, PLAN_BYTES_MAX, &index) ||
-		    (group->n && (unsigned)index <= group->nodes[group->n - 1]))
-			return why_set(why, -EINVAL, "element %zu is no index in order",
-				       group->n + 1);
-		group->nodes[group->n++] = (unsigned)index;
-	}
-	return 0;
-}
-
 static int read_groups(const struct json *value, void *into, struct why *why)
 {
 	struct plan *plan = into;
-	size_t position = 0;
+	size_t position = 0, all = 0;
 	struct json item;
 	int r;
 
@@ -154,9 +133,15 @@ static int read_groups(const struct json *value, void *into, struct why *why)
 	if (!plan->groups)
 		return r;
 	while (json_item(value, &position, &item)) {
-		r = read_group(&item, &plan->groups[plan->n_groups++], why);
+		struct plan_group *group = &plan->groups[plan->n_groups++];
+
+		r = group_read(&item, plan->n_nodes, plan->format > 1, group, why);
 		if (r < 0)
 			return why_prefix(why, r, "element %zu", plan->n_groups);
+		all += group->n;
+		if (all > PLAN_MEMBERS_MAX)
+			return why_set(why, -EINVAL, "they have more than %d nodes in all",
+				       PLAN_MEMBERS_MAX);
 	}
 	return 0;
 }
@@ -211,20 +196,16 @@ static int read_types(const struct json *value, void *into, struct why *why)
 }
 
 static const struct json_member members[] = {
-	{"epoch", true, read_epoch}, {"seq", true, read_seq},       {"leader", true, read_leader},
-	{"nodes", true, read_nodes}, {"groups", true, read_groups}, {"types", true, read_types},
+	{"epoch", true, read_epoch}, {"seq", true, read_seq},     {"leader", true, read_leader},
+	{"nodes", true, read_nodes}, {"types", true, read_types},
 };
 
-/* What no row can see for itself: what points to what. */
-static int check_indices(const struct plan *plan, struct why *why)
-{
-	for (size_t i = 0; i < plan->n_groups; i++) {
-		const struct plan_group *group = &plan->groups[i];
+/* Read when the nodes are known, wherever it stands. */
+static const struct json_member group_members[] = {{"groups", true, read_groups}};
 
-		if (group->n && group->nodes[group->n - 1] >= plan->n_nodes)
-			return why_set(why, -EINVAL, "group %zu has node %u of %zu", i,
-				       group->nodes[group->n - 1], plan->n_nodes);
-	}
+/* What no row can see for itself. */
+static int check_types(const struct plan *plan, struct why *why)
+{
 	for (size_t i = 0; i < plan->n_types; i++)
 		if (plan->types[i].group >= 0 && (size_t)plan->types[i].group >= plan->n_groups)
 			return why_set(why, -EINVAL, "\"%s\" is of group %d of %zu",
@@ -262,7 +243,9 @@ int plan_decode(const void *text, size_t size, struct plan *ret_plan, struct why
 	if (r >= 0)
 		r = json_members(&root, members, sizeof members / sizeof *members, &plan, why);
 	if (r >= 0)
-		r = check_indices(&plan, why);
+		r = json_members(&root, group_members, 1, &plan, why);
+	if (r >= 0)
+		r = check_types(&plan, why);
 	if (r < 0) {
 		plan_free(&plan);
 		return r;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "system/group.h"
 #include "unit.h"
 
 #include "base/banned.h"
@@ -22,12 +23,12 @@ static char *id_of(int i)
 	return strdup(text);
 }
 
-/* Sorted, as a leader writes them. */
+/* Sorted, as a leader writes them, in any format; some of the nodes, most of them, and few. */
 static void make_plan(struct plan *plan, uint64_t *random, int n_nodes, int n_types)
 {
 	char name[64];
 
-	*plan = (struct plan){.format = PLAN_FORMAT,
+	*plan = (struct plan){.format = PLAN_FORMAT_MIN + random_below(random, 2),
 			      .epoch = 1 + random_next(random) % 1000,
 			      .seq = random_next(random) % 1000,
 			      .leader = id_of(0)};
@@ -46,7 +47,7 @@ static void make_plan(struct plan *plan, uint64_t *random, int n_nodes, int n_ty
 
 		group->nodes = calloc((size_t)n_nodes + 1, sizeof *group->nodes);
 		for (int i = 0; i < n_nodes; i++)
-			if (random_below(random, 3))
+			if (g == 2 ? !random_below(random, 9) : random_below(random, g ? 40 : 3))
 				group->nodes[group->n++] = (unsigned)i;
 	}
 	plan->types = calloc((size_t)n_types + 1, sizeof *plan->types);
@@ -71,7 +72,8 @@ static void test_round_trip(void **state)
 		struct buf text = {0}, twice = {0};
 		struct why why = {0};
 
-		make_plan(&plan, &random, random_below(&random, 12), random_below(&random, 12));
+		make_plan(&plan, &random, random_below(&random, round % 10 ? 12 : 300),
+			  random_below(&random, 12));
 		assert_true(plan_encode(&plan, &text));
 		want_text("round trip",
 			  plan_decode(buf_front(&text), buf_size(&text), &again, &why) < 0
@@ -80,6 +82,7 @@ static void test_round_trip(void **state)
 			  "");
 		assert_true(plan_same(&plan, &again));
 		assert_int_equal(plan_compare(&plan, &again), 0);
+		assert_int_equal(plan.format, again.format);
 		assert_string_equal(plan.leader, again.leader);
 		assert_true(plan_encode(&again, &twice));
 		assert_int_equal(buf_size(&text), buf_size(&twice));
@@ -172,6 +175,7 @@ static void test_cut_and_flipped(void **state)
 }
 
 #define HEAD  "{\"format\":1,\"epoch\":7,\"seq\":1,\"leader\":\"a\","
+#define HEAD2 "{\"format\":2,\"epoch\":7,\"seq\":1,\"leader\":\"a\","
 #define NODES "\"nodes\":[[\"a\",1],[\"b\",2]],"
 #define REST  "\"groups\":[],\"types\":{}}"
 
@@ -192,7 +196,7 @@ static const struct {
 	 0, ""},
 	{"nothing", "", -EINVAL, "not JSON"},
 	{"no object", "[1]", -EINVAL, "\"format\" is missing"},
-	{"newer", "{\"format\":2,\"nodes\":\"anything\"}", -EPROTONOSUPPORT, "of format 2"},
+	{"newer", "{\"format\":3,\"nodes\":\"anything\"}", -EPROTONOSUPPORT, "of format 3"},
 	{"older", "{\"format\":0}", -EPROTONOSUPPORT, "of format 0"},
 	{"a format that is none", "{\"format\":\"1\"}", -EINVAL, "\"format\""},
 	{"no leader", "{\"format\":1,\"epoch\":7,\"seq\":1," NODES REST, -EINVAL,
@@ -250,6 +254,28 @@ static const struct {
 	 "no total"},
 	{"a type without a name", HEAD NODES "\"groups\":[],\"types\":{\"\":[1]}}", -EINVAL,
 	 "printable"},
+	{"all but one", HEAD2 NODES "\"groups\":[{\"but\":[1]}],\"types\":{\"t\":[1,0,0]}}", 0, ""},
+	{"digits", HEAD2 NODES "\"groups\":[\"4\"],\"types\":{\"t\":[1,0,0]}}", 0, ""},
+	{"groups before nodes", HEAD2 "\"groups\":[\"c\",{\"but\":[]},[0]]," NODES "\"types\":{}}",
+	 0, ""},
+	{"no nodes", HEAD2 "\"nodes\":[],\"groups\":[\"\",{\"but\":[]},[]],\"types\":{}}", 0, ""},
+	{"all but one, in format 1", HEAD NODES "\"groups\":[{\"but\":[1]}],\"types\":{}}", -EINVAL,
+	 "element 1"},
+	{"digits in format 1", HEAD NODES "\"groups\":[\"c\"],\"types\":{}}", -EINVAL, "element 1"},
+	{"all but nobody known", HEAD2 NODES "\"groups\":[{\"but\":[2]}],\"types\":{}}", -EINVAL,
+	 "node 2 of 2"},
+	{"all but one, twice", HEAD2 NODES "\"groups\":[{\"but\":[1,1]}],\"types\":{}}", -EINVAL,
+	 "no index in order"},
+	{"an object that says nothing", HEAD2 NODES "\"groups\":[{}],\"types\":{}}", -EINVAL,
+	 "\"but\" is missing"},
+	{"a group that is none", HEAD2 NODES "\"groups\":[7],\"types\":{}}", -EINVAL, "element 1"},
+	{"too few digits", HEAD2 NODES "\"groups\":[\"\"],\"types\":{}}", -EINVAL,
+	 "0 digits are not a quarter of 2 nodes"},
+	{"too many digits", HEAD2 NODES "\"groups\":[\"c0\"],\"types\":{}}", -EINVAL, "2 digits"},
+	{"a digit that is none", HEAD2 NODES "\"groups\":[\"g\"],\"types\":{}}", -EINVAL,
+	 "character 1"},
+	{"a digit of nobody", HEAD2 NODES "\"groups\":[\"e\"],\"types\":{}}", -EINVAL,
+	 "node 2 of 2"},
 	{"two values", HEAD NODES REST "{}", -EINVAL, "more after"},
 };
 
@@ -268,6 +294,112 @@ static void test_texts(void **state)
 			want_valid(&plan);
 		plan_free(&plan);
 	}
+}
+
+/* What a group of these of so many nodes is written as. */
+static const struct {
+	const char *name;
+	int n_nodes;
+	int first, step; /* each step-th node from the first on is in it, */
+	bool others;     /* or each that is not one of these */
+	const char *written;
+} written[] = {
+	{"nobody", 9, 9, 1, false, "[]"},
+	{"one", 2000, 7, 2000, false, "[7]"},
+	{"all but one", 2000, 1007, 2000, true, "{\"but\":[1007]}"},
+	{"all", 2000, 2000, 1, true, "{\"but\":[]}"},
+	{"a few of few", 5, 0, 3, false, "\"90\""},
+	{"two of two", 2, 0, 1, false, "\"c\""},
+	{"each second", 17, 0, 2, false, "\"aaaa8\""},
+	{"each third is out", 17, 2, 3, true, "\"db6d8\""},
+	{"what is as short as digits", 12, 7, 5, true, "\"fef\""},
+};
+
+static void test_written_shortly(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ROWS(written); i++) {
+		struct buf text = {0};
+		struct plan_group group = {
+			.nodes = calloc((size_t)written[i].n_nodes, sizeof *group.nodes)};
+
+		for (int k = 0; k < written[i].n_nodes; k++) {
+			bool named = k >= written[i].first &&
+				     (k - written[i].first) % written[i].step == 0;
+
+			if (named != written[i].others)
+				group.nodes[group.n++] = (unsigned)k;
+		}
+		group_append(&text, &group, (size_t)written[i].n_nodes, true);
+		want_text(written[i].name, buf_text(&text), written[i].written);
+		buf_free(&text);
+		free(group.nodes);
+	}
+}
+
+/* Many types, each of which some other ten of a thousand nodes cannot serve. */
+static void test_many_groups(void **state)
+{
+	static const struct {
+		int format;
+		size_t low, high;
+	} sizes[] = {{1, 400000, 450000}, {2, 20000, 30000}};
+	struct plan plan = {.format = 1, .epoch = 1, .leader = id_of(0)};
+
+	(void)state;
+	plan.nodes = calloc(1000, sizeof *plan.nodes);
+	plan.groups = calloc(100, sizeof *plan.groups);
+	plan.types = calloc(100, sizeof *plan.types);
+	for (; plan.n_nodes < 1000; plan.n_nodes++)
+		plan.nodes[plan.n_nodes].id = id_of((int)plan.n_nodes);
+	for (; plan.n_groups < 100; plan.n_groups++) {
+		struct plan_group *group = &plan.groups[plan.n_groups];
+
+		group->nodes = calloc(1000, sizeof *group->nodes);
+		for (unsigned i = 0; i < 1000; i++)
+			if (i % 100 != plan.n_groups)
+				group->nodes[group->n++] = i;
+		plan.types[plan.n_types++] = (struct plan_type){.name = id_of((int)plan.n_groups),
+								.total = 1,
+								.group = (int)plan.n_groups};
+	}
+	for (size_t i = 0; i < ROWS(sizes); i++) {
+		struct buf text = {0};
+		struct plan again = {0};
+
+		plan.format = sizes[i].format;
+		assert_true(plan_encode(&plan, &text));
+		want_between("bytes", (double)buf_size(&text), (double)sizes[i].low,
+			     (double)sizes[i].high);
+		assert_int_equal(plan_decode(buf_front(&text), buf_size(&text), &again, NULL),
+				 buf_size(&text) > PLAN_BYTES_MAX ? -EINVAL : 0);
+		if (again.epoch)
+			assert_true(plan_same(&plan, &again));
+		plan_free(&again);
+		buf_free(&text);
+	}
+	plan_free(&plan);
+}
+
+/* A short text that stands for more memory than any leader has use for. */
+static void test_expansion(void **state)
+{
+	struct buf text = {0};
+	struct plan plan = {0};
+	struct why why = {0};
+
+	(void)state;
+	buf_append_text(&text, HEAD2 "\"nodes\":[[\"0000\",1]");
+	for (int i = 1; i < 5000; i++)
+		buf_printf(&text, ",[\"%04d\",1]", i);
+	buf_append_text(&text, "],\"groups\":[{\"but\":[]}");
+	for (int i = 1; i < 5000; i++)
+		buf_append_text(&text, ",{\"but\":[]}");
+	buf_append_text(&text, "],\"types\":{}}");
+	assert_true(buf_size(&text) <= PLAN_BYTES_MAX);
+	assert_int_equal(plan_decode(buf_front(&text), buf_size(&text), &plan, &why), -EINVAL);
+	assert_non_null(strstr(why.text, "more than 4194304 nodes in all"));
+	buf_free(&text);
 }
 
 static void test_large(void **state)
@@ -396,10 +528,11 @@ static void test_shares(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_cut_and_flipped),
-		cmocka_unit_test(test_texts),      cmocka_unit_test(test_large),
-		cmocka_unit_test(test_compare),    cmocka_unit_test(test_same),
-		cmocka_unit_test(test_shares),
+		cmocka_unit_test(test_round_trip),  cmocka_unit_test(test_cut_and_flipped),
+		cmocka_unit_test(test_texts),       cmocka_unit_test(test_large),
+		cmocka_unit_test(test_compare),     cmocka_unit_test(test_same),
+		cmocka_unit_test(test_shares),      cmocka_unit_test(test_written_shortly),
+		cmocka_unit_test(test_many_groups), cmocka_unit_test(test_expansion),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

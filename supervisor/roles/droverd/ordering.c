@@ -40,7 +40,7 @@ struct change {
 
 static struct orders *orders_in(const struct supervisor *supervisor)
 {
-	return supervisor->cluster ? supervisor->cluster->orders : NULL;
+	return supervisor->cluster->orders;
 }
 
 /* What each verb makes of a book. 1: it changed; 0: that is so already; -ENOMEM. */

@@ -325,7 +325,8 @@ static bool make_draft(struct supervisor *supervisor)
 	struct plan plan = {.format = format_of(supervisor->cluster)};
 	bool made = false;
 
-	if (planning->drafted == survey->version)
+	/* A node that takes no work reads plans as well. */
+	if (planning->drafted == survey->version && planning->draft.format == plan.format)
 		return true;
 	places = malloc((survey->roster.n_groups + 1) * sizeof *places);
 	for (size_t i = 0; places && i < survey->roster.n_groups; i++)
