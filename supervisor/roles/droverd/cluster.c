@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "system/timer.h"
 
 #include "base/banned.h"
 
@@ -174,7 +175,7 @@ void cluster_leader(struct supervisor *supervisor, bool leading, const char *nod
 	cluster->leading = leading;
 	snprintf(cluster->leader, sizeof cluster->leader, "%s", node);
 	snprintf(cluster->leader_id, sizeof cluster->leader_id, "%s", node_id);
-	if (!supervisor->stopping && !supervisor->dying)
+	if (!supervisor_ends(supervisor))
 		tell_leader(supervisor, led);
 	if (leading != led)
 		cluster->peers_seeded = false;
@@ -333,10 +334,7 @@ static int open_parts(struct supervisor *supervisor)
 	int r = registry_open(supervisor);
 
 	if (r >= 0)
-		r = sd_event_add_time(supervisor->event, &cluster->timer, CLOCK_MONOTONIC, 0,
-				      ACCURACY_US, on_wake, supervisor);
-	if (r >= 0)
-		r = sd_event_source_set_enabled(cluster->timer, SD_EVENT_OFF);
+		r = timer_new(supervisor->event, &cluster->timer, ACCURACY_US, on_wake, supervisor);
 	/* As decide.c's own: after the I/O of a turn. */
 	if (r >= 0)
 		r = sd_event_source_set_priority(cluster->timer, SD_EVENT_PRIORITY_NORMAL + 5);
