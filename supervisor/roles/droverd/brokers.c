@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The brokers of the configuration: a gauge for each, restarted for ever, whose depths and states go
- * to the types. Decides nothing about workers, and turns no depth into a zero: while nobody measures, it
- * is unknown. Declaring the types' queues is declaring.c's.
+ * to the types. Decides nothing about workers, and turns no depth into a zero: while nobody
+ * measures, it is unknown. Declaring the types' queues is declaring.c's.
  */
 #include "roles/droverd/cluster.h"
 
