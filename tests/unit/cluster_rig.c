@@ -42,7 +42,7 @@ static struct rig_node *node_of(const struct supervisor *supervisor)
 		if (&rig_nodes[i].supervisor == supervisor)
 			return &rig_nodes[i];
 	fail_msg("whose supervisor is that?");
-	return NULL;
+	abort(); /* the compiler does not know that no test goes on after that */
 }
 
 /* Stand-ins. */
@@ -331,7 +331,11 @@ struct type *rig_type(size_t i, const char *name, int max)
 
 struct type *rig_find(size_t i, const char *name)
 {
-	return type_find(&rig_nodes[i].supervisor, name);
+	struct type *type = type_find(&rig_nodes[i].supervisor, name);
+
+	if (!type)
+		abort(); /* a test's own error */
+	return type;
 }
 
 static struct offer *make_offer(struct rig_node *node)
@@ -439,7 +443,6 @@ void rig_see(const char *name, int64_t ready)
 {
 	struct type *type = rig_find(leader, name);
 
-	assert_non_null(type);
 	type->depth = (struct drover_depth){.size = sizeof type->depth, .ready = ready};
 	type->depth_known = ready >= 0;
 }
