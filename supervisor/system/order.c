@@ -200,7 +200,7 @@ static int read_override(const struct json *object, struct override *ret_overrid
 static int read_type(const struct json *key, const struct json *value, struct order_book *book,
 		     struct why *why)
 {
-	struct override override;
+	struct override override = {0};
 	struct buf name = {0};
 	int r;
 
