@@ -186,8 +186,9 @@ int registry_put(struct supervisor *supervisor, const char *key, const void *dat
 
 static const char *version_text(char text[DROVER_REGISTRY_VERSION_MAX])
 {
-	snprintf(text, DROVER_REGISTRY_VERSION_MAX, rig_value ? "%llu" : "",
-		 (unsigned long long)version);
+	*text = '\0';
+	if (rig_value)
+		snprintf(text, DROVER_REGISTRY_VERSION_MAX, "%llu", (unsigned long long)version);
 	return text;
 }
 

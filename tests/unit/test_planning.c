@@ -159,8 +159,8 @@ static void test_unreadable(void **state)
 		"{\"format\":99,\"epoch\":7}",
 		"{\"format\":1",
 		"",
-		"{\"format\":1,\"epoch\":7,\"seq\":0,\"leader\":\"x\",\"nodes\":[[\"b\",1],[\"a\",1]],"
-		"\"groups\":[],\"types\":{}}",
+		("{\"format\":1,\"epoch\":7,\"seq\":0,\"leader\":\"x\",\"nodes\":[[\"b\",1],[\"a\",1]],"
+		 "\"groups\":[],\"types\":{}}"),
 	};
 
 	(void)state;
