@@ -157,7 +157,10 @@ static void show_types_of_all(const struct ctl *ctl, const cJSON *answer, struct
 	table_write(&table, ctl->colour, ctl->width, true, out);
 	table_clear(&table);
 	if (!cJSON_GetArraySize(field_at(answer, "types")))
-		buf_append_text(out, "no event types of the whole cluster\n");
+		buf_append_text(
+			out,
+			"no event types are shared out: those of an embedded broker (sqlite) stay each "
+			"node's own\n");
 }
 
 static void type_problems(const struct ctl *ctl, const cJSON *type, struct buf *out)
@@ -172,6 +175,14 @@ static void type_problems(const struct ctl *ctl, const cJSON *type, struct buf *
 	if (*field_text(type, "differs")) {
 		snprintf(said, sizeof said, "the nodes' policies differ: %s",
 			 field_text(type, "differs"));
+		show_line(ctl, TABLE_WARN, out, name, said);
+	}
+	if (cJSON_IsTrue(field_at(type, "unseen"))) {
+		snprintf(
+			said, sizeof said,
+			"how much waits is not known, for the leader has no broker \"%s\": its total "
+			"stays as it is",
+			field_text(type, "broker"));
 		show_line(ctl, TABLE_WARN, out, name, said);
 	}
 	show_override(ctl, type, "order", " in the whole cluster", out);

@@ -64,7 +64,8 @@ void show_node(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 	table_write_text(fields_state_style(field_text(answer, "state")), ctl->colour,
 			 field_text(answer, "state"), out);
 	units_human_duration((int64_t)(field_number(answer, "uptime") * 1000), up, sizeof up);
-	buf_printf(out, ", up %s, %.0f workers, %.0f busy", up, running, busy);
+	buf_printf(out, ", up %s, %.0f worker%s, %.0f busy", up, running, running == 1 ? "" : "s",
+		   busy);
 	cJSON_ArrayForEach(row, field_at(answer, "brokers")) {
 		const char *state = field_text(row, "state");
 

@@ -25,6 +25,7 @@ struct state {
 	unsigned failures; /* in a row */
 	enum presence presence;
 	bool leaderless; /* AWAY: the agent answers */
+	bool denied;     /* AWAY: by who stands before the agent */
 	char away[SENTENCE_MAX];
 	char *refusals[REFUSAL_COUNT];
 	char *lost; /* NULL: there is a session, or none is wanted */
@@ -52,7 +53,7 @@ static void tell(struct consul *consul)
 	snprintf(sentence, sizeof sentence, "the Consul agent at %.400s answers",
 		 consul->settings.shown);
 	if (state->presence == AWAY) {
-		now = DROVER_REGISTRY_SUSPENDED;
+		now = state->denied ? DROVER_REGISTRY_REFUSED : DROVER_REGISTRY_SUSPENDED;
 		memcpy(sentence, state->away, sizeof sentence);
 	} else if (refusal) {
 		now = DROVER_REGISTRY_REFUSED;
@@ -111,6 +112,7 @@ static void on_leader(void *context, const struct answer *answer)
 	char sentence[SENTENCE_MAX];
 
 	state->request = NULL;
+	state->denied = answer->failure == FAILURE_DENIED;
 	if (answer->failure == FAILURE_NONE && answer->length > 2 && *answer->body == '"' &&
 	    answer->body[1] != '"') {
 		found_there(consul);
@@ -119,6 +121,13 @@ static void on_leader(void *context, const struct answer *answer)
 			 "the Consul agent at %.400s answers, but Consul has no leader",
 			 consul->settings.shown);
 		found_away(consul, true, sentence);
+	} else if (answer->status == 401) {
+		snprintf(sentence, sizeof sentence,
+			 "a proxy before the Consul agent at %.400s %s (401: see auth_file)",
+			 consul->settings.shown,
+			 consul->settings.auth ? "does not take our user and password"
+					       : "wants a user and a password");
+		found_away(consul, false, sentence);
 	} else {
 		found_away(consul, false, answer->sentence);
 	}

@@ -236,7 +236,8 @@ void checks_maintenance(struct supervisor *supervisor, bool on, const char *reas
 			*cluster->maintenance_reason ? ": " : "", cluster->maintenance_reason);
 	else if (!on && before)
 		log_notice("this node was put back into service in the registry%s",
-			   cluster_drains(supervisor)
+			   supervisor->stopping ? "; it goes on stopping all the same"
+			   : cluster_drains(supervisor)
 				   ? "; it goes on draining, for it was drained by "
 				     "hand as well"
 				   : "; it takes events again");

@@ -126,7 +126,8 @@ static void take_standing(struct supervisor *supervisor)
 
 	if (cluster->clustered)
 		stand_for_election(supervisor);
-	if (is_led(cluster) || !cluster->clustered)
+	/* Who stops has handed over, and sizes nothing any more. */
+	if (is_led(cluster) || !cluster->clustered || supervisor->stopping)
 		cluster->unled_ms = 0;
 	else if (!cluster->unled_ms)
 		cluster->unled_ms = clock_now_ms();
@@ -196,7 +197,7 @@ static void tell_state(const struct cluster *cluster)
 		log_notice("registry: up%s%s", colon, sentence);
 		break;
 	case DROVER_REGISTRY_SUSPENDED:
-		log_warning("registry: not reachable%s%s; the plan in force stands, workers stay, "
+		log_warning("registry: suspended%s%s; the plan in force stands, workers stay, "
 			    "and it is tried again",
 			    colon, sentence);
 		break;

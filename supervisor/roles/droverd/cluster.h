@@ -176,6 +176,7 @@ struct subject {
 	char *name;
 	struct offer_policy policy; /* merged: the lowest max; texts belong to it */
 	char *differs;              /* in what the nodes' policies differ; NULL: in nothing */
+	bool unseen;                /* the leader has no broker of that name */
 	bool depth_known;
 	struct drover_depth depth; /* of a type that is not ours; else type->depth */
 	struct demand_result wanted;

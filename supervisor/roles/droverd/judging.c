@@ -213,7 +213,7 @@ static const char *reason_of(const struct type *type, const char *state)
 	if (type->refused[0])
 		return "droverctl plugins on the node says why";
 	if (!strcmp(state, "unservable"))
-		return type->candidate ? "its handler is being tried" : "it has no handler";
+		return "it has no handler";
 	if (!strcmp(state, "failing"))
 		return "droverctl status on the node says why";
 	return "";

@@ -194,9 +194,11 @@ static int resume_node(struct request *request)
 	supervisor->draining = false;
 	decide_soon(supervisor);
 	request_done(request, "%s%s",
-		     was ? "the node is no longer drained" : "the node was not drained",
-		     orders_drain(supervisor)
-			     ? "; all nodes are, droverctl resume --all --cluster ends that"
+		     was ? "the node is no longer drained" : "the node was not drained by hand",
+		     supervisor->cluster->maintenance
+			     ? "; it is taken out of service in the registry, and that ends there"
+		     : orders_drain(supervisor)
+			     ? "; all nodes are drained, droverctl resume --all --cluster ends that"
 			     : "");
 	return 0;
 }

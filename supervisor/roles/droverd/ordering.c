@@ -401,7 +401,7 @@ static int check_cluster(const struct supervisor *supervisor, struct why *why)
 {
 	static const char *const states[] = {
 		[0] = "not known yet",
-		[DROVER_REGISTRY_SUSPENDED] = "not reachable",
+		[DROVER_REGISTRY_SUSPENDED] = "suspended",
 		[DROVER_REGISTRY_LOST] = "lost",
 		[DROVER_REGISTRY_REFUSED] = "refusing this node",
 	};

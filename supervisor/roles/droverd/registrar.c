@@ -6,8 +6,10 @@
  */
 #include "roles/droverd/cluster.h"
 
+#include <ctype.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -91,6 +93,31 @@ static int set_up(struct supervisor *supervisor, struct why *why)
 	return r < 0 ? why_set(why, r, "send its setup: %s", strerror(-r)) : 0;
 }
 
+static bool is_of(const char *variable, const char *plugin)
+{
+	while (*plugin && toupper((unsigned char)*plugin) == (unsigned char)*variable) {
+		plugin++;
+		variable++;
+	}
+	return !*plugin && *variable == '_';
+}
+
+/* Of our environment, what is called by the plugin (CONSUL_…): the entries as they are; NULL: none. */
+static char **make_environment(const char *plugin)
+{
+	size_t n = 0;
+	char **own;
+
+	for (char **e = environ; e && *e; e++)
+		n += is_of(*e, plugin);
+	own = calloc(n + 1, sizeof *own);
+	n = 0;
+	for (char **e = environ; own && e && *e; e++)
+		if (is_of(*e, plugin))
+			own[n++] = *e;
+	return own;
+}
+
 void registrar_start(struct supervisor *supervisor)
 {
 	struct child_request request = {
@@ -102,10 +129,16 @@ void registrar_start(struct supervisor *supervisor)
 		.death_signal = SIGTERM, /* it gives leadership back before it follows us */
 	};
 	struct why why = {0};
+	char **own;
+	int r;
 
 	if (supervisor->dying)
 		return;
-	if (child_start(&supervisor->children, &request, &supervisor->registrar, &why) < 0) {
+	own = make_environment(supervisor->config->registry.plugin);
+	request.environment = own;
+	r = child_start(&supervisor->children, &request, &supervisor->registrar, &why);
+	free(own);
+	if (r < 0) {
 		retry_later(supervisor, 0, why.text);
 		return;
 	}

@@ -385,7 +385,7 @@ static void row_now(const struct request *request, const struct type *type)
 	row_add_text(&row, "caveat", type_caveat(type));
 	add_counts(&row, type);
 	add_times(&row, type);
-	add_real(&row, "handling_ms", type->wanted.handling_ms);
+	add_real(&row, "handling_ms", type->wanted.handling_ms > 0 ? type->wanted.handling_ms : -1);
 	row_add_count(&row, "demand", type->wanted.known ? type->wanted.workers : -1);
 	message_add_int(&row, "objective_ms", type->config->objective_ms);
 	message_add_int(&row, "min", type->config->min);

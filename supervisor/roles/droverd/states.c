@@ -31,6 +31,13 @@ bool type_is_paused(const struct type *type)
 	return type->override.paused || orders_of(type)->paused;
 }
 
+/* Its file is being tried, or may be among those that were just written. */
+static bool is_arriving(const struct type *type)
+{
+	return !type->handler &&
+	       (type->candidate || (!type->refused[0] && watch_waits(type->supervisor)));
+}
+
 static bool has_no_handler(const struct type *type)
 {
 	return !type->handler;
@@ -113,16 +120,19 @@ static void tell_paused(const struct type *type, char *text, size_t size)
 		tell_by("paused in the whole cluster", &orders_of(type)->paused_by, "", text, size);
 }
 
-static void tell_no_handler(const struct type *type, char *text, size_t size)
+static void tell_arriving(const struct type *type, char *text, size_t size)
 {
 	if (type->candidate)
 		snprintf(text, size, "its handler %s is being tried", type->candidate->path);
-	else if (type->refused[0])
-		snprintf(text, size, "its handler was refused: %s", type->refused);
-	else if (watch_waits(type->supervisor))
+	else
 		snprintf(text, size,
-			 "no handler yet: files were just written, and are looked at in a "
-			 "moment");
+			 "new files in the handlers directories are looked at in a moment");
+}
+
+static void tell_no_handler(const struct type *type, char *text, size_t size)
+{
+	if (type->refused[0])
+		snprintf(text, size, "its handler was refused: %s", type->refused);
 	else
 		snprintf(text, size, "no handler: no file of that name is in a handlers directory");
 }
@@ -166,11 +176,17 @@ static const struct {
 	bool (*holds)(const struct type *type);
 	void (*tell)(const struct type *type, char *text, size_t size);
 } states[] = {
-	{"leaving", is_leaving, tell_leaving},   {"draining", is_draining, tell_draining},
-	{"paused", type_is_paused, tell_paused}, {"unservable", has_no_handler, tell_no_handler},
-	{"failing", is_failing, tell_death},     {"cut off", is_cut_off, tell_broker},
-	{"starting", is_starting, NULL},         {"probe", is_probing, tell_probe},
-	{"failing", is_crashing, tell_error},    {"running", is_running, NULL},
+	{"leaving", is_leaving, tell_leaving},
+	{"draining", is_draining, tell_draining},
+	{"paused", type_is_paused, tell_paused},
+	{"starting", is_arriving, tell_arriving},
+	{"unservable", has_no_handler, tell_no_handler},
+	{"failing", is_failing, tell_death},
+	{"cut off", is_cut_off, tell_broker},
+	{"starting", is_starting, NULL},
+	{"probe", is_probing, tell_probe},
+	{"failing", is_crashing, tell_error},
+	{"running", is_running, NULL},
 };
 
 const char *type_caveat(const struct type *type)

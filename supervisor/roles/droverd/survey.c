@@ -67,6 +67,7 @@ static void take_depth(struct supervisor *supervisor, struct entry *entry)
 	}
 	if (entry->asked)
 		stranger_drop(supervisor, entry);
+	subject->unseen = false;
 	subject->depth = entry->type->depth;
 	subject->depth_known = entry->type->depth_known;
 }

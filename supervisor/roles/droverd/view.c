@@ -460,6 +460,7 @@ static void row_subject(const struct request *request, const char *name)
 						text, sizeof text)
 			     : NULL);
 	row_add_text(&row, "differs", subject ? subject->differs : NULL);
+	message_add_flag(&row, "unseen", subject && subject->unseen);
 	describe_unserved(&serving, text, sizeof text);
 	row_add_text(&row, "unserved", text);
 	row_add_override(&row, "order", orders_find(supervisor, name));
