@@ -236,7 +236,7 @@ static void answer(void)
 
 static void begin_node(size_t i)
 {
-	static char names[RIG_NODES][16];
+	static char names[RIG_NODES][32];
 	struct rig_node *node = &rig_nodes[i];
 	struct supervisor *supervisor = &node->supervisor;
 
