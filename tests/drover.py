@@ -85,6 +85,7 @@ class Drover:
         for d in (self.handlers, self.runtime):
             d.mkdir(mode=0o755)
         self.process = None
+        self.program = DROVERD
         self.configure("")
 
     # configuration and handlers
@@ -121,7 +122,7 @@ class Drover:
         environment = dict(os.environ, DROVER_TEST_ID=self.test_id, **(env or {}))
         environment.pop("NOTIFY_SOCKET", None)
         with open(self.log_file, "ab") as log:
-            self.process = subprocess.Popen([*under, DROVERD, "--config", self.config_file, *arguments], stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen([*under, self.program, "--config", self.config_file, *arguments], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=environment, start_new_session=True)
         if ready:
             self.wait_ready()

@@ -177,6 +177,14 @@ static void type_problems(const struct ctl *ctl, const cJSON *type, struct buf *
 			 field_text(type, "differs"));
 		show_line(ctl, TABLE_WARN, out, name, said);
 	}
+	if (cJSON_IsTrue(field_at(type, "unseen"))) {
+		snprintf(
+			said, sizeof said,
+			"how much waits is not known, for the leader has no broker \"%s\": its total "
+			"stays as it is",
+			field_text(type, "broker"));
+		show_line(ctl, TABLE_WARN, out, name, said);
+	}
 	show_override(ctl, type, "order", " in the whole cluster", out);
 	if (cJSON_IsTrue(field_at(type, "order.paused"))) {
 		const char *until = field_text(type, "order.paused_until");

@@ -12,6 +12,9 @@
 #include "policy/apportion.h"
 
 #include <stdbool.h>
+#include <string.h>
+
+#include "base/hash.h"
 
 #include "base/banned.h"
 
@@ -30,11 +33,7 @@ static uint64_t mix(uint64_t x)
 
 uint64_t apportion_hash(const char *text)
 {
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
-
-	for (; *text; text++)
-		hash = (hash ^ (uint8_t)*text) * UINT64_C(0x100000001b3);
-	return mix(hash);
+	return mix(hash_bytes(HASH_NOTHING, text, strlen(text)));
 }
 
 /* In (0, 1) as a fraction of 2^24. */

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sorted.h"
 #include "system/config.h"
 #include "system/json.h"
 
@@ -200,7 +201,7 @@ static int read_override(const struct json *object, struct override *ret_overrid
 static int read_type(const struct json *key, const struct json *value, struct order_book *book,
 		     struct why *why)
 {
-	struct override override;
+	struct override override = {0};
 	struct buf name = {0};
 	int r;
 
@@ -311,32 +312,24 @@ void order_free(struct order_book *book)
 	*book = (struct order_book){0};
 }
 
-/* The place of the first order whose type is not less. */
-static size_t place_of(const struct order_book *book, const char *type)
+static const char *type_of(const void *entry)
 {
-	size_t low = 0, high = book->n_orders;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (strcmp(book->orders[middle].type, type) < 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return ((const struct order *)entry)->type;
 }
 
-static bool is_at(const struct order_book *book, size_t place, const char *type)
+/* Whether it is there; its place, or where it would be. */
+static bool find(const struct order_book *book, const char *type, size_t *ret_place)
 {
-	return place < book->n_orders && !strcmp(book->orders[place].type, type);
+	const struct sorted orders = {book->orders, book->n_orders, sizeof *book->orders, type_of};
+
+	return sorted_find(&orders, type, ret_place);
 }
 
 const struct override *order_find(const struct order_book *book, const char *type)
 {
-	size_t place = place_of(book, type);
+	size_t place;
 
-	return is_at(book, place, type) ? &book->orders[place].override : NULL;
+	return find(book, type, &place) ? &book->orders[place].override : NULL;
 }
 
 static void remove_at(struct order_book *book, size_t place)
@@ -366,8 +359,8 @@ static int insert_at(struct order_book *book, size_t place, const char *type)
 
 int order_set(struct order_book *book, const char *type, const struct override *override)
 {
-	size_t place = place_of(book, type);
-	bool there = is_at(book, place, type);
+	size_t place;
+	bool there = find(book, type, &place);
 
 	if (!override->scaled && !override->paused) {
 		if (there)

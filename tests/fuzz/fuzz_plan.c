@@ -36,6 +36,26 @@ static void require_shares(const struct plan *plan)
 	}
 }
 
+/* In each format it says the same, as far as it has room. */
+static void require_formats(struct plan *plan)
+{
+	static struct buf text;
+	int format = plan->format;
+
+	for (plan->format = PLAN_FORMAT_MIN; plan->format <= PLAN_FORMAT; plan->format++) {
+		struct plan again = {0};
+
+		buf_clear(&text);
+		require(plan_encode(plan, &text));
+		if (buf_size(&text) > PLAN_BYTES_MAX)
+			continue;
+		require(plan_decode(buf_front(&text), buf_size(&text), &again, NULL) >= 0);
+		require(plan_same(plan, &again));
+		plan_free(&again);
+	}
+	plan->format = format;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct buf once, twice;
@@ -58,6 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		require(buf_size(&once) == buf_size(&twice) &&
 			!memcmp(buf_front(&once), buf_front(&twice), buf_size(&once)));
 	}
+	require_formats(&first);
 	plan_free(&first);
 	plan_free(&second);
 	return 0;

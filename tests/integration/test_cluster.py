@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import time
 import uuid
 
 import pytest
 from drover import PATIENCE, make, wait
 from handlers import LEDGER, ledger_type, read_ledger
 
-# A session of a node that died ends by its TTL, and its lock is kept from others for a while then.
+# A session of a machine that died ends by its TTL, and its lock is kept from others for a while then.
 TAKEOVER = 3 * PATIENCE
 
 
@@ -113,8 +114,13 @@ def test_another_leads_when_the_leader_is_killed(cluster):
     cluster.start(3, max=3, sleep_ms=20)
     dead = cluster.leader()
     epoch = cluster.plan()["epoch"]
+    killed = time.monotonic()
     dead.kill()
     leader = cluster.wait_leader(other=dead)
+    took = time.monotonic() - killed
+    print(f"another leads after {took:.2f} s")
+    assert took < 3, "nobody had to wait for the end of a session"
+    wait(lambda: not dead.pids(), "its registrar followed it", 10)
     plan = cluster.wait_plan(lambda plan: plan["epoch"] > epoch and len(plan["nodes"]) == 2, "it is of the new leader")
     leader.wait_log("is gone; its share goes to the other nodes")
     for node in cluster.followers():

@@ -297,46 +297,51 @@ def test_a_name_of_a_live_node_is_refused_and_of_a_dead_one_taken(agent, node):
             wait(lambda: instance(agent)["Service"]["Meta"]["id"] == OTHER_ID, "the name is taken")
 
 
-def test_of_two_that_begin_together_one_has_the_name():
+def wait_one_of(nodes, server):
+    """One of them has the name, and the other is refused."""
+    wait(lambda: sorted(made.state() for made in nodes) == [UP, REFUSED] and len(server.health("drover")) == 1,
+         lambda: f"one is refused: {[made.heard for made in nodes]}", 2 * PATIENCE)
+    stays = next(made for made in nodes if made.state() == UP)
+    assert server.health("drover")[0]["Service"]["Meta"]["id"] == (ID if stays is nodes[0] else OTHER_ID)
+
+
+@pytest.fixture
+def two_hosts():
     server = consul.Agent("server").start()
     client = consul.Agent("client", server=False, join=[server]).start()
-    nodes = [Node(server), Node(client, node_id=OTHER_ID)]
+    yield server, client
+    client.close()
+    server.close()
+
+
+def test_of_two_that_begin_together_one_has_the_name(two_hosts):
+    nodes = [Node(two_hosts[0]), Node(two_hosts[1], node_id=OTHER_ID)]
     try:
         for made in nodes:
             made.wait_state(UP)
         for made in nodes:
             made.report()
-        wait(lambda: sorted(made.state() for made in nodes) == [UP, REFUSED], lambda: f"one is refused: {[n.heard for n in nodes]}")
-        stays = next(made for made in nodes if made.state() == UP)
-        wait(lambda: len(server.health("drover")) == 1, "one is registered")
-        assert server.health("drover")[0]["Service"]["Meta"]["id"] == (ID if stays is nodes[0] else OTHER_ID)
+        wait_one_of(nodes, two_hosts[0])
     finally:
         for made in nodes:
             made.kill()
-        client.close()
-        server.close()
 
 
-def test_who_was_taken_for_dead_yields_its_name():
-    server = consul.Agent("server").start()
-    client = consul.Agent("client", server=False, join=[server]).start()
-    first, second = Node(server, alive_ttl="3s"), Node(client, node_id=OTHER_ID)
+def test_who_was_taken_for_dead_shares_no_name_with_who_took_it(two_hosts):
+    server, client = two_hosts
+    nodes = [Node(server, alive_ttl="3s"), Node(client, node_id=OTHER_ID)]
     try:
-        first.report()
+        nodes[0].report()
         wait_check(server, "alive", Status="passing")
-        first.process.send_signal(signal.SIGSTOP)
+        nodes[0].process.send_signal(signal.SIGSTOP)
         wait_check(server, "alive", Status="critical")
-        second.report()
-        wait(lambda: len(server.health("drover")) == 2, lambda: f"the name is taken: {second.heard}")
-        first.process.send_signal(signal.SIGCONT)
-        first.wait_state(REFUSED)
-        wait(lambda: len(server.health("drover")) == 1, "one is registered")
-        assert server.health("drover")[0]["Service"]["Meta"]["id"] == OTHER_ID and second.state() == UP
+        nodes[1].report()
+        wait(lambda: len(server.health("drover")) == 2, lambda: f"the name is taken: {nodes[1].heard}")
+        nodes[0].process.send_signal(signal.SIGCONT)
+        wait_one_of(nodes, server)
     finally:
-        for made in (first, second):
+        for made in nodes:
             made.kill()
-        client.close()
-        server.close()
 
 
 def test_the_id_of_a_live_node_is_refused(agent, node):
@@ -382,9 +387,8 @@ def test_discovery(agent, node):
         agent.api("PUT", f"agent/service/deregister/rabbit{number}")
 
 
-def test_an_agent_that_lost_everything_has_it_back_within_5_s():
-    server = consul.Agent("server").start()
-    client = consul.Agent("client", server=False, join=[server]).start()
+def test_an_agent_that_lost_everything_has_it_back_within_5_s(two_hosts):
+    server, client = two_hosts
     made = Node(client)
     try:
         made.report(["order.paid"], mail=(WARNING, "late"))
@@ -405,8 +409,6 @@ def test_an_agent_that_lost_everything_has_it_back_within_5_s():
         wait_check(server, "type:mail", Status="warning", Output="late")
     finally:
         made.kill()
-        client.close()
-        server.close()
 
 
 def test_the_policy_that_is_enough():

@@ -332,6 +332,59 @@ static void try_world(const struct world *world)
 	plan_free(&plan);
 }
 
+/* A thousand types on a thousand nodes, and some types have a set of eligible nodes of their own. */
+static const struct sets {
+	const char *name;
+	size_t groups;
+	int of_ten_thousand; /* nodes of each set, by chance */
+	double encode_ms, node_ms;
+} all_sets[] = {
+	{"all but about ten", 100, 9900, 1.5, 6}, {"all but about ten", 400, 9900, 3, 8},
+	{"about ten", 400, 100, 2.5, 6},          {"about half", 100, 5000, 2.5, 6},
+	{"about half", 200, 5000, 4, 8},
+};
+
+static void add_groups(struct plan *plan, const struct sets *sets, uint64_t *random)
+{
+	plan->groups = allocate(sets->groups, sizeof *plan->groups);
+	for (; plan->n_groups < sets->groups; plan->n_groups++) {
+		struct plan_group *group = &plan->groups[plan->n_groups];
+
+		group->nodes = allocate(plan->n_nodes, sizeof *group->nodes);
+		for (size_t i = 0; i < plan->n_nodes; i++)
+			if (random_below(random, 10000) < sets->of_ten_thousand)
+				group->nodes[group->n++] = (unsigned)i;
+		plan->types[plan->n_groups].group = (int)plan->n_groups;
+	}
+}
+
+static void try_sets(const struct sets *sets)
+{
+	static const struct world world = {.nodes = 1000, .types = 1000, .working = 1000};
+	struct figures figures = {0};
+	uint64_t random = 2026;
+	struct buf first = {0};
+	struct plan plan;
+
+	make_plan(&plan, &world, &random);
+	add_groups(&plan, sets, &random);
+	plan.format = 1;
+	if (!plan_encode(&plan, &first))
+		exit(2);
+	plan.format = PLAN_FORMAT;
+	time_plan(&plan, &figures);
+	printf("| %4zu | %s | %7zu | %6zu | %6.2f | %6.2f |\n", sets->groups, sets->name,
+	       buf_size(&first), figures.bytes, figures.encode_ms, figures.node_ms);
+	judge(figures.bytes <= PLAN_BYTES_MAX, "bytes of the plan", (double)figures.bytes,
+	      PLAN_BYTES_MAX);
+	judge(figures.encode_ms <= SLACK * sets->encode_ms, "encoding, ms", figures.encode_ms,
+	      sets->encode_ms);
+	judge(figures.node_ms <= SLACK * sets->node_ms, "decoding and all shares of a node, ms",
+	      figures.node_ms, sets->node_ms);
+	buf_free(&first);
+	plan_free(&plan);
+}
+
 /* Three nodes of weights 1, 1 and 2, and 100 types of few workers each. */
 static void try_balance(void)
 {
@@ -366,6 +419,10 @@ int main(void)
 	       "|\n|---|---|---|---|---|---|---|---|---|\n");
 	for (size_t i = 0; i < sizeof worlds / sizeof *worlds; i++)
 		try_world(&worlds[i]);
+	printf("\n| sets | of nodes | format 1, bytes | format 2 | encode ms | node ms |\n"
+	       "|---|---|---|---|---|---|\n");
+	for (size_t i = 0; i < sizeof all_sets / sizeof *all_sets; i++)
+		try_sets(&all_sets[i]);
 	try_balance();
 	printf("scale: %d passed, %d failed\n", passed, failed);
 	return failed ? 1 : 0;

@@ -24,6 +24,7 @@ struct rig_node {
 	struct config_type configs[RIG_TYPES];
 	enum offer_serves serves[RIG_TYPES];
 	struct load load; /* what it says to the leader; rows are the test's */
+	int reads;        /* plans of this format at most; 0: of all */
 	bool cut_off;     /* from the registry: hears and writes nothing */
 	char said[1024];  /* to its gauge, "VERB QUEUE;" each */
 	int64_t wake_ms;  /* what it asked for; INT64_MAX: nothing */

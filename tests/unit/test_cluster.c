@@ -211,6 +211,7 @@ static void test_a_node_that_stops_resigns_once(void **unused)
 {
 	(void)unused;
 	begin("consul");
+	cluster_registrar_started(&supervisor);
 	go_round();
 	assert_null(strstr(said, "resign"));
 	supervisor.stopping = true;
@@ -370,6 +371,44 @@ static void test_who_is_refused_sizes_nothing(void **unused)
 	end();
 }
 
+static void test_who_is_refused_does_not_lead(void **unused)
+{
+	(void)unused;
+	begin("consul");
+	cluster_registrar_started(&supervisor);
+	up();
+	/* As long as it does not lead it may stand: the registry decides. */
+	cluster_state(&supervisor, DROVER_REGISTRY_REFUSED, "not these keys");
+	assert_null(strstr(said, "resign"));
+	up();
+	cluster_leader(&supervisor, true, "me", "1");
+	assert_int_equal(cluster()->standing, STANDING_LEADS);
+	said[0] = '\0';
+	cluster_state(&supervisor, DROVER_REGISTRY_REFUSED, "not these keys");
+	assert_said("resign;");
+	assert_int_equal(cluster()->standing, STANDING_WAITING);
+	cluster_leader(&supervisor, false, "", "");
+	said[0] = '\0';
+	up();
+	assert_null(strstr(said, "elect")); /* it would be refused as soon as it leads */
+	cluster_leader(&supervisor, false, "other", "2");
+	assert_int_equal(cluster()->standing, STANDING_FOLLOWS);
+	supervisor.cluster->rest_ms = clock_now_ms();
+	cluster_state(&supervisor, DROVER_REGISTRY_SUSPENDED, "no answer");
+	assert_null(strstr(said, "elect"));
+	up();
+	assert_non_null(strstr(said, "elect;"));
+	said[0] = '\0';
+	go_round();
+	assert_null(strstr(said, "elect"));
+	/* Led and refused in one turn: nothing is planned. */
+	cluster_state(&supervisor, DROVER_REGISTRY_REFUSED, "not these keys");
+	cluster_leader(&supervisor, true, "me", "1");
+	assert_int_equal(cluster()->standing, STANDING_WAITING);
+	assert_non_null(strstr(said, "resign;"));
+	end();
+}
+
 static void test_a_round_comes_when_it_is_wanted(void **unused)
 {
 	int64_t now_ms = clock_now_ms();
@@ -404,6 +443,7 @@ int main(void)
 		cmocka_unit_test(test_autonomy_ends_with_the_same_leader),
 		cmocka_unit_test(test_an_older_plan_ends_no_autonomy),
 		cmocka_unit_test(test_who_is_refused_sizes_nothing),
+		cmocka_unit_test(test_who_is_refused_does_not_lead),
 		cmocka_unit_test(test_a_round_comes_when_it_is_wanted),
 	};
 

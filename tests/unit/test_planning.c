@@ -159,8 +159,8 @@ static void test_unreadable(void **state)
 		"{\"format\":99,\"epoch\":7}",
 		"{\"format\":1",
 		"",
-		"{\"format\":1,\"epoch\":7,\"seq\":0,\"leader\":\"x\",\"nodes\":[[\"b\",1],[\"a\",1]],"
-		"\"groups\":[],\"types\":{}}",
+		("{\"format\":1,\"epoch\":7,\"seq\":0,\"leader\":\"x\",\"nodes\":[[\"b\",1],[\"a\",1]],"
+		 "\"groups\":[],\"types\":{}}"),
 	};
 
 	(void)state;
@@ -264,6 +264,53 @@ static void test_membership(void **state)
 	rig_run(1500);
 	assert_int_equal(sum(), 3);
 	assert_true(rig_find(0, "a")->placed.at_once);
+}
+
+static int written_format(void)
+{
+	struct plan plan = {0};
+	int format;
+
+	assert_non_null(rig_value);
+	assert_int_equal(plan_decode(rig_value, strlen(rig_value), &plan, NULL), 0);
+	format = plan.format;
+	plan_free(&plan);
+	return format;
+}
+
+/* The newest that all read, of whatever weight, and no older one than that for long. */
+static void test_formats(void **state)
+{
+	(void)state;
+	three(12);
+	rig_lead(0);
+	rig_see("a", 1000);
+	rig_run(500);
+	assert_int_equal(written_format(), PLAN_FORMAT);
+	rig_nodes[2].reads = 1;
+	rig_peers();
+	rig_run(2000);
+	assert_int_equal(written_format(), 1);
+	assert_int_equal(sum(), 12);
+	/* One that takes no work reads it, too. */
+	rig_nodes[2].reads = 0;
+	rig_nodes[1].config.weight = 0;
+	rig_nodes[1].reads = 1;
+	rig_peers();
+	rig_run(2000);
+	assert_int_equal(written_format(), 1);
+	rig_nodes[1].reads = 0;
+	rig_peers();
+	rig_run(2000);
+	assert_int_equal(written_format(), PLAN_FORMAT);
+	rig_nodes[1].reads = 1;
+	rig_peers();
+	rig_run(2000);
+	assert_int_equal(written_format(), 1);
+	rig_leave(1);
+	rig_run(2000);
+	assert_int_equal(written_format(), PLAN_FORMAT);
+	assert_int_equal(rig_share(0, "a") + rig_share(2, "a"), 12);
 }
 
 /* G7: whatever changes, at a settled membership the shares are the total. */
@@ -376,6 +423,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_unreadable, clear),
 		cmocka_unit_test_teardown(test_disk, clear),
 		cmocka_unit_test_teardown(test_membership, clear),
+		cmocka_unit_test_teardown(test_formats, clear),
 		cmocka_unit_test_teardown(test_shares_are_totals, clear),
 		cmocka_unit_test_teardown(test_autonomy, clear),
 		cmocka_unit_test_teardown(test_words, clear),

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -21,6 +22,7 @@
 #include "stage.h"
 #include "system/channel.h"
 #include "system/process.h"
+#include "system/role.h"
 #include "unit.h"
 
 #include "base/banned.h"
@@ -446,6 +448,66 @@ static void send_flag(struct scene *scene, const char *verb, const char *key, bo
 	message_add_flag(&message, key, on);
 	assert_int_equal(channel_send(&scene->role, &message, NULL, 0), 0);
 	message_free(&message);
+}
+
+/* How it ended, and after how long; `late_ms` at most. */
+static int follow(struct scene *scene, int64_t late_ms, int64_t *ret_took_ms)
+{
+	int64_t began_ms = clock_now_ms();
+	int status = 0;
+	pid_t pid;
+
+	channel_close(&scene->role);
+	while (!(pid = waitpid(scene->pid, &status, WNOHANG))) {
+		if (clock_now_ms() - began_ms > late_ms)
+			fail_msg("it outlives its supervisor");
+		poll(NULL, 0, 5);
+	}
+	assert_int_equal(pid, scene->pid);
+	scene->pid = 0;
+	*ret_took_ms = clock_now_ms() - began_ms;
+	return status;
+}
+
+static void registrar_ends_with_its_supervisor(void **state)
+{
+	int64_t took_ms;
+
+	start_registrar(*state);
+	assert_int_equal(follow(*state, WAIT_MS, &took_ms), 0);
+}
+
+/* One that led has time to give that back; here nobody takes over, so it uses all of it. */
+static void registrar_that_leads_outlives_its_supervisor_for_a_moment(void **state)
+{
+	struct scene *scene = *state;
+	struct message_view view;
+	int64_t took_ms;
+	int status;
+
+	start_registrar(scene);
+	send_text(scene, "elect", NULL, NULL);
+	do
+		expect(&scene->role, "leader", &view);
+	while (!message_flag(&view, "leading"));
+	status = follow(scene, WAIT_MS, &took_ms);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM);
+	assert_true(took_ms >= ROLE_LAST_MS / 2);
+}
+
+/* Its parent-death signal alone ends it, should its loop be hung and not see the channel. */
+static void registrar_ends_by_its_parents_death(void **state)
+{
+	struct scene *scene = *state;
+	int64_t began_ms = clock_now_ms();
+	int status = 0;
+
+	start_registrar(scene);
+	assert_int_equal(kill(scene->pid, SIGTERM), 0);
+	assert_int_equal(waitpid(scene->pid, &status, 0), scene->pid);
+	scene->pid = 0;
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM);
+	assert_true(clock_now_ms() - began_ms < WAIT_MS);
 }
 
 static void registrar_tells_members(void **state)
@@ -940,6 +1002,9 @@ int main(void)
 		TEST(gauge_waits_for_a_broker_that_refuses),
 		TEST(gauge_knows_when_nobody_answers),
 		TEST(registrar_without_registry),
+		TEST(registrar_ends_with_its_supervisor),
+		TEST(registrar_that_leads_outlives_its_supervisor_for_a_moment),
+		TEST(registrar_ends_by_its_parents_death),
 		TEST(registrar_tells_members),
 		TEST(registrar_keeps_values),
 		TEST(errand_declares),

@@ -226,6 +226,33 @@ static void test_strangers(void **state)
 	assert_string_equal(rig_nodes[0].said, "queue jobs none;queue jobs none;forget jobs ;");
 }
 
+/* Of a broker that the leader does not have: unknown, and that is said by whom it is seen. */
+static void test_unseen_broker(void **state)
+{
+	static char other[] = "other";
+	char text[512];
+
+	(void)state;
+	rig_begin(2);
+	rig_type(0, "a", 6);
+	rig_type(1, "a", 6);
+	rig_type(1, "b", 6);
+	rig_nodes[1].configs[1].broker = other;
+	rig_lead(0);
+	rig_run(1000);
+	assert_true(subject("b")->unseen);
+	assert_false(subject("b")->depth_known);
+	assert_false(subject("a")->unseen);
+	assert_string_equal(rig_nodes[0].said, "");
+	/* The leader knows the type, but not the broker whose queue counts. */
+	rig_nodes[0].configs[0].broker = other;
+	rig_lead(1);
+	rig_run(500);
+	assert_true(survey_find(&rig_nodes[1].supervisor, "a")->unseen);
+	standing_tell(rig_find(1, "a"), text, sizeof text);
+	assert_non_null(strstr(text, "this node leads and has no broker \"other\""));
+}
+
 static void test_loads(void **state)
 {
 	struct load_type row = {.name = (char *)(uintptr_t) "a",
@@ -409,6 +436,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_eligible, clear),
 		cmocka_unit_test_teardown(test_union, clear),
 		cmocka_unit_test_teardown(test_strangers, clear),
+		cmocka_unit_test_teardown(test_unseen_broker, clear),
 		cmocka_unit_test_teardown(test_loads, clear),
 		cmocka_unit_test_teardown(test_orders, clear),
 		cmocka_unit_test_teardown(test_budgets, clear),

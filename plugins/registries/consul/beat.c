@@ -22,6 +22,7 @@ struct beat {
 	bool failing;     /* the last beat was not answered: nothing else is tried until one is */
 	bool telling;     /* texts are to be told as well as health */
 	int64_t again_ms; /* not before */
+	int64_t described_ms; /* when the registration on its way began */
 	unsigned in_flight;
 };
 
@@ -381,7 +382,7 @@ void beat_process(struct consul *consul, int64_t now)
 	if (!beat->on || now < beat->again_ms)
 		return;
 	if (check_due_ms(beat, ALIVE) <= now) {
-		if (ALIVE->told && now - ALIVE->told_ms > ALIVE->ttl_ms)
+		if (ALIVE->told_ms && now - ALIVE->told_ms > ALIVE->ttl_ms)
 			register_late(consul);
 		tell(consul, ALIVE);
 	}
@@ -410,6 +411,7 @@ static void check_forget(struct beat *beat, struct check *check)
 {
 	check_stop(beat, check);
 	check->registered = false;
+	check->told_ms = 0;
 	free(check->told);
 	check->told = NULL;
 	free(check->shown);
@@ -536,6 +538,7 @@ const struct check *const *beat_describe(struct consul *consul, bool all, size_t
 	struct beat *beat = consul->beat;
 
 	beat->telling = false;
+	beat->described_ms = now_ms();
 	for (size_t i = 0; i < beat->n; i++) {
 		struct check *check = beat->checks[i];
 
@@ -561,6 +564,8 @@ void beat_described(struct consul *consul, bool done)
 		check->describing = false;
 		if (!done)
 			continue;
+		if (!check->registered)
+			check->told_ms = beat->described_ms; /* of its health alone */
 		if (check->carried) {
 			free(check->shown);
 			check->shown = check->carried;

@@ -162,6 +162,7 @@ void state_heard(struct consul *consul, const struct answer *answer); /* of http
 bool state_away(const struct consul *consul); /* it does not answer, or knows no leader */
 /* NULL: it does so no more. */
 void state_refuse(struct consul *consul, enum refusal refusal, const char *sentence);
+bool state_refused(const struct consul *consul, enum refusal but); /* by another than that one */
 void state_lost(struct consul *consul,
 		const char *sentence); /* our session is gone; NULL: it is there */
 

@@ -222,8 +222,9 @@ static bool wants_to_try(const struct consul *consul)
 {
 	const struct lead *lead = consul->lead;
 
+	/* Whom Consul refuses elsewhere would lead to no purpose. */
 	return lead->standing && lead->known && !lead->request && !*lead->session &&
-	       session_id(consul);
+	       session_id(consul) && !state_refused(consul, REFUSAL_LOCK);
 }
 
 static bool wants_to_release(const struct consul *consul)

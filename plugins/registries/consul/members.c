@@ -218,8 +218,10 @@ static void on_who(void *context, const struct answer *answer)
 		members->rows_known =
 			take_row(consul, &catalog.instances[i], &members->rows[members->n_rows++]);
 	}
-	catalog_free(&catalog);
+	if (!members->rows_known)
+		rows_free(members);
 	tell(consul);
+	catalog_free(&catalog);
 }
 
 static void on_against(void *context, const struct answer *answer)
@@ -227,6 +229,7 @@ static void on_against(void *context, const struct answer *answer)
 	struct consul *consul = context;
 	struct members *members = consul->members;
 	struct catalog catalog = {0};
+	size_t n;
 
 	if (answer->failure == FAILURE_NONE &&
 	    catalog_read_checks(answer->body, answer->length, &catalog) < 0)
@@ -234,16 +237,19 @@ static void on_against(void *context, const struct answer *answer)
 	charges_free(members);
 	members->charges = calloc(catalog.n_checks + 1, sizeof *members->charges);
 	members->charges_known = members->charges != NULL;
-	for (size_t i = 0; i < catalog.n_checks && members->charges_known; i++) {
-		struct charge *charge = &members->charges[members->n_charges++];
+	for (n = 0; n < catalog.n_checks && members->charges_known; n++) {
+		struct charge *charge = &members->charges[n];
 
-		charge->id = strdup(catalog.checks[i].id);
-		charge->host = strdup(catalog.checks[i].node);
-		charge->service_id = strdup(catalog.checks[i].service_id);
+		charge->id = strdup(catalog.checks[n].id);
+		charge->host = strdup(catalog.checks[n].node);
+		charge->service_id = strdup(catalog.checks[n].service_id);
 		members->charges_known = charge->id && charge->host && charge->service_id;
 	}
-	catalog_free(&catalog);
+	members->n_charges = n;
+	if (!members->charges_known)
+		charges_free(members);
 	tell(consul);
+	catalog_free(&catalog);
 }
 
 static void on_failed(void *context, const struct answer *answer)

@@ -53,6 +53,7 @@ struct registration {
 	struct identity_question *question;
 	struct maintenance *maintenance;
 
+	int64_t admitted_ms;                  /* when that was found out last */
 	int64_t retry_ms;                     /* nothing before */
 	int64_t texts_ms, tags_ms, repair_ms; /* not before, for these */
 	int64_t compare_ms, verify_ms;
@@ -177,6 +178,8 @@ static void on_registered(void *context, const struct answer *answer)
 		consul_log(consul, DROVER_LOG_INFO, "registered with Consul as %s",
 			   consul->service_id);
 		registration->verify_ms = now + VERIFY_MS + random_ms(2 * VERIFY_MS);
+		registration->late =
+			now - registration->admitted_ms > consul->settings.alive_ttl_ms;
 	}
 	registration->placed = true;
 	/* Texts become visible only by another one; at the beginning that need not wait. */
@@ -289,6 +292,7 @@ static void on_identity(struct consul *consul, enum identity identity, const cha
 		registration->urgent = registration->urgent || !registration->admitted;
 		registration->whole = registration->whole || !registration->admitted;
 		registration->admitted = true;
+		registration->admitted_ms = now;
 		return;
 	case IDENTITY_UNKNOWN:
 	case IDENTITY_DENIED:

@@ -154,6 +154,14 @@ void state_refuse(struct consul *consul, enum refusal refusal, const char *sente
 	tell(consul);
 }
 
+bool state_refused(const struct consul *consul, enum refusal but)
+{
+	for (size_t i = 0; i < REFUSAL_COUNT; i++)
+		if (i != but && consul->state->refusals[i])
+			return true;
+	return false;
+}
+
 void state_lost(struct consul *consul, const char *sentence)
 {
 	set_text(&consul->state->lost, sentence);

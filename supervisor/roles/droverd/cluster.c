@@ -15,11 +15,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "system/timer.h"
 
 #include "base/banned.h"
 
 #define TICK_MS     1000  /* a round at least so often, for what nothing else wakes */
 #define KNOWN_MS    3000  /* a registry that is up again has told what is news by then */
+#define REST_MS     10000 /* from leading while it was refused until it stands for election again */
 #define ACCURACY_US 20000 /* of the timer: rounds that are nearly due together are one */
 
 static bool is_led(const struct cluster *cluster)
@@ -47,11 +49,11 @@ static enum standing stand(const struct cluster *cluster, int64_t autonomy_ms)
 {
 	if (!cluster->clustered)
 		return STANDING_ALONE;
-	if (cluster->leading)
-		return STANDING_LEADS;
 	/* Whoever is refused would size what others have in hand already. */
 	if (cluster->state == DROVER_REGISTRY_REFUSED)
 		return STANDING_WAITING;
+	if (cluster->leading)
+		return STANDING_LEADS;
 	if (cluster->standing == STANDING_AUTONOMOUS)
 		return is_led(cluster) && is_planned_again(cluster) ? STANDING_FOLLOWS
 								    : STANDING_AUTONOMOUS;
@@ -88,11 +90,42 @@ static void set_gauges(struct supervisor *supervisor)
 					      standing == STANDING_WAITING));
 }
 
+static void send_bare(struct supervisor *supervisor, const char *verb)
+{
+	struct message message = {0};
+
+	message_start(&message, verb);
+	registry_send(supervisor, &message);
+}
+
+/*
+ * Others need not wait for the end of a session to lead: not when this node stops, and not when the
+ * registry refuses it, for then it may not see, or say, what a leader has to. What it is refused may
+ * be what leaders alone do, so that leading would end as soon as it began: hence the rest.
+ */
+static void stand_for_election(struct supervisor *supervisor)
+{
+	struct cluster *cluster = supervisor->cluster;
+	bool refused = cluster->state == DROVER_REGISTRY_REFUSED && cluster->leading,
+	     back = cluster->state == DROVER_REGISTRY_UP && clock_now_ms() >= cluster->rest_ms;
+
+	if (cluster->candidate && (supervisor->stopping || refused)) {
+		cluster->candidate = false;
+		cluster->rest_ms = clock_now_ms() + REST_MS;
+		send_bare(supervisor, "resign");
+	} else if (!cluster->candidate && !supervisor->stopping && back) {
+		cluster->candidate = true;
+		send_bare(supervisor, "elect");
+	}
+}
+
 static void take_standing(struct supervisor *supervisor)
 {
 	struct cluster *cluster = supervisor->cluster;
 	enum standing before = cluster->standing;
 
+	if (cluster->clustered)
+		stand_for_election(supervisor);
 	/* Who stops has handed over, and sizes nothing any more. */
 	if (is_led(cluster) || !cluster->clustered || supervisor->stopping)
 		cluster->unled_ms = 0;
@@ -143,7 +176,7 @@ void cluster_leader(struct supervisor *supervisor, bool leading, const char *nod
 	cluster->leading = leading;
 	snprintf(cluster->leader, sizeof cluster->leader, "%s", node);
 	snprintf(cluster->leader_id, sizeof cluster->leader_id, "%s", node_id);
-	if (!supervisor->stopping && !supervisor->dying)
+	if (!supervisor_ends(supervisor))
 		tell_leader(supervisor, led);
 	if (leading != led)
 		cluster->peers_seeded = false;
@@ -175,8 +208,11 @@ static void tell_state(const struct cluster *cluster)
 		break;
 	case DROVER_REGISTRY_REFUSED:
 		log_error("registry: it refuses this node%s%s; until somebody mends that, the node "
-			  "takes nothing of the cluster's work; it is tried again",
-			  colon, sentence);
+			  "does not lead, and %s; it is tried again",
+			  colon, sentence,
+			  cluster->plan_ms ? "works by the plan in force"
+					   : "takes nothing of the cluster's work, for it has "
+					     "heard of no plan since it started");
 		break;
 	}
 }
@@ -221,19 +257,14 @@ void cluster_state(struct supervisor *supervisor, enum drover_registry_state sta
 	decide_soon(supervisor);
 }
 
-static void send_bare(struct supervisor *supervisor, const char *verb)
-{
-	struct message message = {0};
-
-	message_start(&message, verb);
-	registry_send(supervisor, &message);
-}
-
 void cluster_registrar_started(struct supervisor *supervisor)
 {
-	if (!supervisor->cluster->clustered)
+	struct cluster *cluster = supervisor->cluster;
+
+	if (!cluster->clustered)
 		return;
-	if (!supervisor->stopping)
+	cluster->candidate = !supervisor->stopping;
+	if (cluster->candidate)
 		send_bare(supervisor, "elect");
 	peers_registrar_started(supervisor);
 	saying_again(supervisor);
@@ -282,23 +313,10 @@ void cluster_wake(struct supervisor *supervisor, int64_t due_ms)
 	sd_event_source_set_enabled(cluster->timer, SD_EVENT_ONESHOT);
 }
 
-/* Others need not wait for the end of a session to lead. */
-static void resign(struct supervisor *supervisor)
-{
-	struct cluster *cluster = supervisor->cluster;
-
-	if (cluster->resigned)
-		return;
-	cluster->resigned = true;
-	send_bare(supervisor, "resign");
-}
-
 void cluster_round(struct supervisor *supervisor, int64_t now_ms)
 {
 	if (!supervisor->cluster->clustered)
 		return;
-	if (supervisor->stopping)
-		resign(supervisor);
 	take_standing(supervisor);
 	set_gauges(supervisor);
 	peers_round(supervisor, now_ms);
@@ -317,10 +335,7 @@ static int open_parts(struct supervisor *supervisor)
 	int r = registry_open(supervisor);
 
 	if (r >= 0)
-		r = sd_event_add_time(supervisor->event, &cluster->timer, CLOCK_MONOTONIC, 0,
-				      ACCURACY_US, on_wake, supervisor);
-	if (r >= 0)
-		r = sd_event_source_set_enabled(cluster->timer, SD_EVENT_OFF);
+		r = timer_new(supervisor->event, &cluster->timer, ACCURACY_US, on_wake, supervisor);
 	/* As decide.c's own: after the I/O of a turn. */
 	if (r >= 0)
 		r = sd_event_source_set_priority(cluster->timer, SD_EVENT_PRIORITY_NORMAL + 5);

@@ -97,7 +97,9 @@ struct cluster {
 	enum drover_registry_state state; /* of the registry; 0: not told yet */
 	char sentence[REPORT_TEXT_MAX];
 	int64_t up_ms; /* monotonic: since when it is up */
-	bool leading, resigned;
+	bool leading;
+	bool candidate;                  /* the registrar was told to stand for election */
+	int64_t rest_ms;                 /* monotonic: not to be told that before */
 	char leader[128], leader_id[33]; /* "" : nobody */
 	int64_t unled_ms; /* monotonic: since when nobody is known to lead; 0: somebody */
 	bool maintenance; /* an operator's word in the registry */
@@ -174,6 +176,7 @@ struct subject {
 	char *name;
 	struct offer_policy policy; /* merged: the lowest max; texts belong to it */
 	char *differs;              /* in what the nodes' policies differ; NULL: in nothing */
+	bool unseen;                /* the leader has no broker of that name */
 	bool depth_known;
 	struct drover_depth depth; /* of a type that is not ours; else type->depth */
 	struct demand_result wanted;

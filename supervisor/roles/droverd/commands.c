@@ -167,25 +167,10 @@ int request_unknown(const struct request *request, const char *problem, const ch
 	return why_set(why, -ENOENT, "%s \"%.128s\" here; status lists them", problem, name);
 }
 
-struct type *request_type_after(const struct supervisor *supervisor, const char *after)
-{
-	size_t low = 0, high = supervisor->n_types;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (strcmp(supervisor->types[middle]->name, after) > 0)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	return low < supervisor->n_types ? supervisor->types[low] : NULL;
-}
-
 static struct type *next_type(const struct request *request)
 {
 	if (!*request->type)
-		return request_type_after(request->supervisor, request->after);
+		return type_after(request->supervisor, request->after);
 	return *request->after ? NULL : type_find(request->supervisor, request->type);
 }
 

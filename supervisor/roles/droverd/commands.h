@@ -50,9 +50,6 @@ void request_row(const struct request *request, struct message *row);
 int request_walk(struct request *request, const struct message_view *ask,
 		 void (*row)(struct request *request, struct type *type), struct why *why);
 
-/* The first type whose name is greater than `after`; NULL: there is none. */
-struct type *request_type_after(const struct supervisor *supervisor, const char *after);
-
 #define REQUEST_HELPING 64 /* types shown before the api has to ask for more */
 void request_more(const struct request *request);
 

@@ -20,6 +20,7 @@
 #include "policy/autonomy.h"
 #include "policy/budget.h"
 #include "policy/limits.h"
+#include "system/timer.h"
 
 #include "base/banned.h"
 
@@ -449,8 +450,7 @@ void decide_soon(struct supervisor *supervisor)
 		return;
 	wait_ms = supervisor->decided_ms + APART_MS - clock_now_ms();
 	wait_ms = wait_ms < SOON_MS ? SOON_MS : wait_ms > APART_MS ? APART_MS : wait_ms;
-	sd_event_source_set_time_relative(supervisor->soon, (uint64_t)wait_ms * 1000);
-	sd_event_source_set_enabled(supervisor->soon, SD_EVENT_ONESHOT);
+	timer_start(supervisor->soon, wait_ms);
 }
 
 int decide_open(struct supervisor *supervisor)

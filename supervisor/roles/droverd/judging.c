@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sorted.h"
+
 #include "base/banned.h"
 
 #define STARTS_BAD 3 /* workers of a type that ended in a row before they were ready */
@@ -40,30 +42,28 @@ static struct judging *judging_of(const struct supervisor *supervisor)
 	return cluster->judging;
 }
 
-/* The place of that name, or where it would be. */
-static size_t place_of(const struct judging *judging, const char *name)
+static const char *name_of(const void *entry)
 {
-	size_t low = 0, high = judging->n_memories;
+	return ((const struct memory *)entry)->name;
+}
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
+/* Whether it is there; its place, or where it would be. */
+static bool find(const struct judging *judging, const char *name, size_t *ret_at)
+{
+	const struct sorted memories = {judging->memories, judging->n_memories,
+					sizeof *judging->memories, name_of};
 
-		if (strcmp(judging->memories[middle].name, name) < 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return sorted_find(&memories, name, ret_at);
 }
 
 /* NULL: no memory; then nothing is known to be stuck. */
 static struct memory *memory_of(struct judging *judging, const char *name)
 {
-	size_t at = place_of(judging, name), n = judging->n_memories;
+	size_t at, n = judging->n_memories;
 	struct memory *memories = judging->memories;
 	char *copy;
 
-	if (at == n || strcmp(memories[at].name, name)) {
+	if (!find(judging, name, &at)) {
 		memories = realloc(memories, (n + 1) * sizeof *memories);
 		if (!memories)
 			return NULL;

@@ -216,18 +216,6 @@ void pair_kill(struct type *type)
 		child_kill(type->dispatcher);
 }
 
-/* A delay in words, for "tried again …". */
-static const char *say_delay(int64_t delay_ms, char *text, size_t size)
-{
-	char human[UNITS_TEXT_MAX];
-
-	if (delay_ms <= 0)
-		snprintf(text, size, "at once");
-	else
-		snprintf(text, size, "in %s", units_human_duration(delay_ms, human, sizeof human));
-	return text;
-}
-
 /* The pair is lost or could not be started: when it may be started again, in words. */
 static const char *retry_later(struct type *type, int64_t ran_ms, char *text, size_t size)
 {
@@ -236,7 +224,7 @@ static const char *retry_later(struct type *type, int64_t ran_ms, char *text, si
 
 	type->retry_ms = clock_now_ms() + delay_ms;
 	type->restarts++;
-	return say_delay(delay_ms, text, size);
+	return units_human_wait(delay_ms, text, size);
 }
 
 static void fail_start(struct type *type, const struct why *why)
@@ -303,7 +291,7 @@ static void roll_later(struct type *type, const char *reason)
 	type->rolling = true;
 	type->roll_ms = clock_now_ms() + wait_ms;
 	log_warning("%s: no new generation of workers: %s; the present one goes on, tried again %s",
-		    type->name, reason, say_delay(wait_ms, delay, sizeof delay));
+		    type->name, reason, units_human_wait(wait_ms, delay, sizeof delay));
 }
 
 void pair_roll(struct type *type)

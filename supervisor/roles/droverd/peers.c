@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/sorted.h"
 
 #include "base/banned.h"
 
@@ -45,34 +46,26 @@ static void free_peer(struct peer *peer)
 	free(peer);
 }
 
-static size_t place_of(const struct cluster *cluster, const char *id, bool *ret_found)
+static const char *id_of(const void *entry)
 {
-	size_t low = 0, high = cluster->n_peers;
+	return (*(struct peer *const *)entry)->id;
+}
 
-	*ret_found = false;
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		int order = strcmp(id, cluster->peers[middle]->id);
+/* Whether it is there; its place, or where it would be. */
+static bool find(const struct cluster *cluster, const char *id, size_t *ret_at)
+{
+	const struct sorted peers = {cluster->peers, cluster->n_peers, sizeof *cluster->peers,
+				     id_of};
 
-		if (!order) {
-			*ret_found = true;
-			return middle;
-		}
-		if (order < 0)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	return low;
+	return sorted_find(&peers, id, ret_at);
 }
 
 struct peer *peer_find(const struct supervisor *supervisor, const char *id)
 {
 	const struct cluster *cluster = supervisor->cluster;
-	bool found;
-	size_t at = place_of(cluster, id, &found);
+	size_t at;
 
-	return found ? cluster->peers[at] : NULL;
+	return find(cluster, id, &at) ? cluster->peers[at] : NULL;
 }
 
 static bool is_id(const char *id)
@@ -85,11 +78,10 @@ static bool is_id(const char *id)
 /* Finds or makes it; NULL: it cannot be one, or there is no memory. */
 static struct peer *take_peer(struct cluster *cluster, const char *id)
 {
-	bool found;
-	size_t at = place_of(cluster, id, &found);
 	struct peer *peer, **peers;
+	size_t at;
 
-	if (found)
+	if (find(cluster, id, &at))
 		return cluster->peers[at];
 	if (!is_id(id))
 		return NULL;
@@ -341,9 +333,8 @@ static void seed(struct cluster *cluster)
 	cluster->peers_seeded = true;
 	for (size_t i = 0; i < cluster->plan.n_nodes; i++) {
 		const struct plan_node *node = &cluster->plan.nodes[i];
-		bool found;
-		size_t at = place_of(cluster, node->id, &found);
-		struct peer *peer = found ? cluster->peers[at] : NULL;
+		size_t at;
+		struct peer *peer = find(cluster, node->id, &at) ? cluster->peers[at] : NULL;
 
 		if (!peer || !has(peer, &kept[0]))
 			continue;

@@ -7,6 +7,7 @@
 #include "roles/droverd/cluster.h"
 
 #include <ctype.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,6 +126,7 @@ void registrar_start(struct supervisor *supervisor)
 		.owner = &registrar_owner,
 		.context = supervisor,
 		.link = -1,
+		.death_signal = SIGTERM, /* it gives leadership back before it follows us */
 	};
 	struct why why = {0};
 	char **own;

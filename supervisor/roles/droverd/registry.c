@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "system/timer.h"
 
 #include "base/banned.h"
 
@@ -140,8 +141,7 @@ static int on_answer(sd_event_source *source, uint64_t usec, void *context)
 
 static void answer_soon(struct registry *registry)
 {
-	sd_event_source_set_time_relative(registry->answer, 0);
-	sd_event_source_set_enabled(registry->answer, SD_EVENT_ONESHOT);
+	timer_start(registry->answer, 0);
 }
 
 int registry_put(struct supervisor *supervisor, const char *key, const void *data, size_t size,
@@ -358,14 +358,11 @@ void registry_lost(struct supervisor *supervisor)
 int registry_open(struct supervisor *supervisor)
 {
 	struct registry *registry = calloc(1, sizeof *registry);
-	int r;
 
 	if (!registry)
 		return -ENOMEM;
 	supervisor->cluster->registry = registry;
-	r = sd_event_add_time(supervisor->event, &registry->answer, CLOCK_MONOTONIC, 0, 1000,
-			      on_answer, registry);
-	return r < 0 ? r : sd_event_source_set_enabled(registry->answer, SD_EVENT_OFF);
+	return timer_new(supervisor->event, &registry->answer, 1000, on_answer, registry);
 }
 
 void registry_close(struct supervisor *supervisor)

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "roles/droverd/differ.h"
 
 #include "base/banned.h"
@@ -43,18 +44,9 @@ struct making {
 	struct arena arena; /* of what is needed only meanwhile */
 };
 
-static uint64_t mix(uint64_t hash, const void *data, size_t size)
-{
-	const uint8_t *bytes = data;
-
-	for (size_t i = 0; i < size; i++)
-		hash = (hash ^ bytes[i]) * UINT64_C(0x100000001b3);
-	return hash;
-}
-
 static uint64_t mix_text(uint64_t hash, const char *text)
 {
-	return text ? mix(hash, text, strlen(text) + 1) : mix(hash, "\1", 1);
+	return text ? hash_text(hash, text) : hash_bytes(hash, "\1", 1);
 }
 
 static uint64_t mix_number(uint64_t hash, int64_t number)
@@ -76,7 +68,7 @@ static uint64_t mix_policy(uint64_t hash, const struct offer_policy *policy)
 
 uint64_t roster_hash(const struct offer *offer)
 {
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+	uint64_t hash = HASH_NOTHING;
 
 	for (size_t i = 0; i < offer->n_policies; i++)
 		hash = mix_policy(hash, &offer->policies[i]);
@@ -325,7 +317,7 @@ static bool open_table(struct making *making, size_t n_types, struct group_table
 /* The slot of a set: that of its group, or a free one. */
 static size_t *slot_of(const struct group_table *table, const uint64_t *set, size_t n_words)
 {
-	uint64_t hash = mix(UINT64_C(0xcbf29ce484222325), set, n_words * sizeof *set);
+	uint64_t hash = hash_bytes(HASH_NOTHING, set, n_words * sizeof *set);
 	size_t at = (size_t)(hash ^ hash >> 32) & table->mask;
 
 	while (table->slots[at] &&

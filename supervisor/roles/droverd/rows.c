@@ -76,7 +76,7 @@ static bool is_drained(const struct supervisor *supervisor)
 
 const char *rows_node_state(const struct supervisor *supervisor)
 {
-	if (supervisor->stopping || supervisor->dying)
+	if (supervisor_ends(supervisor))
 		return "stopping";
 	if (cluster_drains(supervisor))
 		return is_drained(supervisor) ? "drained" : "draining";

@@ -156,7 +156,12 @@ const char *standing_tell(const struct type *type, char *text, size_t size)
 			share.nodes == 1 ? "" : "s");
 	if (used < 0 || (size_t)used >= size)
 		return text;
-	if (subject && subject->differs)
+	if (subject && subject->unseen)
+		snprintf(text + used, size - (size_t)used,
+			 "; how much waits is not known, for this node leads and has no broker "
+			 "\"%s\": the total stays as it is",
+			 subject->policy.broker);
+	else if (subject && subject->differs)
 		snprintf(text + used, size - (size_t)used, "; the nodes differ about it: %s",
 			 subject->differs);
 	else if (!subject && *cluster->leader)

@@ -2,7 +2,7 @@
 /*
  * Types that other nodes serve and this one does not know, while it leads: how much waits in their
  * queues is told by our own gauge of the broker of that name, which samples and declares nothing.
- * Decides only what is sampled; without such a broker the depth stays unknown.
+ * Decides only what is sampled; without such a broker the depth stays unknown, which is said.
  */
 #include "roles/droverd/survey.h"
 
@@ -34,10 +34,34 @@ static void ask(struct broker *broker, const struct entry *entry)
 	message_free(&message);
 }
 
+/* Said once of each broker, not of each of its types. */
+static void miss(const struct supervisor *supervisor, struct entry *entry)
+{
+	const struct survey *survey = supervisor->cluster->survey;
+	const char *name = entry->subject.policy.broker;
+
+	if (entry->subject.unseen)
+		return;
+	entry->subject.unseen = true;
+	for (size_t i = 0; i < survey->n_entries; i++)
+		if (survey->entries[i] != entry && survey->entries[i]->subject.unseen &&
+		    !strcmp(survey->entries[i]->subject.policy.broker, name))
+			return;
+	log_warning(
+		"other nodes have event types of broker \"%s\", which this node, the leader, "
+		"does not have: how much waits there is not known, and their numbers of workers "
+		"stay as they are; configure that broker on every node that may lead",
+		name);
+}
+
 void stranger_sample(struct supervisor *supervisor, struct entry *entry)
 {
 	struct broker *broker = broker_find(supervisor, entry->subject.policy.broker);
 
+	if (broker)
+		entry->subject.unseen = false;
+	else
+		miss(supervisor, entry);
 	if (!broker || !broker->gauge || broker->state != DROVER_BROKER_UP)
 		entry->subject.depth_known = false;
 	if (!broker || !broker->gauge || entry->asked == broker->gauge->pid)

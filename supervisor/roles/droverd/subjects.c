@@ -10,25 +10,35 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/sorted.h"
 
 #include "base/banned.h"
 
+static const char *name_of(const void *entry)
+{
+	return (*(struct entry *const *)entry)->subject.name;
+}
+
+static struct sorted by_name(const struct survey *survey)
+{
+	return (struct sorted){survey->entries, survey->n_entries, sizeof *survey->entries,
+			       name_of};
+}
+
 struct entry *survey_entry(const struct survey *survey, const char *name)
 {
-	size_t low = 0, high = survey->n_entries;
+	const struct sorted entries = by_name(survey);
+	size_t at;
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		int order = strcmp(name, survey->entries[middle]->subject.name);
+	return sorted_find(&entries, name, &at) ? survey->entries[at] : NULL;
+}
 
-		if (!order)
-			return survey->entries[middle];
-		if (order < 0)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	return NULL;
+struct entry *survey_after(const struct survey *survey, const char *after)
+{
+	const struct sorted entries = by_name(survey);
+	size_t at = after ? sorted_after(&entries, after) : 0;
+
+	return at < survey->n_entries ? survey->entries[at] : NULL;
 }
 
 void subject_free(struct entry *entry)

@@ -246,6 +246,8 @@ struct supervisor {
 
 /* types.c: the set of types, from configuration and handler files. */
 struct type *type_find(struct supervisor *supervisor, const char *name);
+/* The first one whose name is greater than `after`; NULL: there is none. */
+struct type *type_after(const struct supervisor *supervisor, const char *after);
 struct type *type_of_queue(struct supervisor *supervisor, struct broker *broker, const char *queue);
 /* Sets one of a type's texts that are "" most of the time and then take no memory. */
 void text_set(char **text, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -346,13 +348,12 @@ int64_t report_waiting(const struct type *type);
 /* Consumers of its queue that are not this node's; -1: not known. */
 int64_t report_foreign(const struct type *type);
 
-/* brokers.c: gauges, and the errands that declare the queues. */
+/* brokers.c: the set of brokers, and their gauges. */
 /* Brokers of the configuration in force; the one before must still exist. */
 void brokers_apply(struct supervisor *supervisor);
 void brokers_start(struct supervisor *supervisor); /* the gauges */
 /* While asleep its queues are not sampled, and their depths unknown; only its state is known. */
 void broker_sleep(struct broker *broker, bool asleep);
-void brokers_declare(struct supervisor *supervisor); /* queues came or changed: soon, until done */
 void brokers_free(struct supervisor *supervisor);
 struct broker *broker_find(struct supervisor *supervisor, const char *name);
 /* It was found somewhere, or it is known why it was not: its gauge goes there. */
@@ -360,6 +361,14 @@ void broker_found(struct broker *broker);
 void broker_add_type(struct type *type);
 void broker_drop_type(struct type *type);
 const char *broker_state_name(enum drover_broker_state state);
+
+/* declaring.c: the errands that declare the queues. */
+void brokers_declare(struct supervisor *supervisor); /* queues came or changed: soon, until done */
+/* By brokers.c alone. */
+int declaring_open(struct broker *broker);
+void declaring_close(struct broker *broker);
+void declaring_up(struct broker *broker); /* it can be reached: what is undeclared is declared */
+void declaring_restart(struct broker *broker); /* it has other settings */
 
 /* describe.c: the configuration in messages. */
 void message_add_broker(struct message *message, const struct supervisor *supervisor,
@@ -441,6 +450,12 @@ int supervisor_reload(struct supervisor *supervisor, struct why *why);
 /* stop.c: the end. */
 int stop_open(struct supervisor *supervisor);            /* SIGTERM and SIGINT; 0 or -errno */
 void supervisor_progress(struct supervisor *supervisor); /* a child ended: drained? stopped? */
+
+/* Nothing is started any more. */
+static inline bool supervisor_ends(const struct supervisor *supervisor)
+{
+	return supervisor->stopping || supervisor->dying;
+}
 
 /* droverd.c */
 double supervisor_random(void); /* [0,1) */

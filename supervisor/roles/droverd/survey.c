@@ -67,6 +67,7 @@ static void take_depth(struct supervisor *supervisor, struct entry *entry)
 	}
 	if (entry->asked)
 		stranger_drop(supervisor, entry);
+	subject->unseen = false;
 	subject->depth = entry->type->depth;
 	subject->depth_known = entry->type->depth_known;
 }
@@ -340,15 +341,7 @@ const struct subject *survey_find(const struct supervisor *supervisor, const cha
 const struct subject *survey_next(const struct supervisor *supervisor, const char *after)
 {
 	const struct survey *survey = supervisor->cluster ? supervisor->cluster->survey : NULL;
-	size_t low = 0, high = survey ? survey->n_entries : 0;
+	const struct entry *entry = survey ? survey_after(survey, after) : NULL;
 
-	while (after && low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (strcmp(survey->entries[middle]->subject.name, after) <= 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return survey && low < survey->n_entries ? &survey->entries[low]->subject : NULL;
+	return entry ? &entry->subject : NULL;
 }

@@ -83,7 +83,9 @@ void subjects_update(struct supervisor *supervisor, struct survey *survey, int64
 /* Some member has not said yet what it offers: its share is not for others because of that. */
 bool subjects_wait(const struct supervisor *supervisor);
 struct entry *survey_entry(const struct survey *survey, const char *name); /* NULL: none */
-void subject_free(struct entry *entry);                                    /* NULL-safe */
+/* The first one whose name is greater than `after`; of all with NULL. NULL: none. */
+struct entry *survey_after(const struct survey *survey, const char *after);
+void subject_free(struct entry *entry); /* NULL-safe */
 
 /* tally.c */
 /* The nodes' loads and our own numbers of this round go to every entry's `sum`. */

@@ -14,9 +14,11 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/sorted.h"
 #include "base/units.h"
 #include "policy/limits.h"
 #include "roles/droverd/commands.h"
+#include "system/timer.h"
 
 #include "base/banned.h"
 
@@ -289,42 +291,40 @@ static void take_nearer(const char **nearest, const char *name)
 		*nearest = name;
 }
 
+static const char *name_of_offered(const void *entry)
+{
+	return ((const struct offer_type *)entry)->name;
+}
+
 static const char *offered_after(const struct offer *offer, const char *after)
 {
-	size_t low = 0, high = offer->n_types;
+	const struct sorted types = {offer->types, offer->n_types, sizeof *offer->types,
+				     name_of_offered};
+	size_t at = sorted_after(&types, after);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
+	return at < offer->n_types ? offer->types[at].name : NULL;
+}
 
-		if (strcmp(offer->types[middle].name, after) > 0)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	return low < offer->n_types ? offer->types[low].name : NULL;
+static const char *name_of_planned(const void *entry)
+{
+	return ((const struct plan_type *)entry)->name;
 }
 
 static const char *planned_after(const struct plan *plan, const char *after)
 {
-	size_t low = 0, high = plan->n_types;
+	const struct sorted types = {plan->types, plan->n_types, sizeof *plan->types,
+				     name_of_planned};
+	size_t at = sorted_after(&types, after);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (strcmp(plan->types[middle].name, after) > 0)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	return low < plan->n_types ? plan->types[low].name : NULL;
+	return at < plan->n_types ? plan->types[at].name : NULL;
 }
 
 static const char *own_after(const struct supervisor *supervisor, const char *after)
 {
-	const struct type *type = request_type_after(supervisor, after);
+	const struct type *type = type_after(supervisor, after);
 
 	while (type && !cluster_covers(type))
-		type = request_type_after(supervisor, type->name);
+		type = type_after(supervisor, type->name);
 	return type ? type->name : NULL;
 }
 
@@ -460,6 +460,7 @@ static void row_subject(const struct request *request, const char *name)
 						text, sizeof text)
 			     : NULL);
 	row_add_text(&row, "differs", subject ? subject->differs : NULL);
+	message_add_flag(&row, "unseen", subject && subject->unseen);
 	describe_unserved(&serving, text, sizeof text);
 	row_add_text(&row, "unserved", text);
 	row_add_override(&row, "order", orders_find(supervisor, name));
@@ -511,8 +512,7 @@ static int on_poll(sd_event_source *source, uint64_t usec, void *context)
 	(void)usec;
 	if (!is_known(cluster) && cluster->state == DROVER_REGISTRY_UP &&
 	    clock_now_ms() < request->until_ms) {
-		sd_event_source_set_time_relative(source, POLL_MS * UINT64_C(1000));
-		sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+		timer_start(source, POLL_MS);
 		return 0;
 	}
 	if (show(request) == 0)

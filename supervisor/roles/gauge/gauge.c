@@ -15,9 +15,11 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/sorted.h"
 #include "policy/backoff.h"
 #include "system/broker.h"
 #include "system/role.h"
+#include "system/timer.h"
 
 #include "base/banned.h"
 
@@ -86,23 +88,21 @@ static const char *name_of(const struct queue *queue)
 	return queue->queue->name;
 }
 
+static const char *name_at(const void *entry)
+{
+	return name_of(*(struct queue *const *)entry);
+}
+
 /* The place of that name, or where it would be. */
 static size_t place(const struct gauge *gauge, const char *name)
 {
-	size_t low = 0, high = gauge->n_queues;
+	const struct sorted queues = {gauge->queues, gauge->n_queues, sizeof *gauge->queues,
+				      name_at};
+	size_t n = gauge->n_queues;
 
 	/* They come in order, mostly: behind the last is the first guess. */
-	if (high && strcmp(name_of(gauge->queues[high - 1]), name) < 0)
-		return high;
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (strcmp(name_of(gauge->queues[middle]), name) < 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return n && strcmp(name_of(gauge->queues[n - 1]), name) < 0 ? n
+								    : sorted_from(&queues, name);
 }
 
 static struct queue *find(const struct gauge *gauge, const char *name)
@@ -356,8 +356,7 @@ static void plan_reopening(struct gauge *gauge)
 		delay_ms = backoff_next_ms(&gauge->backoff, &refused_policy, 0, 0.5);
 	if (delay_ms < RECONNECT_MS)
 		delay_ms = RECONNECT_MS;
-	sd_event_source_set_time_relative(gauge->reopen, (uint64_t)delay_ms * 1000);
-	sd_event_source_set_enabled(gauge->reopen, SD_EVENT_ONESHOT);
+	timer_start(gauge->reopen, delay_ms);
 }
 
 static void on_state(void *context, enum drover_broker_state state, const char *sentence)
@@ -543,11 +542,8 @@ static void on_message(void *context, const struct message_view *view, const int
 
 static int add_timer(struct gauge *gauge, sd_event_source **ret_source, sd_event_time_handler_t on)
 {
-	int r = sd_event_add_time(gauge->role.event, ret_source, CLOCK_MONOTONIC, 0, 1000, on,
-				  gauge);
+	int r = timer_new(gauge->role.event, ret_source, 1000, on, gauge);
 
-	if (r >= 0)
-		r = sd_event_source_set_enabled(*ret_source, SD_EVENT_OFF);
 	/* After the I/O of a turn, so that one pass asks for all that the turn made due. */
 	return r < 0 ? r : sd_event_source_set_priority(*ret_source, SD_EVENT_PRIORITY_NORMAL + 5);
 }

@@ -4,7 +4,8 @@
  * and tells the supervisor what it hears there. It decides nothing about workers, and a registry
  * that is away is a state, no failure: what was known last stands. Of what the supervisor asked for
  * it keeps only writes that the plugin took no more of for now. Started by the supervisor, which says
- * everything anew to the next one when this one is gone.
+ * everything anew to the next one when this one is gone; should the supervisor be gone itself, it
+ * gives leadership back before it follows.
  */
 #include "roles/registrar/registrar.h"
 
@@ -297,10 +298,25 @@ static void on_message(void *context, const struct message_view *view, const int
 	ask_simple(registrar, view);
 }
 
+/*
+ * droverd was killed. If it led, others would wait for the end of its session; what is registered
+ * stays, for that tells them that nobody stopped it.
+ */
+static bool on_orphaned(void *context)
+{
+	struct registrar *registrar = context;
+
+	if (!registrar->leading)
+		return false;
+	registrar->orphaned = true;
+	return registrar->calls->resign(registrar->registry) >= 0;
+}
+
 int main(void)
 {
 	static struct registrar registrar;
 
+	registrar.role.orphaned = on_orphaned;
 	registrar.role.message = on_message;
 	registrar.role.context = &registrar;
 	role_open(&registrar.role, "registrar");

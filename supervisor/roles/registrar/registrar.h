@@ -23,6 +23,8 @@ struct registrar {
 	void *registry;            /* NULL: not opened yet */
 	struct settings *settings; /* the plugin reads them as long as it is open */
 	struct pump pump;
+	bool leading;  /* as the plugin told */
+	bool orphaned; /* droverd is gone; all that is left is to give leadership back */
 
 	struct drover_check *checks; /* rows before their report */
 	struct arena texts;          /* of them */

@@ -92,8 +92,12 @@ static void on_values(void *context, const char *watch, const struct drover_valu
 
 static void on_leader(void *context, int leading, const char *node, const char *node_id)
 {
+	struct registrar *registrar = context;
 	struct message message = {0};
 
+	registrar->leading = leading;
+	if (registrar->orphaned && *text(node))
+		role_leave(); /* another leads: what was to be done is done */
 	message_start(&message, "leader");
 	message_add_flag(&message, "leading", leading);
 	message_add_text(&message, "node", text(node));
