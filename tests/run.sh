@@ -10,6 +10,7 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 root=${DROVER_BUILD_ROOT:-$top/build}
 logs=$root/log
 export DROVER_TOOLS=$root/tools
+export DROVER_TEST_ARTIFACTS=${DROVER_TEST_ARTIFACTS:-$root/artifacts} # screenshots
 export PATH=$DROVER_TOOLS/prometheus/usr/bin:$PATH:/usr/sbin
 
 steps=(packages build unit lint conformance hostile simulation integration cluster chaos build_clang build_asan unit_asan
@@ -24,7 +25,7 @@ consul_steps=" conformance integration cluster integration_asan "
 packages=(autoconf automake pkg-config gcc clang make libc6-dev libsystemd-dev libconfig-dev libcjson-dev
 	libcurl4-openssl-dev libmicrohttpd-dev libsqlite3-dev librabbitmq-dev libcmocka-dev libclang-rt-14-dev llvm
 	clang-format clang-tidy cppcheck valgrind python3 python3-pytest python3-pika python3-pkg-resources php-cli
-	php-amqplib openssl sqlite3 curl groff-base xz-utils git
+	php-amqplib openssl sqlite3 curl chromium groff-base xz-utils git
 	iproute2 util-linux)
 
 # Servers that tests start themselves: a package that is installed would start its own, so these are unpacked below

@@ -73,7 +73,7 @@ def test_a_node_in_the_ui(shop, browser):
     assert "paused" in output(agent, "report.daily")
     assert "refused" in output(agent, "invoice.sent")
     assert "the disk is full" not in text
-    browser.screenshot("checks", height=1045)  # docs/images/consul-ui.png is one of these
+    browser.screenshot("checks", height=1024)  # docs/images/consul-ui.png is one of these
     browser.click("Tags & Meta")
     browser.wait_text(*(text for pair in agent.services()["drover-web1"]["Meta"].items() for text in pair))
     browser.screenshot("metadata", height=640)
