@@ -160,7 +160,8 @@ static void limit_life(void)
 	if (limited)
 		return;
 	limited = 1;
-	setitimer(ITIMER_REAL, &left, NULL);
+	/* A bare system call, so it may come from the handler of a signal. */
+	setitimer(ITIMER_REAL, &left, NULL); /* NOLINT(bugprone-signal-handler) */
 }
 
 static void on_parent_death(int number)
