@@ -145,6 +145,7 @@ void http_process(struct consul *consul, int64_t now);
 enum refusal {
 	REFUSAL_NAME,     /* another live node has our name */
 	REFUSAL_REGISTER, /* we may not register, or not what we want to */
+	REFUSAL_CATALOG,  /* the servers do not take what the agent has of us */
 	REFUSAL_CHECK,
 	REFUSAL_MEMBERS,
 	REFUSAL_SERVICES,
@@ -297,7 +298,7 @@ struct consul {
 	int64_t started_ms;
 	char *service_id; /* "<cluster>-<node>"; what we register has it, and our checks begin so */
 	int end;          /* how far deregister is; 0: it was not called */
-	int64_t end_ms;   /* by then the registration is removed, whatever is not through */
+	int64_t end_ms;   /* by then it is told, whatever is not through */
 
 	struct http *http;
 	struct state *state;

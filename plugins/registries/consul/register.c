@@ -20,6 +20,7 @@
 #define COMPARE_MS     30000
 #define VERIFY_MS      5000 /* at least, after a registration, until the servers must have it */
 #define REMOVE_MS      1000
+#define BROKEN_MAX     3            /* so many times in a row is no accident */
 #define TAGS_BYTES_MAX (512u << 10) /* of all our checks: Consul keeps the tags in each of them */
 
 enum action {
@@ -44,6 +45,8 @@ struct registration {
 	bool retagged; /* the tags are others than those registered */
 	bool cut;      /* some tags are left out, which was logged */
 	bool late;     /* others may have taken us for dead, and our name */
+	/* In a row: the agent broke off when we registered; the servers did not know us. */
+	unsigned broken, unseen;
 	bool removed;
 
 	enum action action;
@@ -139,6 +142,32 @@ static void failed(struct consul *consul, const struct answer *answer)
 
 /* Registering. */
 
+/*
+ * The agent answers all else. Tried with 1.14: one that is to remove from the servers what it does not
+ * know, and may not, ends the connection of whoever registers that.
+ */
+static void broken_off(struct consul *consul, const struct answer *answer)
+{
+	struct registration *registration = consul->registration;
+	char sentence[SENTENCE_MAX];
+
+	if (answer->failure != FAILURE_AWAY || state_away(consul))
+		registration->broken = 0;
+	else if (registration->broken < BROKEN_MAX)
+		registration->broken++;
+	if (registration->broken < BROKEN_MAX)
+		return;
+	snprintf(
+		sentence, sizeof sentence,
+		"the Consul agent at %.200s answers, but never when this node is registered; its log "
+		"says why (most likely that Consul's servers have reserved the name of its host for "
+		"another node id: give the agent its node_id back, or remove the host from the "
+		"catalog)",
+		consul->settings.shown);
+	registration->retry_ms = now_ms() + REFUSED_MS;
+	state_refuse(consul, REFUSAL_REGISTER, sentence);
+}
+
 static struct face face_of(const struct consul *consul)
 {
 	const struct registration *registration = consul->registration;
@@ -172,8 +201,10 @@ static void on_registered(void *context, const struct answer *answer)
 		registration->retagged = registration->retagged || registration->was_retagged;
 		registration->whole = true;
 		failed(consul, answer);
+		broken_off(consul, answer);
 		return;
 	}
+	registration->broken = 0;
 	if (!registration->placed) {
 		consul_log(consul, DROVER_LOG_INFO, "registered with Consul as %s",
 			   consul->service_id);
@@ -286,13 +317,23 @@ static void on_identity(struct consul *consul, enum identity identity, const cha
 
 	registration->question = NULL;
 	registration->verify_ms = NEVER;
+	if (identity != IDENTITY_UNSEEN)
+		registration->unseen = 0;
 	switch (identity) {
 	case IDENTITY_OURS:
+		state_refuse(consul, REFUSAL_CATALOG, NULL);
 		registration->late = false;
 		registration->urgent = registration->urgent || !registration->admitted;
 		registration->whole = registration->whole || !registration->admitted;
 		registration->admitted = true;
 		registration->admitted_ms = now;
+		return;
+	case IDENTITY_UNSEEN:
+	case IDENTITY_STRANGER:
+		/* The servers may be about to hear of it. */
+		if (identity == IDENTITY_STRANGER || ++registration->unseen > 1)
+			state_refuse(consul, REFUSAL_CATALOG, sentence);
+		registration->verify_ms = now + VERIFY_MS;
 		return;
 	case IDENTITY_UNKNOWN:
 	case IDENTITY_DENIED:

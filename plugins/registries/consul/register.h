@@ -115,8 +115,10 @@ enum identity {
 	IDENTITY_OURS,
 	IDENTITY_TAKEN,
 	IDENTITY_TAKEN_HERE, /* by another droverd of this host: the agent's instance is not ours */
-	IDENTITY_UNKNOWN,    /* it could not be found out */
-	IDENTITY_DENIED,     /* we may not ask */
+	IDENTITY_UNSEEN,     /* registered, but not as far as the servers know */
+	IDENTITY_STRANGER, /* the servers know our host as another one, and take nothing from it */
+	IDENTITY_UNKNOWN,  /* it could not be found out */
+	IDENTITY_DENIED,   /* we may not ask */
 };
 
 enum standing {
@@ -127,7 +129,7 @@ enum standing {
 
 /*
  * Whether this node may be registered as what it is: nobody who lives, and was first, has its name or
- * its id. `done` once, unless it is cancelled.
+ * its id; and of one that is registered whether the servers have that from its agent. `done` once, unless it is cancelled.
  */
 int identity_ask(struct consul *consul, enum standing standing,
 		 void (*done)(struct consul *consul, enum identity identity, const char *sentence),

@@ -122,6 +122,7 @@ static void drop_all(struct cluster *cluster)
 void peers_member(struct supervisor *supervisor, const struct message_view *row)
 {
 	struct cluster *cluster = supervisor->cluster;
+	int64_t weight = message_int(row, "weight", 0);
 	struct peer *peer;
 
 	if (!cluster->peers_told)
@@ -133,7 +134,10 @@ void peers_member(struct supervisor *supervisor, const struct message_view *row)
 	snprintf(peer->node, sizeof peer->node, "%s", message_text(row, "node", ""));
 	snprintf(peer->address, sizeof peer->address, "%s", message_text(row, "address", ""));
 	snprintf(peer->version, sizeof peer->version, "%s", message_text(row, "version", ""));
-	peer->weight = (unsigned)message_int(row, "weight", 0);
+	/* It stands in the registry as a text that anybody may write; a plan with more is read by nobody. */
+	peer->weight = weight < 0                      ? 0
+		       : weight > APPORTION_WEIGHT_MAX ? APPORTION_WEIGHT_MAX
+						       : (unsigned)weight;
 	peer->alive = message_flag(row, "alive");
 	peer->leaving = message_flag(row, "leaving");
 	peer->self = message_flag(row, "self");
@@ -187,7 +191,8 @@ static void take_offer(struct cluster *cluster, struct peer *peer,
 	}
 	if (!*peer->node && peer->offer->node)
 		snprintf(peer->node, sizeof peer->node, "%s", peer->offer->node);
-	if (peer->offer->epoch > cluster->epoch_seen)
+	/* Above that no plan can be numbered. */
+	if (peer->offer->epoch > cluster->epoch_seen && peer->offer->epoch < PLAN_EPOCH_MAX)
 		cluster->epoch_seen = peer->offer->epoch;
 }
 
