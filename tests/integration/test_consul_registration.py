@@ -62,8 +62,8 @@ class Node:
         said = self.last("state")
         return int(said[0]) if said else 0
 
-    def wait_state(self, state):
-        wait(lambda: self.state() == state, lambda: f"the state is {state}: {self.heard} {self.log}")
+    def wait_state(self, state, timeout=PATIENCE):
+        wait(lambda: self.state() == state, lambda: f"the state is {state}: {self.heard} {self.log}", timeout)
 
     def members(self):
         """name → flags"""
@@ -429,10 +429,10 @@ def test_an_agent_whose_name_the_servers_reserve_for_another_id_is_told_of(two_h
         made.wait_state(SUSPENDED)
         client.wipe(new_id=True)
         client.start(ready=False)
-        made.wait_state(REFUSED)
+        made.wait_state(REFUSED, PATIENCE + 60)
         assert broken_off(made) or "have reserved the name of this host, client, for the node id" in made.last("state")[1]
         server.api("PUT", "catalog/deregister", {"Node": "client"})
-        made.wait_state(UP)
+        made.wait_state(UP, PATIENCE + 60)
         wait_check(server, "type:mail", timeout=PATIENCE + 30, Status="warning", Output="late")
     finally:
         made.kill()
@@ -449,10 +449,10 @@ def test_servers_that_never_hear_of_a_node_are_told_of(two_hosts):
         made.report(mail=(WARNING, "late"))
         made.wait_state(UP)
         assert "drover-web1" in wait(lambda: client.services(), "the agent has it")
-        made.wait_state(REFUSED)
+        made.wait_state(REFUSED, PATIENCE + 60)
         assert "has this node registered, but Consul's servers do not get it from there" in made.last("state")[1]
         server.api("PUT", "catalog/deregister", {"Node": "client"})
-        made.wait_state(UP)
+        made.wait_state(UP, PATIENCE + 60)
         wait_check(server, "type:mail", timeout=PATIENCE + 30, Status="warning", Output="late")
     finally:
         made.kill()

@@ -396,6 +396,38 @@ static void test_only_the_leader_removes_anything(void **unused)
 	end();
 }
 
+/* A plan with a weight, or of an epoch, that no plan may have would be read by nobody. */
+static void test_numbers_that_no_plan_may_have(void **unused)
+{
+	static const struct {
+		int64_t said;
+		unsigned taken;
+	} rows[] = {{0, 0}, {65535, 65535}, {65536, 65535}, {UINT32_MAX, 65535}, {-1, 0}};
+
+	(void)unused;
+	begin(true);
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct message message = {0};
+		struct message_view view;
+
+		message_start(&message, "member");
+		message_add_text(&message, "node_id", "a");
+		message_add_int(&message, "weight", rows[i].said);
+		assert_int_equal(message_read(buf_front(&message.buf), buf_size(&message.buf),
+					      &view),
+				 0);
+		peers_member(&supervisor, &view);
+		message_free(&message);
+		assert_int_equal(peer_find(&supervisor, "a")->weight, rows[i].taken);
+	}
+	offers("a=9007199254740992@1");
+	assert_non_null(peer_find(&supervisor, "a")->offer);
+	assert_int_equal(cluster.epoch_seen, 0);
+	offers("a=9007199254740991@2");
+	assert_int_equal(cluster.epoch_seen, PLAN_EPOCH_MAX - 1);
+	end();
+}
+
 static void test_ids_that_are_none(void **unused)
 {
 	(void)unused;
@@ -419,6 +451,7 @@ int main(void)
 		cmocka_unit_test(test_what_a_node_left_behind_is_removed),
 		cmocka_unit_test(test_only_the_leader_removes_anything),
 		cmocka_unit_test(test_ids_that_are_none),
+		cmocka_unit_test(test_numbers_that_no_plan_may_have),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

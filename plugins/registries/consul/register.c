@@ -16,11 +16,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MINUTE_MS      60000
-#define COMPARE_MS     30000
-#define VERIFY_MS      5000 /* at least, after a registration, until the servers must have it */
-#define REMOVE_MS      1000
-#define BROKEN_MAX     3            /* so many times in a row is no accident */
+#define MINUTE_MS  60000
+#define COMPARE_MS 30000
+#define VERIFY_MS  5000 /* at least, after a registration, until the servers must have it */
+#define REMOVE_MS  1000
+/* So many times in a row are no accident: it is refused. */
+#define BROKEN_MAX     3            /* by an agent that breaks off */
+#define STRANGER_MAX   2            /* by servers that know the host as another one, */
+#define UNSEEN_MAX     6            /* or do not know us; that is at least 40 s */
 #define TAGS_BYTES_MAX (512u << 10) /* of all our checks: Consul keeps the tags in each of them */
 
 enum action {
@@ -310,6 +313,20 @@ static void remove_now(struct consul *consul)
 
 /* Whose our name is. */
 
+/*
+ * The servers may be about to hear of it: an agent tries again within 30 s what they refused, and one
+ * whose servers lost their data tells them within minutes, which is no refusal.
+ */
+static void unseen(struct consul *consul, unsigned most, const char *sentence)
+{
+	struct registration *registration = consul->registration;
+	bool over = !registration->late && ++registration->unseen > most;
+
+	registration->verify_ms = now_ms() + (over ? REFUSED_MS : VERIFY_MS);
+	if (over)
+		state_refuse(consul, REFUSAL_CATALOG, sentence);
+}
+
 static void on_identity(struct consul *consul, enum identity identity, const char *sentence)
 {
 	struct registration *registration = consul->registration;
@@ -317,7 +334,7 @@ static void on_identity(struct consul *consul, enum identity identity, const cha
 
 	registration->question = NULL;
 	registration->verify_ms = NEVER;
-	if (identity != IDENTITY_UNSEEN)
+	if (identity != IDENTITY_UNSEEN && identity != IDENTITY_STRANGER)
 		registration->unseen = 0;
 	switch (identity) {
 	case IDENTITY_OURS:
@@ -330,10 +347,7 @@ static void on_identity(struct consul *consul, enum identity identity, const cha
 		return;
 	case IDENTITY_UNSEEN:
 	case IDENTITY_STRANGER:
-		/* The servers may be about to hear of it. */
-		if (identity == IDENTITY_STRANGER || ++registration->unseen > 1)
-			state_refuse(consul, REFUSAL_CATALOG, sentence);
-		registration->verify_ms = now + VERIFY_MS;
+		unseen(consul, identity == IDENTITY_STRANGER ? STRANGER_MAX : UNSEEN_MAX, sentence);
 		return;
 	case IDENTITY_UNKNOWN:
 	case IDENTITY_DENIED:
