@@ -10,8 +10,10 @@
  *   kv.c         watches of keys and prefixes, puts, fenced puts
  *   session.c    our session: made, renewed, lost
  *   lead.c       the election by a lock on the key "leader"
- *   register.c   our service instance: registered, compared every 30 s, the end
- *   identity.c   whether our name and id are our own
+ *   register.c   our service instance: registered, its checks removed, the end
+ *   compare.c    whether the agent has it as it should, every 30 s
+ *   admit.c      whether it may be, and is what the servers have; asked of
+ *   identity.c   which finds whether our name and id are our own
  *   maintenance.c  whether an operator took us out of service
  *   describe.c   what we are, in the agent's words
  *   beat.c       the TTL checks: alive, and the ones that were reported

@@ -67,8 +67,8 @@ bool describe_same(const struct face *face, const struct instance *instance);
 void describe_time(int64_t wall, char text[TIME_TEXT_MAX]); /* "2026-11-30T15:25:08.019Z" */
 int64_t describe_time_read(const char *text);               /* 0: it is none */
 
-/* register.c, for beat.c: we have not said that we are alive for as long as that is believed. */
-void register_late(struct consul *consul);
+/* admit.c: we may not have said that we are alive for as long as that is believed. */
+void admit_late(struct consul *consul);
 
 /* beat.c, for register.c */
 
