@@ -109,7 +109,9 @@ static void broken_off(struct consul *consul, const struct answer *answer)
 	struct registration *registration = consul->registration;
 	char sentence[SENTENCE_MAX];
 
-	if (answer->failure != FAILURE_AWAY || state_away(consul))
+	/* One that is slow is no such agent. */
+	if (answer->failure != FAILURE_AWAY || state_away(consul) ||
+	    now_ms() - registration->began_ms >= REQUEST_MS)
 		registration->broken = 0;
 	else if (registration->broken < BROKEN_MAX)
 		registration->broken++;
@@ -202,6 +204,7 @@ static void register_now(struct consul *consul)
 	}
 	free(body);
 	registration->sent = true;
+	registration->began_ms = now_ms();
 	registration->created = created;
 	registration->was_retagged = registration->retagged;
 	registration->urgent = registration->whole = registration->retagged = false;

@@ -44,6 +44,7 @@ struct registration {
 	struct identity_question *question;
 	struct maintenance *maintenance;
 
+	int64_t began_ms;                     /* of the registration on its way */
 	int64_t admitted_ms;                  /* when that was found out last */
 	int64_t retry_ms;                     /* nothing before */
 	int64_t texts_ms, tags_ms, repair_ms; /* not before, for these */
