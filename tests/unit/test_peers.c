@@ -337,6 +337,7 @@ static void test_a_new_leader_counts_the_nodes_of_the_plan(void **unused)
 	peers_round(&supervisor, 1000);
 	assert_false(counts("a")); /* not before there is the plan, */
 	cluster.plan_known = true;
+	snprintf(cluster.plan_version, sizeof cluster.plan_version, "1");
 	cluster.plan = (struct plan){.nodes = nodes, .n_nodes = 3};
 	peers_round(&supervisor, 1000);
 	assert_false(counts("a")); /* and what the nodes offer */
@@ -351,6 +352,28 @@ static void test_a_new_leader_counts_the_nodes_of_the_plan(void **unused)
 	/* Not once more: it is known from now on who is there. */
 	peers_round(&supervisor, 1000 + 2 * SETTLED_MS);
 	assert_false(counts("b"));
+	end();
+}
+
+/* Whoever is registered again first would get the work of all. */
+static void test_nodes_count_when_the_registry_lost_its_data(void **unused)
+{
+	struct plan_node nodes[] = {{.id = (char *)(uintptr_t) "a", .member.weight = 7},
+				    {.id = (char *)(uintptr_t) "b", .member.weight = 7},
+				    {.id = (char *)(uintptr_t) "c", .member.weight = 7}};
+
+	(void)unused;
+	begin(true);
+	peers_close(&supervisor);
+	cluster.plan = (struct plan){.nodes = nodes, .n_nodes = 3};
+	members("a");
+	offers("a=1@1");
+	peers_round(&supervisor, 1000);
+	assert_true(counts("a") && counts("b") && counts("c"));
+	assert_int_equal(peer_find(&supervisor, "c")->weight, 7);
+	members("a b");
+	peers_round(&supervisor, 1000 + SETTLED_MS);
+	assert_true(counts("a") && counts("b") && !counts("c"));
 	end();
 }
 
@@ -448,6 +471,7 @@ int main(void)
 		cmocka_unit_test(test_who_counts),
 		cmocka_unit_test(test_nobody_is_lost_with_the_registry),
 		cmocka_unit_test(test_a_new_leader_counts_the_nodes_of_the_plan),
+		cmocka_unit_test(test_nodes_count_when_the_registry_lost_its_data),
 		cmocka_unit_test(test_what_a_node_left_behind_is_removed),
 		cmocka_unit_test(test_only_the_leader_removes_anything),
 		cmocka_unit_test(test_ids_that_are_none),

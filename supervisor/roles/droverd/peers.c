@@ -329,19 +329,24 @@ void peers_registrar_started(struct supervisor *supervisor)
 
 /*
  * Who leads newly knows nobody; the nodes of the plan in force are not gone because of that. Those
- * that stopped in good order took their offers with them.
+ * that stopped in good order took their offers with them, unless the registry has no plan either: then
+ * it lost its data, and whoever is registered again first is not alone.
  */
 static void seed(struct cluster *cluster)
 {
+	bool lost = !*cluster->plan_version;
+
 	if (cluster->peers_seeded || !cluster->plan_known || !cluster->offers_known)
 		return;
 	cluster->peers_seeded = true;
 	for (size_t i = 0; i < cluster->plan.n_nodes; i++) {
 		const struct plan_node *node = &cluster->plan.nodes[i];
 		size_t at;
-		struct peer *peer = find(cluster, node->id, &at) ? cluster->peers[at] : NULL;
+		struct peer *peer = lost                           ? take_peer(cluster, node->id)
+				    : find(cluster, node->id, &at) ? cluster->peers[at]
+								   : NULL;
 
-		if (!peer || !has(peer, &kept[0]))
+		if (!peer || (!lost && !has(peer, &kept[0])))
 			continue;
 		peer->settle.member = true;
 		if (!peer->listed)
