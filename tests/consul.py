@@ -197,10 +197,14 @@ class Agent:
     def thaw(self):
         self.process.send_signal(signal.SIGCONT)
 
-    def wipe(self):
-        """What it knew is lost, as by a new disk."""
+    def wipe(self, new_id=False):
+        """What it knew is lost, as by a new disk; with `new_id` also the id of its host, as by a new machine of that name."""
         assert not self.process
         shutil.rmtree(self.data, ignore_errors=True)
+        if new_id:
+            settings = json.loads((self.directory / "agent.json").read_text())
+            settings["node_id"] = str(uuid.uuid4())
+            (self.directory / "agent.json").write_text(json.dumps(settings, indent=1))
 
     def restart(self, wipe=False, ready=True):
         self.kill()

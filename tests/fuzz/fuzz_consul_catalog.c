@@ -29,8 +29,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.n_tags = 2,
 	};
 	struct catalog catalog;
+	char id[HOST_ID_MAX];
 	size_t length = 0;
 
+	if (size && catalog_read_host_id((const char *)data + 1, size - 1, "a", id) == 0 && !*id)
+		abort();
 	if (!size || parsers[*data % 4]((const char *)data + 1, size - 1, &catalog) < 0)
 		return 0;
 	for (size_t i = 0; i < catalog.n_instances; i++) {

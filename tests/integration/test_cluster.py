@@ -96,6 +96,15 @@ def cluster(agents, vhost):
     made.close()
 
 
+@pytest.mark.parametrize("junk", (b"{}", b"x" * 200000), ids=("nonsense", "too-long"))
+def test_a_plan_that_is_none_is_replaced(cluster, junk):
+    cluster.start(1)
+    before = cluster.plan()
+    cluster.agent.put(f"{cluster.name}/plan", junk)
+    wait(lambda: cluster.agent.get(f"{cluster.name}/plan") != junk, lambda: f"it is written again\n{cluster.logs()}")
+    assert cluster.plan()["epoch"] == before["epoch"] and cluster.plan()["seq"] > before["seq"]
+
+
 def test_what_waits_is_shared_out(cluster):
     nodes = cluster.start(3, max=6, sleep_ms=200, objective='"200ms"')
     cluster.publish(200)

@@ -62,8 +62,8 @@ class Node:
         said = self.last("state")
         return int(said[0]) if said else 0
 
-    def wait_state(self, state):
-        wait(lambda: self.state() == state, lambda: f"the state is {state}: {self.heard} {self.log}")
+    def wait_state(self, state, timeout=PATIENCE):
+        wait(lambda: self.state() == state, lambda: f"the state is {state}: {self.heard} {self.log}", timeout)
 
     def members(self):
         """name → flags"""
@@ -409,6 +409,68 @@ def test_an_agent_that_lost_everything_has_it_back_within_5_s(two_hosts):
         wait_check(server, "type:mail", Status="warning", Output="late")
     finally:
         made.kill()
+
+
+def broken_off(made):
+    return made.state() == REFUSED and "answers, but never when this node is registered" in made.last("state")[1]
+
+
+def test_an_agent_whose_name_the_servers_reserve_for_another_id_is_told_of(two_hosts):
+    """
+    Its id was lost with its data: the servers take nothing from it. By chance it is registered with the agent, or the
+    agent breaks off each try, for it wants to remove from the servers what it does not know.
+    """
+    server, client = two_hosts
+    made = Node(client)
+    try:
+        made.report(mail=(WARNING, "late"))
+        wait_check(server, "type:mail", Output="late")
+        client.kill()
+        made.wait_state(SUSPENDED)
+        client.wipe(new_id=True)
+        client.start(ready=False)
+        made.wait_state(REFUSED, PATIENCE + 60)
+        assert broken_off(made) or "have reserved the name of this host, client, for the node id" in made.last("state")[1]
+        server.api("PUT", "catalog/deregister", {"Node": "client"})
+        made.wait_state(UP, PATIENCE + 60)
+        wait_check(server, "type:mail", timeout=PATIENCE + 30, Status="warning", Output="late")
+    finally:
+        made.kill()
+
+
+def test_servers_that_never_hear_of_a_node_are_told_of(two_hosts):
+    server, client = two_hosts
+    client.kill()
+    client.wipe(new_id=True)
+    client.start(ready=False)
+    wait(lambda: "Node name client is reserved" in client.log(), "the servers do not take it")
+    made = Node(client)
+    try:
+        made.report(mail=(WARNING, "late"))
+        made.wait_state(UP)
+        assert "drover-web1" in wait(lambda: client.services(), "the agent has it")
+        made.wait_state(REFUSED, PATIENCE + 60)
+        assert "has this node registered, but Consul's servers do not get it from there" in made.last("state")[1]
+        server.api("PUT", "catalog/deregister", {"Node": "client"})
+        made.wait_state(UP, PATIENCE + 60)
+        wait_check(server, "type:mail", timeout=PATIENCE + 30, Status="warning", Output="late")
+    finally:
+        made.kill()
+
+
+def test_the_end_waits_for_no_agent_that_does_not_answer(agent, node):
+    node.report(mail=(PASSING, "well"))
+    wait_check(agent, "type:mail", Output="well")
+    node.say("elect")
+    wait(lambda: (node.last("leader") or [""])[0] == "1", "it leads")
+    agent.freeze()
+    try:
+        before = time.monotonic()
+        node.say("deregister")
+        wait(lambda: node.last("deregistered") is not None, "it is through")
+        assert time.monotonic() - before < 2
+    finally:
+        agent.thaw()
 
 
 def test_the_policy_that_is_enough():

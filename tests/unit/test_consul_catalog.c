@@ -237,6 +237,37 @@ static void test_what_is_the_same(void **state)
 	catalog_free(&catalog);
 }
 
+static void test_the_id_of_a_host(void **state)
+{
+	static const struct {
+		const char *name, *body;
+		int r;
+		const char *id;
+	} rows[] = {
+		{"there",
+		 "[{\"Name\":\"b\",\"Tags\":{\"id\":\"2\"}},{\"Name\":\"a\",\"Tags\":{\"id\":\"1\"}}]",
+		 0, "1"},
+		{"another", "[{\"Name\":\"b\",\"Tags\":{\"id\":\"2\"}}]", -ENOENT, NULL},
+		{"without", "[{\"Name\":\"a\",\"Tags\":{}},{\"Name\":5},7]", -ENOENT, NULL},
+		{"too long",
+		 "[{\"Name\":\"a\",\"Tags\":{\"id\":\"0123456789012345678901234567890123456789"
+		 "012345678901234567890123456789\"}}]",
+		 -ENOENT, NULL},
+		{"none", "null", -ENOENT, NULL},
+		{"nonsense", "no", -EBADMSG, NULL},
+	};
+	char id[HOST_ID_MAX];
+
+	(void)state;
+	for (size_t i = 0; i < ROWS(rows); i++) {
+		want_int(rows[i].name,
+			 catalog_read_host_id(rows[i].body, strlen(rows[i].body), "a", id),
+			 rows[i].r);
+		if (rows[i].id)
+			want_text(rows[i].name, id, rows[i].id);
+	}
+}
+
 static void test_times(void **state)
 {
 	static const struct {
@@ -270,6 +301,7 @@ int main(void)
 		cmocka_unit_test(test_an_instance),      cmocka_unit_test(test_bodies),
 		cmocka_unit_test(test_health),           cmocka_unit_test(test_a_registration),
 		cmocka_unit_test(test_what_is_the_same), cmocka_unit_test(test_times),
+		cmocka_unit_test(test_the_id_of_a_host),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

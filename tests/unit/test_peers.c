@@ -337,6 +337,7 @@ static void test_a_new_leader_counts_the_nodes_of_the_plan(void **unused)
 	peers_round(&supervisor, 1000);
 	assert_false(counts("a")); /* not before there is the plan, */
 	cluster.plan_known = true;
+	snprintf(cluster.plan_version, sizeof cluster.plan_version, "1");
 	cluster.plan = (struct plan){.nodes = nodes, .n_nodes = 3};
 	peers_round(&supervisor, 1000);
 	assert_false(counts("a")); /* and what the nodes offer */
@@ -351,6 +352,28 @@ static void test_a_new_leader_counts_the_nodes_of_the_plan(void **unused)
 	/* Not once more: it is known from now on who is there. */
 	peers_round(&supervisor, 1000 + 2 * SETTLED_MS);
 	assert_false(counts("b"));
+	end();
+}
+
+/* Whoever is registered again first would get the work of all. */
+static void test_nodes_count_when_the_registry_lost_its_data(void **unused)
+{
+	struct plan_node nodes[] = {{.id = (char *)(uintptr_t) "a", .member.weight = 7},
+				    {.id = (char *)(uintptr_t) "b", .member.weight = 7},
+				    {.id = (char *)(uintptr_t) "c", .member.weight = 7}};
+
+	(void)unused;
+	begin(true);
+	peers_close(&supervisor);
+	cluster.plan = (struct plan){.nodes = nodes, .n_nodes = 3};
+	members("a");
+	offers("a=1@1");
+	peers_round(&supervisor, 1000);
+	assert_true(counts("a") && counts("b") && counts("c"));
+	assert_int_equal(peer_find(&supervisor, "c")->weight, 7);
+	members("a b");
+	peers_round(&supervisor, 1000 + SETTLED_MS);
+	assert_true(counts("a") && counts("b") && !counts("c"));
 	end();
 }
 
@@ -396,6 +419,38 @@ static void test_only_the_leader_removes_anything(void **unused)
 	end();
 }
 
+/* A plan with a weight, or of an epoch, that no plan may have would be read by nobody. */
+static void test_numbers_that_no_plan_may_have(void **unused)
+{
+	static const struct {
+		int64_t said;
+		unsigned taken;
+	} rows[] = {{0, 0}, {65535, 65535}, {65536, 65535}, {UINT32_MAX, 65535}, {-1, 0}};
+
+	(void)unused;
+	begin(true);
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct message message = {0};
+		struct message_view view;
+
+		message_start(&message, "member");
+		message_add_text(&message, "node_id", "a");
+		message_add_int(&message, "weight", rows[i].said);
+		assert_int_equal(message_read(buf_front(&message.buf), buf_size(&message.buf),
+					      &view),
+				 0);
+		peers_member(&supervisor, &view);
+		message_free(&message);
+		assert_int_equal(peer_find(&supervisor, "a")->weight, rows[i].taken);
+	}
+	offers("a=9007199254740992@1");
+	assert_non_null(peer_find(&supervisor, "a")->offer);
+	assert_int_equal(cluster.epoch_seen, 0);
+	offers("a=9007199254740991@2");
+	assert_int_equal(cluster.epoch_seen, PLAN_EPOCH_MAX - 1);
+	end();
+}
+
 static void test_ids_that_are_none(void **unused)
 {
 	(void)unused;
@@ -416,9 +471,11 @@ int main(void)
 		cmocka_unit_test(test_who_counts),
 		cmocka_unit_test(test_nobody_is_lost_with_the_registry),
 		cmocka_unit_test(test_a_new_leader_counts_the_nodes_of_the_plan),
+		cmocka_unit_test(test_nodes_count_when_the_registry_lost_its_data),
 		cmocka_unit_test(test_what_a_node_left_behind_is_removed),
 		cmocka_unit_test(test_only_the_leader_removes_anything),
 		cmocka_unit_test(test_ids_that_are_none),
+		cmocka_unit_test(test_numbers_that_no_plan_may_have),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

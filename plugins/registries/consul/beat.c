@@ -383,7 +383,7 @@ void beat_process(struct consul *consul, int64_t now)
 		return;
 	if (check_due_ms(beat, ALIVE) <= now) {
 		if (ALIVE->told_ms && now - ALIVE->told_ms > ALIVE->ttl_ms)
-			register_late(consul);
+			admit_late(consul);
 		tell(consul, ALIVE);
 	}
 	for (size_t i = 1; i < beat->n && !beat->failing && beat->in_flight < IN_FLIGHT; i++)

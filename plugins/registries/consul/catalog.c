@@ -64,6 +64,7 @@ static bool instance_read(const cJSON *object, const struct names *names, const 
 		.address = text_of(object, names->address),
 		.node = text_of(node, "Node"),
 		.node_address = node ? text_of(node, "Address") : "",
+		.host_id = node ? text_of(node, "ID") : "",
 		.port = (uint32_t)number_of(object, names->port, PORT_MAX, 0),
 		.weight_passing = (uint32_t)number_of(weights, "Passing", WEIGHT_MAX, 1),
 		.weight_warning = (uint32_t)number_of(weights, "Warning", WEIGHT_MAX, 1),
@@ -187,6 +188,28 @@ int catalog_read_checks(const char *body, size_t length, struct catalog *ret_cat
 		catalog.n_checks += check_read(row, &catalog.checks[catalog.n_checks]);
 	*ret_catalog = catalog;
 	return 0;
+}
+
+int catalog_read_host_id(const char *body, size_t length, const char *host,
+			 char ret_id[HOST_ID_MAX])
+{
+	cJSON *tree = cJSON_ParseWithLength(body, length);
+	const char *id = "";
+	const cJSON *row;
+	int r = -ENOENT;
+
+	if (!tree)
+		return -EBADMSG;
+	cJSON_ArrayForEach(row, tree) {
+		if (!strcmp(text_of(row, "Name"), host))
+			id = text_of(cJSON_GetObjectItemCaseSensitive(row, "Tags"), "id");
+	}
+	if (*id && strlen(id) < HOST_ID_MAX) {
+		memcpy(ret_id, id, strlen(id) + 1);
+		r = 0;
+	}
+	cJSON_Delete(tree);
+	return r;
 }
 
 void catalog_free(struct catalog *catalog)

@@ -18,6 +18,7 @@ struct instance {
 	const char *address; /* of the service */
 	const char *node,
 		*node_address; /* of Consul's node that has it; "" of the agent's own answers */
+	const char *host_id;   /* the id of that node */
 	uint32_t port;
 	uint32_t weight_passing, weight_warning;
 	bool tag_override;
@@ -49,6 +50,13 @@ int catalog_read_instances(const char *body, size_t length, struct catalog *ret_
 int catalog_read_health(const char *body, size_t length, struct catalog *ret_catalog);
 /* /v1/agent/checks, /v1/health/node/NODE, /v1/health/state/STATE */
 int catalog_read_checks(const char *body, size_t length, struct catalog *ret_catalog);
+/*
+ * /v1/agent/members: the id with which the host of that name takes part in the gossip. -ENOENT: none is
+ * said, or one that is longer than HOST_ID_MAX.
+ */
+#define HOST_ID_MAX 64
+int catalog_read_host_id(const char *body, size_t length, const char *host,
+			 char ret_id[HOST_ID_MAX]);
 void catalog_free(struct catalog *catalog); /* of one that was read, or is zeroed */
 
 const char *instance_meta(const struct instance *instance, const char *key); /* "": no such */

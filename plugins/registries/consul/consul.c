@@ -13,7 +13,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#define END_MS 4000 /* the most that resigning and ending the session may take */
+#define END_MS     1500 /* the most that the end may take, as droverd waits no longer than 2 s */
+#define SESSION_MS 500  /* of these, the most that resigning and ending the session may take */
 
 /* Opened in this order, closed in the reverse one. */
 static const struct part {
@@ -77,17 +78,21 @@ void consul_deregistered(struct consul *consul)
 
 static int64_t end_due_ms(const struct consul *consul)
 {
-	bool due = (consul->end == END_RESIGNING && lead_resigned(consul)) ||
-		   (consul->end == END_SESSION && session_ended(consul));
-
-	return due                                                   ? 0
-	       : consul->end == END_NOT || consul->end > END_SESSION ? NEVER
-								     : consul->end_ms;
+	switch ((enum end)consul->end) {
+	case END_RESIGNING:
+		return lead_resigned(consul) ? 0 : consul->end_ms - END_MS + SESSION_MS;
+	case END_SESSION:
+		return session_ended(consul) ? 0 : consul->end_ms - END_MS + SESSION_MS;
+	case END_REGISTRATION:
+		return consul->end_ms;
+	default:
+		return NEVER;
+	}
 }
 
 static void end_process(struct consul *consul, int64_t now)
 {
-	bool late = now >= consul->end_ms;
+	bool late = now >= consul->end_ms - END_MS + SESSION_MS;
 
 	if (consul->end == END_RESIGNING && (lead_resigned(consul) || late)) {
 		consul->end = END_SESSION;
@@ -98,6 +103,9 @@ static void end_process(struct consul *consul, int64_t now)
 		if (register_remove(consul) < 0)
 			consul_deregistered(consul);
 	}
+	/* It waits for a registration that is not answered, or for its own answer. */
+	if (consul->end == END_REGISTRATION && now >= consul->end_ms)
+		consul_deregistered(consul);
 }
 
 /* Callbacks that are not given. */

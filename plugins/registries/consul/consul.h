@@ -10,8 +10,10 @@
  *   kv.c         watches of keys and prefixes, puts, fenced puts
  *   session.c    our session: made, renewed, lost
  *   lead.c       the election by a lock on the key "leader"
- *   register.c   our service instance: registered, compared every 30 s, the end
- *   identity.c   whether our name and id are our own
+ *   register.c   our service instance: registered, its checks removed, the end
+ *   compare.c    whether the agent has it as it should, every 30 s
+ *   admit.c      whether it may be, and is what the servers have; asked of
+ *   identity.c   which finds whether our name and id are our own
  *   maintenance.c  whether an operator took us out of service
  *   describe.c   what we are, in the agent's words
  *   beat.c       the TTL checks: alive, and the ones that were reported
@@ -145,6 +147,7 @@ void http_process(struct consul *consul, int64_t now);
 enum refusal {
 	REFUSAL_NAME,     /* another live node has our name */
 	REFUSAL_REGISTER, /* we may not register, or not what we want to */
+	REFUSAL_CATALOG,  /* the servers do not take what the agent has of us */
 	REFUSAL_CHECK,
 	REFUSAL_MEMBERS,
 	REFUSAL_SERVICES,
@@ -297,7 +300,7 @@ struct consul {
 	int64_t started_ms;
 	char *service_id; /* "<cluster>-<node>"; what we register has it, and our checks begin so */
 	int end;          /* how far deregister is; 0: it was not called */
-	int64_t end_ms;   /* by then the registration is removed, whatever is not through */
+	int64_t end_ms;   /* by then it is told, whatever is not through */
 
 	struct http *http;
 	struct state *state;

@@ -2,8 +2,10 @@
 /*
  * Whether the name and the id of this node are its own: finds the instances of the service that have
  * either, here and anywhere in the catalog, and of those that are not ours whether they live. One that
- * does not say that it is alive, or whose host is not believed to be up, does not count. Asks only;
- * register.c decides when, and what follows.
+ * does not say that it is alive, or whose host is not believed to be up, does not count. Of our own
+ * instance it finds whether the servers take what the agent tells them: an agent that lost its data
+ * and has another id now is not believed to be its host, and nothing of that is in its answers. Asks
+ * only; register.c decides when, and what follows.
  */
 #include "register.h"
 
@@ -22,9 +24,10 @@ struct identity_question {
 	enum standing standing;
 	void (*done)(struct consul *consul, enum identity identity, const char *sentence);
 	struct request *request;
-	bool local;        /* this agent has an instance of our service id */
-	char local_id[64]; /* whose node id this is */
-	char *own_node;    /* Consul's name of the agent's host; NULL: not known */
+	bool local;                /* this agent has an instance of our service id */
+	char local_id[64];         /* whose node id this is */
+	char *own_node;            /* Consul's name of the agent's host; NULL: not known */
+	char host_id[HOST_ID_MAX]; /* the id of that host, as the servers have it; "": not known */
 	struct rival *rivals;
 	size_t n_rivals, at;
 };
@@ -134,6 +137,40 @@ static void on_rival(void *context, const struct answer *answer)
 	ask_rival(question);
 }
 
+/* The agent's id is what it says in the gossip; its own endpoint is not for every token. */
+static void on_hosts(void *context, const struct answer *answer)
+{
+	struct identity_question *question = context;
+	char id[HOST_ID_MAX], sentence[SENTENCE_MAX];
+
+	question->request = NULL;
+	if (answer->failure ||
+	    catalog_read_host_id(answer->body, answer->length, question->own_node, id) < 0 ||
+	    !strcmp(id, question->host_id)) {
+		settle(question, IDENTITY_OURS, "");
+		return;
+	}
+	snprintf(
+		sentence, sizeof sentence,
+		"Consul's servers have reserved the name of this host, %.64s, for the node id %.36s, "
+		"and its agent has the id %.36s: they take nothing from it, and what they show of "
+		"this node is old; give the agent its node_id back, or remove the host from the "
+		"catalog",
+		question->own_node, question->host_id, id);
+	settle(question, IDENTITY_STRANGER, sentence);
+}
+
+static void ask_hosts(struct identity_question *question)
+{
+	char filter[512];
+
+	snprintf(filter, sizeof filter, "Name == \"%s\"", question->own_node);
+	ask(question, with_filter(question->consul, "/v1/agent/members", filter), REQUEST_MS,
+	    on_hosts);
+	if (!question->request)
+		settle(question, IDENTITY_OURS, "");
+}
+
 static void ask_rival(struct identity_question *question)
 {
 	struct consul *consul = question->consul;
@@ -142,7 +179,10 @@ static void ask_rival(struct identity_question *question)
 	char filter[512], path[512];
 
 	if (question->at == question->n_rivals) {
-		settle(question, IDENTITY_OURS, "");
+		if (*question->host_id)
+			ask_hosts(question);
+		else
+			settle(question, IDENTITY_OURS, "");
 		return;
 	}
 	node = http_encode(consul, rival->node);
@@ -184,6 +224,20 @@ static bool is_own(const struct identity_question *question, const struct instan
 	       !strcmp(instance->id, question->consul->service_id);
 }
 
+static void settle_unseen(struct identity_question *question)
+{
+	struct consul *consul = question->consul;
+	char sentence[SENTENCE_MAX];
+
+	snprintf(
+		sentence, sizeof sentence,
+		"the Consul agent at %.200s has this node registered, but Consul's servers do not get "
+		"it from there; the agent's log says why (its own token may not, or the name of its "
+		"host is reserved for another node id)",
+		consul->settings.shown);
+	settle(question, IDENTITY_UNSEEN, sentence);
+}
+
 static void on_catalog(void *context, const struct answer *answer)
 {
 	struct identity_question *question = context;
@@ -196,9 +250,15 @@ static void on_catalog(void *context, const struct answer *answer)
 		settle_unknown(question, answer);
 		return;
 	}
-	for (size_t i = 0; i < catalog.n_instances; i++)
-		if (is_own(question, &catalog.instances[i]))
-			created = catalog.instances[i].created;
+	for (size_t i = 0; i < catalog.n_instances; i++) {
+		const struct instance *instance = &catalog.instances[i];
+
+		if (!is_own(question, instance))
+			continue;
+		created = instance->created;
+		if (question->standing != STANDING_NEW && strlen(instance->host_id) < HOST_ID_MAX)
+			memcpy(question->host_id, instance->host_id, strlen(instance->host_id) + 1);
+	}
 	question->rivals = calloc(catalog.n_instances + 1, sizeof *question->rivals);
 	complete = question->rivals != NULL;
 	for (size_t i = 0; i < catalog.n_instances && complete; i++) {
@@ -214,7 +274,7 @@ static void on_catalog(void *context, const struct answer *answer)
 	if (!complete)
 		settle(question, IDENTITY_UNKNOWN, "out of memory");
 	else if (question->standing != STANDING_NEW && !created)
-		settle(question, IDENTITY_UNKNOWN, "the servers do not know this node yet");
+		settle_unseen(question);
 	else
 		ask_rival(question);
 }

@@ -9,55 +9,16 @@
  * minute since the last one, tags for a minute since the last one for tags; what the agent has lost,
  * and that we leave, does not wait.
  */
-#include "register.h"
+#include "registration.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MINUTE_MS      60000
-#define COMPARE_MS     30000
-#define VERIFY_MS      5000 /* at least, after a registration, until the servers must have it */
 #define REMOVE_MS      1000
+#define BROKEN_MAX     3 /* so many times in a row are no accident of an agent that breaks off */
 #define TAGS_BYTES_MAX (512u << 10) /* of all our checks: Consul keeps the tags in each of them */
-
-enum action {
-	NOTHING,
-	REGISTERING,
-	REMOVING_CHECK,
-	REMOVING,
-	COMPARING,
-	COMPARING_CHECKS,
-	GLANCING
-};
-
-struct registration {
-	char **tags;
-	size_t n_tags;
-	bool reported, leaving;
-	bool admitted; /* our name is ours */
-	bool placed;   /* the agent has our instance, as far as is known */
-	bool sent;     /* it may have it: a registration was on its way to it */
-	bool urgent;   /* to be registered without waiting */
-	bool whole;    /* with all checks */
-	bool retagged; /* the tags are others than those registered */
-	bool cut;      /* some tags are left out, which was logged */
-	bool late;     /* others may have taken us for dead, and our name */
-	bool removed;
-
-	enum action action;
-	struct request *request;    /* on its way, if action is not NOTHING */
-	char *removing;             /* the check */
-	bool created, was_retagged; /* of the registration on its way */
-	struct identity_question *question;
-	struct maintenance *maintenance;
-
-	int64_t admitted_ms;                  /* when that was found out last */
-	int64_t retry_ms;                     /* nothing before */
-	int64_t texts_ms, tags_ms, repair_ms; /* not before, for these */
-	int64_t compare_ms, verify_ms;
-};
 
 int register_open(struct consul *consul)
 {
@@ -93,9 +54,9 @@ void register_close(struct consul *consul)
 	consul->registration = NULL;
 }
 
-static bool start(struct consul *consul, enum action action, const char *method, const char *path,
-		  const char *body, int64_t timeout_ms,
-		  void (*done)(void *context, const struct answer *answer))
+bool register_start(struct consul *consul, enum action action, const char *method, const char *path,
+		    const char *body, int64_t timeout_ms,
+		    void (*done)(void *context, const struct answer *answer))
 {
 	struct registration *registration = consul->registration;
 	struct request_order order = {
@@ -119,14 +80,14 @@ static bool start(struct consul *consul, enum action action, const char *method,
 	return true;
 }
 
-static void finished(struct registration *registration)
+void register_finished(struct registration *registration)
 {
 	registration->request = NULL;
 	registration->action = NOTHING;
 }
 
 /* What a failure means for the next try, and for what is said of us. */
-static void failed(struct consul *consul, const struct answer *answer)
+void register_failed(struct consul *consul, const struct answer *answer)
 {
 	struct registration *registration = consul->registration;
 	bool refused = answer->failure == FAILURE_DENIED || answer->failure == FAILURE_REFUSED;
@@ -139,7 +100,35 @@ static void failed(struct consul *consul, const struct answer *answer)
 
 /* Registering. */
 
-static struct face face_of(const struct consul *consul)
+/*
+ * The agent answers all else. Tried with 1.14: one that is to remove from the servers what it does not
+ * know, and may not, ends the connection of whoever registers that.
+ */
+static void broken_off(struct consul *consul, const struct answer *answer)
+{
+	struct registration *registration = consul->registration;
+	char sentence[SENTENCE_MAX];
+
+	/* One that is slow is no such agent. */
+	if (answer->failure != FAILURE_AWAY || state_away(consul) ||
+	    now_ms() - registration->began_ms >= REQUEST_MS)
+		registration->broken = 0;
+	else if (registration->broken < BROKEN_MAX)
+		registration->broken++;
+	if (registration->broken < BROKEN_MAX)
+		return;
+	snprintf(
+		sentence, sizeof sentence,
+		"the Consul agent at %.200s answers, but never when this node is registered; its log "
+		"says why (most likely that Consul's servers have reserved the name of its host for "
+		"another node id: give the agent its node_id back, or remove the host from the "
+		"catalog)",
+		consul->settings.shown);
+	registration->retry_ms = now_ms() + REFUSED_MS;
+	state_refuse(consul, REFUSAL_REGISTER, sentence);
+}
+
+struct face register_face(const struct consul *consul)
 {
 	const struct registration *registration = consul->registration;
 
@@ -165,19 +154,21 @@ static void on_registered(void *context, const struct answer *answer)
 	struct registration *registration = consul->registration;
 	int64_t now = now_ms();
 
-	finished(registration);
+	register_finished(registration);
 	beat_described(consul, answer->failure == FAILURE_NONE);
 	if (answer->failure) {
 		registration->urgent = registration->urgent || registration->created;
 		registration->retagged = registration->retagged || registration->was_retagged;
 		registration->whole = true;
-		failed(consul, answer);
+		register_failed(consul, answer);
+		broken_off(consul, answer);
 		return;
 	}
+	registration->broken = 0;
 	if (!registration->placed) {
 		consul_log(consul, DROVER_LOG_INFO, "registered with Consul as %s",
 			   consul->service_id);
-		registration->verify_ms = now + VERIFY_MS + random_ms(2 * VERIFY_MS);
+		registration->verify_ms = admit_verify_at_ms(now);
 		registration->late =
 			now - registration->admitted_ms > consul->settings.alive_ttl_ms;
 	}
@@ -196,7 +187,7 @@ static void on_registered(void *context, const struct answer *answer)
 static void register_now(struct consul *consul)
 {
 	struct registration *registration = consul->registration;
-	struct face face = face_of(consul);
+	struct face face = register_face(consul);
 	const struct check *const *checks;
 	bool created = beat_new(consul);
 	size_t n;
@@ -204,8 +195,8 @@ static void register_now(struct consul *consul)
 
 	checks = beat_describe(consul, registration->whole, &n);
 	body = describe_face(&face, checks, n);
-	if (!body || !start(consul, REGISTERING, "PUT", "/v1/agent/service/register", body,
-			    REQUEST_MS, on_registered)) {
+	if (!body || !register_start(consul, REGISTERING, "PUT", "/v1/agent/service/register", body,
+				     REQUEST_MS, on_registered)) {
 		beat_described(consul, false);
 		registration->retry_ms = now_ms() + RETRY_MS;
 		free(body);
@@ -213,6 +204,7 @@ static void register_now(struct consul *consul)
 	}
 	free(body);
 	registration->sent = true;
+	registration->began_ms = now_ms();
 	registration->created = created;
 	registration->was_retagged = registration->retagged;
 	registration->urgent = registration->whole = registration->retagged = false;
@@ -225,13 +217,13 @@ static void on_check_removed(void *context, const struct answer *answer)
 	struct consul *consul = context;
 	struct registration *registration = consul->registration;
 
-	finished(registration);
+	register_finished(registration);
 	/* Of an older agent, 500 says as well that there is none; the comparison will tell. */
 	if (answer->failure == FAILURE_NONE || answer->failure == FAILURE_MISSING ||
 	    answer->failure == FAILURE_SERVER)
 		beat_removed(consul, registration->removing);
 	else
-		failed(consul, answer);
+		register_failed(consul, answer);
 	free(registration->removing);
 	registration->removing = NULL;
 }
@@ -246,9 +238,9 @@ static void remove_check(struct consul *consul, const char *id)
 	if (!encoded || !registration->removing)
 		registration->retry_ms = now_ms() + RETRY_MS;
 	else
-		start(consul, REMOVING_CHECK, "PUT",
-		      http_path(consul, "/v1/agent/check/deregister/%s", encoded), NULL, REQUEST_MS,
-		      on_check_removed);
+		register_start(consul, REMOVING_CHECK, "PUT",
+			       http_path(consul, "/v1/agent/check/deregister/%s", encoded), NULL,
+			       REQUEST_MS, on_check_removed);
 }
 
 static void on_removed(void *context, const struct answer *answer)
@@ -256,7 +248,7 @@ static void on_removed(void *context, const struct answer *answer)
 	struct consul *consul = context;
 	struct registration *registration = consul->registration;
 
-	finished(registration);
+	register_finished(registration);
 	if (answer->failure && answer->failure != FAILURE_MISSING)
 		consul_log(consul, DROVER_LOG_WARNING,
 			   "the registration %s cannot be removed (%s); it becomes critical by "
@@ -267,149 +259,14 @@ static void on_removed(void *context, const struct answer *answer)
 		consul_deregistered(consul);
 }
 
-static void remove_now(struct consul *consul)
+void register_withdraw(struct consul *consul)
 {
 	const char *id = http_encode(consul, consul->service_id);
 
-	if (!id || !start(consul, REMOVING, "PUT",
-			  http_path(consul, "/v1/agent/service/deregister/%s", id), NULL, REMOVE_MS,
-			  on_removed))
+	if (!id || !register_start(consul, REMOVING, "PUT",
+				   http_path(consul, "/v1/agent/service/deregister/%s", id), NULL,
+				   REMOVE_MS, on_removed))
 		consul_deregistered(consul);
-}
-
-/* Whose our name is. */
-
-static void on_identity(struct consul *consul, enum identity identity, const char *sentence)
-{
-	struct registration *registration = consul->registration;
-	int64_t now = now_ms();
-
-	registration->question = NULL;
-	registration->verify_ms = NEVER;
-	switch (identity) {
-	case IDENTITY_OURS:
-		registration->late = false;
-		registration->urgent = registration->urgent || !registration->admitted;
-		registration->whole = registration->whole || !registration->admitted;
-		registration->admitted = true;
-		registration->admitted_ms = now;
-		return;
-	case IDENTITY_UNKNOWN:
-	case IDENTITY_DENIED:
-		if (registration->admitted)
-			registration->verify_ms = now + VERIFY_MS;
-		else
-			registration->retry_ms =
-				now + (identity == IDENTITY_DENIED ? REFUSED_MS : RETRY_MS);
-		if (identity == IDENTITY_DENIED)
-			state_refuse(consul, REFUSAL_REGISTER, sentence);
-		return;
-	case IDENTITY_TAKEN:
-	case IDENTITY_TAKEN_HERE:
-		break;
-	}
-	state_refuse(consul, REFUSAL_NAME, sentence);
-	registration->retry_ms = now + REFUSED_MS;
-	registration->late = false;
-	beat_run(consul, false);
-	beat_forget(consul);
-	registration->admitted = false;
-	if (registration->placed && identity == IDENTITY_TAKEN)
-		remove_now(consul);
-	registration->placed = registration->sent = false;
-}
-
-/* Comparing. */
-
-static void on_compared_checks(void *context, const struct answer *answer)
-{
-	struct consul *consul = context;
-	struct registration *registration = consul->registration;
-	bool compared = registration->action == COMPARING_CHECKS;
-	struct catalog catalog;
-
-	finished(registration);
-	if (answer->failure || catalog_read_checks(answer->body, answer->length, &catalog) < 0) {
-		failed(consul, answer);
-		return;
-	}
-	if (compared) {
-		registration->compare_ms =
-			now_ms() + COMPARE_MS - COMPARE_MS / 10 + random_ms(COMPARE_MS / 5);
-		beat_compare(consul, &catalog);
-		registration->urgent = registration->urgent || beat_new(consul);
-		if (catalog.n_checks)
-			maintenance_watch(registration->maintenance, catalog.checks[0].node);
-	}
-	maintenance_look(registration->maintenance, &catalog);
-	catalog_free(&catalog);
-}
-
-static void ask_checks(struct consul *consul, enum action action, const char *filter)
-{
-	const char *encoded = http_encode(consul, filter);
-
-	start(consul, action, "GET",
-	      encoded ? http_path(consul, "/v1/agent/checks?filter=%s", encoded) : NULL, NULL,
-	      REQUEST_MS, on_compared_checks);
-}
-
-static void lost(struct consul *consul)
-{
-	struct registration *registration = consul->registration;
-
-	consul_log(consul, DROVER_LOG_NOTICE,
-		   "the Consul agent does not know %s any more: registering it again",
-		   consul->service_id);
-	beat_forget(consul);
-	registration->placed = false;
-	registration->urgent = true;
-}
-
-static void on_compared(void *context, const struct answer *answer)
-{
-	struct consul *consul = context;
-	struct registration *registration = consul->registration;
-	struct face face = face_of(consul);
-	struct catalog catalog;
-	char filter[512];
-	bool there, ours, same;
-
-	finished(registration);
-	if (answer->failure == FAILURE_MISSING) {
-		registration->compare_ms = now_ms() + COMPARE_MS;
-		lost(consul);
-		return;
-	}
-	if (answer->failure || catalog_read_instance(answer->body, answer->length, &catalog) < 0) {
-		failed(consul, answer);
-		return;
-	}
-	there = catalog.n_instances > 0;
-	ours = there && !strcmp(instance_meta(catalog.instances, "id"), consul->node_id);
-	same = there && describe_same(&face, catalog.instances);
-	catalog_free(&catalog);
-	if (there && !ours) {
-		registration->verify_ms = 0;
-		registration->compare_ms = now_ms() + COMPARE_MS;
-		return;
-	}
-	state_refuse(consul, REFUSAL_REGISTER, NULL);
-	if (!same && !registration->retagged && now_ms() >= registration->repair_ms) {
-		registration->urgent = true;
-		registration->repair_ms = now_ms() + MINUTE_MS;
-	}
-	snprintf(filter, sizeof filter, "ServiceID == \"%s\" or CheckID == \"_node_maintenance\"",
-		 consul->service_id);
-	ask_checks(consul, COMPARING_CHECKS, filter);
-}
-
-static void compare(struct consul *consul)
-{
-	const char *id = http_encode(consul, consul->service_id);
-
-	start(consul, COMPARING, "GET", id ? http_path(consul, "/v1/agent/service/%s", id) : NULL,
-	      NULL, REQUEST_MS, on_compared);
 }
 
 /* What is next. */
@@ -457,22 +314,13 @@ int64_t register_due_ms(const struct consul *consul)
 	return at > registration->retry_ms ? at : registration->retry_ms;
 }
 
-static void ask_identity(struct consul *consul, enum standing standing)
-{
-	struct registration *registration = consul->registration;
-
-	if (identity_ask(consul, standing, on_identity, &registration->question) < 0)
-		registration->retry_ms = now_ms() + RETRY_MS;
-}
-
 static void next(struct consul *consul, int64_t now)
 {
 	struct registration *registration = consul->registration;
 	const char *stale = beat_stale(consul);
-	char filter[512];
 
 	if (!registration->admitted) {
-		ask_identity(consul, STANDING_NEW);
+		admit_ask(consul);
 	} else if (register_at_ms(consul) <= now && !registration->urgent &&
 		   !beat_telling(consul) && beat_hidden(consul)) {
 		beat_tell(consul);
@@ -484,12 +332,11 @@ static void next(struct consul *consul, int64_t now)
 	} else if (stale) {
 		remove_check(consul, stale);
 	} else if (maintenance_due(registration->maintenance)) {
-		maintenance_filter(consul, filter, sizeof filter);
-		ask_checks(consul, GLANCING, filter);
+		compare_glance(consul);
 	} else if (registration->compare_ms <= now) {
-		compare(consul);
+		compare_begin(consul);
 	} else if (registration->verify_ms <= now) {
-		ask_identity(consul, registration->late ? STANDING_LATE : STANDING_THERE);
+		admit_ask(consul);
 	}
 }
 
@@ -498,7 +345,7 @@ void register_process(struct consul *consul, int64_t now)
 	if (register_due_ms(consul) > now)
 		return;
 	if (consul->registration->removed)
-		remove_now(consul);
+		register_withdraw(consul);
 	else
 		next(consul, now);
 }
@@ -511,7 +358,7 @@ static void interrupt(struct registration *registration)
 	if (registration->action < COMPARING)
 		return;
 	request_cancel(registration->request);
-	finished(registration);
+	register_finished(registration);
 	registration->compare_ms = 0;
 }
 
@@ -523,17 +370,7 @@ void register_back(struct consul *consul)
 	if (!registration->admitted)
 		return;
 	registration->retry_ms = 0;
-	register_late(consul);
-}
-
-void register_late(struct consul *consul)
-{
-	struct registration *registration = consul->registration;
-
-	if (registration->late || !registration->admitted)
-		return;
-	registration->late = true;
-	registration->verify_ms = now_ms() + VERIFY_MS + random_ms(2 * VERIFY_MS);
+	admit_late(consul);
 }
 
 void register_token(struct consul *consul)

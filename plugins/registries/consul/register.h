@@ -67,8 +67,8 @@ bool describe_same(const struct face *face, const struct instance *instance);
 void describe_time(int64_t wall, char text[TIME_TEXT_MAX]); /* "2026-11-30T15:25:08.019Z" */
 int64_t describe_time_read(const char *text);               /* 0: it is none */
 
-/* register.c, for beat.c: we have not said that we are alive for as long as that is believed. */
-void register_late(struct consul *consul);
+/* admit.c: we may not have said that we are alive for as long as that is believed. */
+void admit_late(struct consul *consul);
 
 /* beat.c, for register.c */
 
@@ -115,8 +115,10 @@ enum identity {
 	IDENTITY_OURS,
 	IDENTITY_TAKEN,
 	IDENTITY_TAKEN_HERE, /* by another droverd of this host: the agent's instance is not ours */
-	IDENTITY_UNKNOWN,    /* it could not be found out */
-	IDENTITY_DENIED,     /* we may not ask */
+	IDENTITY_UNSEEN,     /* registered, but not as far as the servers know */
+	IDENTITY_STRANGER, /* the servers know our host as another one, and take nothing from it */
+	IDENTITY_UNKNOWN,  /* it could not be found out */
+	IDENTITY_DENIED,   /* we may not ask */
 };
 
 enum standing {
@@ -127,7 +129,7 @@ enum standing {
 
 /*
  * Whether this node may be registered as what it is: nobody who lives, and was first, has its name or
- * its id. `done` once, unless it is cancelled.
+ * its id; and of one that is registered whether the servers have that from its agent. `done` once, unless it is cancelled.
  */
 int identity_ask(struct consul *consul, enum standing standing,
 		 void (*done)(struct consul *consul, enum identity identity, const char *sentence),

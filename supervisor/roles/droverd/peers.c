@@ -122,6 +122,7 @@ static void drop_all(struct cluster *cluster)
 void peers_member(struct supervisor *supervisor, const struct message_view *row)
 {
 	struct cluster *cluster = supervisor->cluster;
+	int64_t weight = message_int(row, "weight", 0);
 	struct peer *peer;
 
 	if (!cluster->peers_told)
@@ -133,7 +134,10 @@ void peers_member(struct supervisor *supervisor, const struct message_view *row)
 	snprintf(peer->node, sizeof peer->node, "%s", message_text(row, "node", ""));
 	snprintf(peer->address, sizeof peer->address, "%s", message_text(row, "address", ""));
 	snprintf(peer->version, sizeof peer->version, "%s", message_text(row, "version", ""));
-	peer->weight = (unsigned)message_int(row, "weight", 0);
+	/* It stands in the registry as a text that anybody may write; a plan with more is read by nobody. */
+	peer->weight = weight < 0                      ? 0
+		       : weight > APPORTION_WEIGHT_MAX ? APPORTION_WEIGHT_MAX
+						       : (unsigned)weight;
 	peer->alive = message_flag(row, "alive");
 	peer->leaving = message_flag(row, "leaving");
 	peer->self = message_flag(row, "self");
@@ -187,7 +191,8 @@ static void take_offer(struct cluster *cluster, struct peer *peer,
 	}
 	if (!*peer->node && peer->offer->node)
 		snprintf(peer->node, sizeof peer->node, "%s", peer->offer->node);
-	if (peer->offer->epoch > cluster->epoch_seen)
+	/* Above that no plan can be numbered. */
+	if (peer->offer->epoch > cluster->epoch_seen && peer->offer->epoch < PLAN_EPOCH_MAX)
 		cluster->epoch_seen = peer->offer->epoch;
 }
 
@@ -324,19 +329,24 @@ void peers_registrar_started(struct supervisor *supervisor)
 
 /*
  * Who leads newly knows nobody; the nodes of the plan in force are not gone because of that. Those
- * that stopped in good order took their offers with them.
+ * that stopped in good order took their offers with them, unless the registry has no plan either: then
+ * it lost its data, and whoever is registered again first is not alone.
  */
 static void seed(struct cluster *cluster)
 {
+	bool lost = !*cluster->plan_version;
+
 	if (cluster->peers_seeded || !cluster->plan_known || !cluster->offers_known)
 		return;
 	cluster->peers_seeded = true;
 	for (size_t i = 0; i < cluster->plan.n_nodes; i++) {
 		const struct plan_node *node = &cluster->plan.nodes[i];
 		size_t at;
-		struct peer *peer = find(cluster, node->id, &at) ? cluster->peers[at] : NULL;
+		struct peer *peer = lost                           ? take_peer(cluster, node->id)
+				    : find(cluster, node->id, &at) ? cluster->peers[at]
+								   : NULL;
 
-		if (!peer || !has(peer, &kept[0]))
+		if (!peer || (!lost && !has(peer, &kept[0])))
 			continue;
 		peer->settle.member = true;
 		if (!peer->listed)

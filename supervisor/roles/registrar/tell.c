@@ -7,6 +7,8 @@
 
 #include "roles/registrar/registrar.h"
 
+#include "base/log.h"
+
 #include "base/banned.h"
 
 static const char *text(const char *text)
@@ -79,11 +81,20 @@ static void on_values(void *context, const char *watch, const struct drover_valu
 {
 	for (size_t i = 0; i < n; i++) {
 		struct message message = {0};
+		size_t length = values[i].length;
 
+		/* No value of ours: there is one, which cannot be read, and may be replaced. */
+		if (length > DROVER_REGISTRY_VALUE_MAX) {
+			log_warning(
+				"registry, key %.200s: %zu bytes are more than any value of ours "
+				"has; they are taken for none at all",
+				values[i].key, length);
+			length = 0;
+		}
 		message_start(&message, "value");
 		message_add_text(&message, "watch", watch);
 		message_add_text(&message, "key", values[i].key);
-		message_add_blob(&message, "data", values[i].data, values[i].length);
+		message_add_blob(&message, "data", values[i].data, length);
 		message_add_text(&message, "version", values[i].version);
 		send(context, &message);
 	}
