@@ -17,7 +17,7 @@ steps=(packages build unit lint conformance hostile simulation integration clust
 	hostile_asan integration_asan unit_valgrind build_fuzz fuzz distcheck in_tree quickstart bench)
 
 # A step that has not ended by then hangs.
-step_seconds=900
+step_seconds=1500
 
 # Steps with a Consul, which is built in the background meanwhile where there is none (tests/consul.py).
 consul_steps=" conformance integration cluster integration_asan "
