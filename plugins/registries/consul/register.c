@@ -125,6 +125,9 @@ static void broken_off(struct consul *consul, const struct answer *answer)
 		"catalog)",
 		consul->settings.shown);
 	registration->retry_ms = now_ms() + REFUSED_MS;
+	/* It has nothing of us, whatever it was told before. */
+	registration->placed = false;
+	beat_forget(consul);
 	state_refuse(consul, REFUSAL_REGISTER, sentence);
 }
 
