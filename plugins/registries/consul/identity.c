@@ -5,7 +5,7 @@
  * does not say that it is alive, or whose host is not believed to be up, does not count. Of our own
  * instance it finds whether the servers take what the agent tells them: an agent that lost its data
  * and has another id now is not believed to be its host, and nothing of that is in its answers. Asks
- * only; register.c decides when, and what follows.
+ * only; admit.c decides when, and what follows.
  */
 #include "register.h"
 

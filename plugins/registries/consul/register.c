@@ -125,6 +125,9 @@ static void broken_off(struct consul *consul, const struct answer *answer)
 		"catalog)",
 		consul->settings.shown);
 	registration->retry_ms = now_ms() + REFUSED_MS;
+	/* It has nothing of us, whatever it was told before. */
+	registration->placed = false;
+	beat_forget(consul);
 	state_refuse(consul, REFUSAL_REGISTER, sentence);
 }
 
@@ -261,12 +264,15 @@ static void on_removed(void *context, const struct answer *answer)
 
 void register_withdraw(struct consul *consul)
 {
+	struct registration *registration = consul->registration;
 	const char *id = http_encode(consul, consul->service_id);
 
 	if (!id || !register_start(consul, REMOVING, "PUT",
 				   http_path(consul, "/v1/agent/service/deregister/%s", id), NULL,
-				   REMOVE_MS, on_removed))
+				   REMOVE_MS, on_removed)) {
+		registration->placed = registration->sent = false;
 		consul_deregistered(consul);
+	}
 }
 
 /* What is next. */
@@ -321,8 +327,10 @@ static void next(struct consul *consul, int64_t now)
 
 	if (!registration->admitted) {
 		admit_ask(consul);
-	} else if (register_at_ms(consul) <= now && !registration->urgent &&
-		   !beat_telling(consul) && beat_hidden(consul)) {
+		return;
+	}
+	if (register_at_ms(consul) <= now && !registration->urgent && !beat_telling(consul) &&
+	    beat_hidden(consul)) {
 		beat_tell(consul);
 		if (!beat_telling(consul))
 			register_now(consul);

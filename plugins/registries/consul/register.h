@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What register.c, maintenance.c, beat.c, identity.c and describe.c share: our instance of the service and its checks.
+ * What register.c, admit.c, compare.c, maintenance.c, beat.c, identity.c and describe.c share: our
+ * instance of the service and its checks.
  *
  * register.c is the one that changes what the agent has registered, a request at a time. beat.c keeps
  * the checks, and is the one that says how they are.
