@@ -723,20 +723,20 @@ static void test_crowd(void **state)
 
 	(void)state;
 	begin();
-	for (int i = 0; i < 7; i++) {
+	for (int i = 0; i < 11; i++) {
 		snprintf(path, sizeof path, "/v1/kv/c/%d", i);
 		query(path, 8, 60000);
 		query_process(&consul, now_ms());
 		answer(FAILURE_NONE, "x", 5);
 		query_process(&consul, now_ms());
 	}
-	assert_int_equal(n_requests, 14);
-	for (size_t i = 0; i < 14; i++)
+	assert_int_equal(n_requests, 22);
+	for (size_t i = 0; i < 22; i++)
 		blocking += requests[i].lane == LANE_QUERY;
-	/* The seventh asks without waiting for an answer, and not all the time. */
-	assert_int_equal(blocking, 6);
-	assert_int_equal(requests[13].lane, LANE_ORDINARY);
-	assert_null(strstr(requests[13].path, "index="));
+	/* The eleventh asks without waiting for an answer, and not all the time. */
+	assert_int_equal(blocking, 10);
+	assert_int_equal(requests[21].lane, LANE_ORDINARY);
+	assert_null(strstr(requests[21].path, "index="));
 	answer(FAILURE_NONE, "x", 5);
 	want_between("poll", (double)(query_due_ms(&consul) - now_ms()), 4000, 5000);
 	query_close(&consul);

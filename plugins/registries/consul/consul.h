@@ -162,6 +162,7 @@ void state_close(struct consul *consul);
 int64_t state_due_ms(const struct consul *consul);
 void state_process(struct consul *consul, int64_t now);
 void state_heard(struct consul *consul, const struct answer *answer); /* of http.c: every answer */
+void state_confirmed(struct consul *consul);  /* Consul's leader has answered something */
 bool state_away(const struct consul *consul); /* it does not answer, or knows no leader */
 /* NULL: it does so no more. */
 void state_refuse(struct consul *consul, enum refusal refusal, const char *sentence);

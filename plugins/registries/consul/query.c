@@ -2,7 +2,7 @@
 /*
  * Blocking queries: a question whose answer comes when it is another one. Decides when each is asked
  * again: by its index, at its pace, after failures with patience, and at once when the agent is
- * back; a return without change is kept to itself. Six are on their way at a time; those beyond ask
+ * back; a return without change is kept to itself. Ten are on their way at a time; those beyond ask
  * without blocking, every few seconds.
  */
 #include <errno.h>
@@ -13,7 +13,7 @@
 
 #include "consul.h"
 
-#define BLOCKING_MAX   6
+#define BLOCKING_MAX   10 /* a node that leads has eight, and one for each service it looks for */
 #define WAIT_S         120
 #define SLACK_MS       3000
 #define ANSWER_MS      10000 /* of one that does not block */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Our session with Consul, while somebody wants one: made, renewed every third of its TTL, ended. It
- * has no checks, so that a beat that is late or an agent that restarts costs no leadership. Decides
- * when it does not surely hold any more: by a clock of our own, from when the last renewal that
- * succeeded was sent, so that we know it before Consul can give the lock to another. Told first then
- * is lead.c; only after that another session is made.
+ * Our session with Consul, while somebody wants one: made, renewed after two fifths of its TTL,
+ * ended. It has no checks, so that a beat that is late or an agent that restarts costs no leadership.
+ * Decides when it does not surely hold any more: by a clock of our own, from when the last renewal
+ * that succeeded was sent, so that we know it before Consul can give the lock to another. Told first
+ * then is lead.c; only after that another session is made.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -61,6 +61,7 @@ static void trust(struct consul *consul)
 
 	session->until_ms = session->sent_ms + consul->settings.session_ttl_ms - MARGIN_MS;
 	session->failures = 0;
+	state_confirmed(consul);
 	session->due_ms = session->wanted ? now_ms() + session->renew_ms : 0;
 	if (!session->wanted)
 		return;
@@ -111,7 +112,7 @@ static void on_made(void *context, const struct answer *answer)
 	}
 	state_refuse(consul, REFUSAL_SESSION, NULL);
 	memcpy(session->id, made.id, sizeof session->id);
-	session->renew_ms = consul->settings.session_ttl_ms / 3;
+	session->renew_ms = consul->settings.session_ttl_ms * 2 / 5;
 	trust(consul);
 }
 
@@ -136,9 +137,9 @@ static void on_renewed(void *context, const struct answer *answer)
 	}
 	state_refuse(consul, REFUSAL_SESSION, NULL);
 	/* A TTL that has grown asks us to come less often. */
-	session->renew_ms = consul->settings.session_ttl_ms / 3;
+	session->renew_ms = consul->settings.session_ttl_ms * 2 / 5;
 	if (renewed.ttl_ms > consul->settings.session_ttl_ms)
-		session->renew_ms = renewed.ttl_ms / 3;
+		session->renew_ms = renewed.ttl_ms * 2 / 5;
 	trust(consul);
 }
 

@@ -3,7 +3,7 @@
  * What is told of how we stand with the registry: one state of all that the parts know, told when it
  * or its sentence differs. Whether Consul is there decides one small question alone, so that a single
  * request that fails is no outage; a failure only makes us ask it at once. The agent alone is not
- * Consul: it has to know a leader.
+ * Consul: it has to know a leader. What only the leader can have answered is as good as asking.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -141,6 +141,15 @@ void state_heard(struct consul *consul, const struct answer *answer)
 		return;
 	if (state->presence == THERE && !state->request)
 		state->due_ms = 0;
+}
+
+void state_confirmed(struct consul *consul)
+{
+	struct state *state = consul->state;
+
+	/* Where a failure asks for it at once, that comes first. */
+	if (state->presence == THERE && !state->request && state->due_ms > now_ms())
+		state->due_ms = now_ms() + ASK_MS - random_ms(ASK_MS / 5);
 }
 
 bool state_away(const struct consul *consul)
