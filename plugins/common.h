@@ -20,4 +20,11 @@ int64_t now_ms(void);            /* monotonic */
 int64_t wall_ms(void);           /* since 1970 */
 int64_t random_ms(int64_t most); /* 0 to most */
 
+/*
+ * The line in the file of a secret that is called `what`; free it with secret_free. On error the
+ * fault's sentence names the file, never what is in it.
+ */
+int secret_read(const char *what, const char *file, char **ret_secret, struct fault *fault);
+void secret_free(char *secret); /* overwritten before; NULL-safe */
+
 #endif

@@ -1,13 +1,12 @@
 import os
 import sys
-import tempfile
-import uuid
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import consul as registries  # noqa: E402
 import drover as module  # noqa: E402
 import rabbitmq as servers  # noqa: E402
 from proxy import Proxy  # noqa: E402
@@ -27,20 +26,14 @@ def pytest_runtest_makereport(item, call):
                 report.sections.append(("droverd's log", value.log()[-12000:]))
             if isinstance(value, servers.Vhost):
                 report.sections.append(("rabbitmq-server's log", value.server.log()[-4000:]))
-
-
-def make_node():
-    # Not below pytest's own directories: handlers must not lie where others can write, and sockets have short names.
-    base = Path(os.environ.get("DROVER_TEST_DIR", "/run" if os.geteuid() == 0 else tempfile.gettempdir()))
-    directory = tempfile.mkdtemp(prefix="drover-test.", dir=base)
-    os.chmod(directory, 0o755)
-    return module.Drover(directory, uuid.uuid4().hex)
+            if isinstance(value, registries.Agent):
+                report.sections.append(("consul's log", value.log()[-4000:]))
 
 
 @pytest.fixture
 def drover():
     """A droverd that is configured but not started yet."""
-    node = make_node()
+    node = module.make()
     yield node
     node.close()
 
@@ -48,7 +41,7 @@ def drover():
 @pytest.fixture
 def another():
     """A second one."""
-    node = make_node()
+    node = module.make()
     yield node
     node.close()
 
@@ -94,6 +87,30 @@ def lone(lone_server):
         lone_server.start(ready=False)
     lone_server.wait_up()
     made.close()
+
+
+@pytest.fixture(scope="session")
+def consul():
+    """A Consul agent, a server, for all tests of a run: each names a cluster of its own."""
+    agent = registries.Agent("consul", ui=True)
+    try:
+        yield agent.start()
+    finally:
+        agent.close()
+
+
+@pytest.fixture
+def agents():
+    """Makes agents of a test's own (tests/consul.py); it starts them."""
+    made = []
+
+    def make(*arguments, **options):
+        made.append(registries.Agent(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for agent in made:
+        agent.close()
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
+import uuid
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
@@ -61,6 +63,15 @@ def compile_handler(source, target, *flags):
     return target
 
 
+def make():
+    """One in a new directory."""
+    # Not below pytest's own directories: handlers must not lie where others can write, and sockets have short names.
+    base = Path(os.environ.get("DROVER_TEST_DIR", "/run" if os.geteuid() == 0 else tempfile.gettempdir()))
+    directory = tempfile.mkdtemp(prefix="drover-test.", dir=base)
+    os.chmod(directory, 0o755)
+    return Drover(directory, uuid.uuid4().hex)
+
+
 class Drover:
     def __init__(self, directory, test_id):
         self.directory = Path(directory)
@@ -74,6 +85,7 @@ class Drover:
         for d in (self.handlers, self.runtime):
             d.mkdir(mode=0o755)
         self.process = None
+        self.program = DROVERD
         self.configure("")
 
     # configuration and handlers
@@ -110,7 +122,7 @@ class Drover:
         environment = dict(os.environ, DROVER_TEST_ID=self.test_id, **(env or {}))
         environment.pop("NOTIFY_SOCKET", None)
         with open(self.log_file, "ab") as log:
-            self.process = subprocess.Popen([*under, DROVERD, "--config", self.config_file, *arguments], stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen([*under, self.program, "--config", self.config_file, *arguments], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=environment, start_new_session=True)
         if ready:
             self.wait_ready()

@@ -10,18 +10,23 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 root=${DROVER_BUILD_ROOT:-$top/build}
 logs=$root/log
 export DROVER_TOOLS=$root/tools
+export DROVER_TEST_ARTIFACTS=${DROVER_TEST_ARTIFACTS:-$root/artifacts} # screenshots
 export PATH=$DROVER_TOOLS/prometheus/usr/bin:$PATH:/usr/sbin
 
-steps=(packages build unit lint conformance hostile simulation integration chaos build_clang build_asan unit_asan
+steps=(packages build unit lint conformance hostile simulation integration cluster chaos build_clang build_asan unit_asan
 	hostile_asan integration_asan unit_valgrind build_fuzz fuzz distcheck in_tree quickstart bench)
 
 # A step that has not ended by then hangs.
-step_seconds=600
+step_seconds=1500
+
+# Steps with a Consul, which is built in the background meanwhile where there is none (tests/consul.py).
+consul_steps=" conformance integration cluster integration_asan "
 
 packages=(autoconf automake pkg-config gcc clang make libc6-dev libsystemd-dev libconfig-dev libcjson-dev
 	libcurl4-openssl-dev libmicrohttpd-dev libsqlite3-dev librabbitmq-dev libcmocka-dev libclang-rt-14-dev llvm
 	clang-format clang-tidy cppcheck valgrind python3 python3-pytest python3-pika python3-pkg-resources php-cli
-	php-amqplib openssl sqlite3 curl groff-base xz-utils git)
+	php-amqplib openssl sqlite3 curl chromium groff-base xz-utils git
+	iproute2 util-linux)
 
 # Servers that tests start themselves: a package that is installed would start its own, so these are unpacked below
 # tools/, each with what it needs of its kind. Erlang is among them because it comes with one (epmd), too.
@@ -47,12 +52,30 @@ packages() {
 	for p in "${packages[@]}"; do
 		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
 	done
+	has_consul || command -v go >/dev/null || missing+=(golang-go)
 	[ ${#missing[@]} = 0 ] && unpacked prometheus && unpacked rabbitmq && unpacked supervisor && return
 	as_root apt-get update -q || return
 	[ ${#missing[@]} = 0 ] || as_root env DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -q --no-install-recommends "${missing[@]}" || return
 	unpack prometheus "${prometheus_packages[@]}" && unpack rabbitmq "${rabbitmq_packages[@]}" &&
 		unpack supervisor "${supervisor_packages[@]}"
+}
+
+has_consul() {
+	command -v consul >/dev/null || [ -x "${XDG_CACHE_HOME:-$HOME/.cache}/drover-tests/consul-1.14.11" ]
+}
+
+# What needs it later waits for this one, or makes it itself.
+build_consul() {
+	has_consul || [ -n "$consul_build" ] || ! command -v go >/dev/null && return
+	nice -n 10 /usr/bin/python3 "$top/tests/consul.py" build >"$logs/consul.log" 2>&1 </dev/null &
+	consul_build=$!
+}
+consul_built() {
+	[ -n "$consul_build" ] || return
+	echo "   waiting for Consul to be built"
+	wait "$consul_build" || sed 's/^/   | /' "$logs/consul.log"
+	consul_build=
 }
 
 unpacked() { [ -e "$DROVER_TOOLS/$1/complete" ]; }
@@ -136,12 +159,21 @@ lint() {
 # beside_rabbitmq COMMAND...: runs it with a rabbitmq-server that the tests in it find.
 beside_rabbitmq() { /usr/bin/python3 "$top/tests/rabbitmq.py" run "$@"; }
 
-# Each broker plugin against what it speaks to.
+# beside_consul COMMAND...: runs it with two Consul agents whose addresses are in its environment.
+beside_consul() { /usr/bin/python3 "$top/tests/consul.py" run "$@"; }
+
+# Each broker and registry plugin against what it speaks to.
 conformance() {
 	local r=0
 	conform sqlite || r=1
 	beside_rabbitmq "$0" --inside conformance_rabbitmq || r=1
+	conform_registry none without=others || r=1
+	beside_consul "$0" --inside conformance_consul || r=1
 	return $r
+}
+conformance_consul() {
+	conform_registry consul set.address="$DROVER_TEST_CONSUL_SERVER" second.address="$DROVER_TEST_CONSUL_CLIENT" \
+		set.session_ttl=10s set.lock_delay=1s takeover_ms=40000
 }
 conformance_rabbitmq() {
 	local r=0 port management type
@@ -152,11 +184,14 @@ conformance_rabbitmq() {
 	done
 	return $r
 }
-# conform PLUGIN SETTINGS...
-conform() {
-	local d r
-	echo "conformance of $*"
-	d=$(mktemp -d) && "$root/gcc/tests/conformance/broker" "$root/gcc/plugins/brokers/$1.so" set.state_dir="$d" "${@:2}"
+# conform PLUGIN SETTINGS..., conform_registry PLUGIN SETTINGS...
+conform() { conform_to broker brokers "$@"; }
+conform_registry() { conform_to registry registries "$@"; }
+conform_to() {
+	local suite=$1 folder=$2 plugin=$3 d r
+	shift 3
+	echo "conformance of $plugin $*"
+	d=$(mktemp -d) && "$root/gcc/tests/conformance/$suite" "$root/gcc/plugins/$folder/$plugin.so" set.state_dir="$d" "$@"
 	r=$?
 	rm -rf "$d"
 	return $r
@@ -169,15 +204,18 @@ run_hostile() {
 hostile() { run_hostile gcc; }
 hostile_asan() { run_hostile asan; }
 
-# run_pytest BUILD FOLDER OPTIONS...: tests wait more than they work, so some files run at a time, each with its
-# own output; what pytest itself ends with (1: tests failed and are counted).
-run_pytest() {
-	local build=$1 folder=$2 out r
-	shift 2
+# run_pytest BUILD FOLDER OPTIONS...: with a rabbitmq-server that they share.
+run_pytest() { run_pytest_in beside_rabbitmq "$@"; }
+
+# run_pytest_in COMMAND BUILD FOLDER OPTIONS...: tests wait more than they work, so some files run at a time, each with
+# its own output; what pytest itself ends with (1: tests failed and are counted).
+run_pytest_in() {
+	local beside=$1 build=$2 folder=$3 out r
+	shift 3
 	out=$(mktemp -d) || return
 	trap : INT # what was said until then is worth reading
 	find "$top/tests/$folder" -name 'test_*.py' | sort |
-		DROVER_BUILD=$root/$build beside_rabbitmq xargs -P3 -I{} sh -c '
+		DROVER_BUILD=$root/$build $beside xargs -P3 -I{} sh -c '
 			file={} out=$0/$(basename {})
 			/usr/bin/python3 -m pytest -q -p no:cacheprovider --color=no -rfEs --durations=3 "$@" {} >"$out" 2>&1
 			r=$?
@@ -209,8 +247,15 @@ integration_asan() {
 	rm -rf "$reports"
 	return $r
 }
+# Each file has a network, a Consul and a RabbitMQ of its own, and needs root for that.
+cluster() { run_pytest_in env gcc clusters -s; }
 chaos() { run_pytest gcc chaos; }
-simulation() { "$root/gcc/tests/sim/sim" "$top/tests/sim/traces"; }
+simulation() {
+	local r=0
+	"$root/gcc/tests/sim/sim" "$top/tests/sim/traces" || r=1
+	"$root/gcc/tests/sim/scale" || r=1
+	return $r
+}
 
 # Two targets at a time, each on its kept corpus: a minute for what reads the most, less for the others.
 fuzz() {
@@ -297,6 +342,12 @@ run_step() {
 	return 1
 }
 
+wants_consul() {
+	local s
+	for s in "${steps[@]}"; do [[ $consul_steps != *" $s "* ]] || return 0; done
+	return 1
+}
+
 known() {
 	local s
 	for s in "${steps[@]}"; do [ "$s" = "$1" ] && return; done
@@ -321,8 +372,11 @@ passed=0
 failed=0
 failures=()
 set -m # a step is a process group, to be ended whole
-trap 'kill -INT -- "-$running"; wait; exit 130' INT TERM
+running= consul_build=
+trap 'for g in $running $consul_build; do kill -INT -- "-$g"; done; wait; exit 130' INT TERM
 for step in "${steps[@]}"; do
+	[ "$step" = packages ] || ! wants_consul || build_consul
+	[[ $consul_steps != *" $step "* ]] || consul_built
 	run_step "$step" && continue
 	case $step in
 	packages | build) break ;; # nothing else can work

@@ -152,6 +152,11 @@ struct drover_registry_callbacks {
 	void (*leader)(void *context, int leading, const char *node, const char *node_id);
 	/* An operator took this node out of service in the registry, or put it back. */
 	void (*maintenance)(void *context, int on, const char *reason);
+	/*
+	 * Where a service is: its instances that pass their checks; if none does, those that warn.
+	 * n = 0: there was neither since it was asked for. Once there was one, what was told last
+	 * stands while there is neither.
+	 */
 	void (*endpoints)(void *context, const char *service,
 			  const struct drover_endpoint *endpoints, size_t n);
 	/* Exactly once for each `put` that returned 0, with its cookie. */
@@ -190,7 +195,10 @@ struct drover_registry {
 	 * beats, for what it has in hand. `leaving` 0 takes it back.
 	 */
 	int (*leave)(void *registry, int leaving);
-	/* The end of a clean stop: resigns, removes the registration and ends the session. */
+	/*
+	 * The end of a clean stop: resigns, ends the session and removes the registration, within 1.5 s
+	 * or not at all. Nothing more is taken of the node then.
+	 */
 	int (*deregister)(void *registry);
 
 	/* Whether the members are to be told; costs the registry an answer per change and asker. */
@@ -201,7 +209,8 @@ struct drover_registry {
 	int (*unwatch)(void *registry, const char *key);
 	/*
 	 * Puts a value under a key; with data NULL removes it. `version`: only if that is the version
-	 * there, "" if there is nothing; NULL: in any case. -EAGAIN: too many are on their way.
+	 * there, "" if there is nothing; NULL: in any case. -EAGAIN: too many are on their way. Those
+	 * of one key are written, and told, in the order of the calls; others in any.
 	 */
 	int (*put)(void *registry, const char *key, const void *data, size_t length,
 		   const char *version, uint32_t flags, uint64_t cookie);

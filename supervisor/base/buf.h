@@ -32,9 +32,10 @@ static inline size_t buf_size(const struct buf *buf)
 	return buf->end - buf->start;
 }
 
+/* NULL of one that never held anything. */
 static inline uint8_t *buf_front(const struct buf *buf)
 {
-	return buf->data + buf->start;
+	return buf->data ? buf->data + buf->start : NULL;
 }
 
 #endif

@@ -143,3 +143,14 @@ const char *units_human_duration(int64_t ms, char *text, size_t size)
 			 ms / 3600000 % 24);
 	return text;
 }
+
+const char *units_human_wait(int64_t ms, char *text, size_t size)
+{
+	char human[UNITS_TEXT_MAX - 3]; /* of "in " */
+
+	if (ms <= 0)
+		snprintf(text, size, "at once");
+	else
+		snprintf(text, size, "in %s", units_human_duration(ms, human, sizeof human));
+	return text;
+}

@@ -26,5 +26,6 @@ const char *units_format_size(int64_t bytes, char *text, size_t size);
 
 /* For people: two significant places, "1.2 s", "12 ms", "3 h 20 min". */
 const char *units_human_duration(int64_t ms, char *text, size_t size);
+const char *units_human_wait(int64_t ms, char *text, size_t size); /* "in 1.2 s"; "at once" */
 
 #endif

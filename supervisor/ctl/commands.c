@@ -12,7 +12,19 @@
 
 #include "base/banned.h"
 
-#define DRAIN_POLL_MS 200
+#define DRAIN_POLL_MS     200
+#define DRAIN_POLL_ALL_MS 1000
+#define CLUSTER_PATH      "/v1/cluster"
+
+#define CLUSTER_OPTION                                                                     \
+	{                                                                                  \
+		"cluster", NULL, "cluster", "on all nodes of the cluster, not on this one" \
+	}
+
+static const struct ctl_option status_options[] = {
+	{"cluster", NULL, NULL, "all nodes of the cluster, and what the plan gives each type"},
+	{0},
+};
 
 static const struct ctl_option scale_options[] = {
 	{"min", "N", "min", "at least as many workers"},
@@ -20,22 +32,28 @@ static const struct ctl_option scale_options[] = {
 	{"for", "DURATION", "for", "only for so long, \"2h\""},
 	{"note", "TEXT", "note", "why, for whoever reads the status"},
 	{"reset", NULL, "reset", "the configuration holds again"},
+	CLUSTER_OPTION,
 	{0},
 };
 
 static const struct ctl_option pause_options[] = {
 	{"for", "DURATION", "for", "only for so long, \"2h\""},
 	{"note", "TEXT", "note", "why, for whoever reads the status"},
+	CLUSTER_OPTION,
 	{0},
 };
 
 static const struct ctl_option resume_options[] = {
 	{"all", NULL, NULL, "end a drain; types that are paused stay so"},
+	CLUSTER_OPTION,
 	{0},
 };
 
 static const struct ctl_option drain_options[] = {
 	{"wait", NULL, NULL, "return when the last busy worker has finished"},
+	CLUSTER_OPTION,
+	{"for", "DURATION", "for", "with --cluster: only for so long"},
+	{"note", "TEXT", "note", "with --cluster: why, for whoever reads the status"},
 	{0},
 };
 
@@ -84,7 +102,7 @@ static const struct ctl_option top_options[] = {
 
 static const struct ctl_command commands[] = {
 	{"status", "[TYPE]", "type", 0, 1, "what goes on: node, brokers, event types", NULL, "GET",
-	 "/v1/status", NULL, command_run, show_status},
+	 "/v1/status", status_options, command_run, show_status},
 	{"top", "", "", 0, 0, "the same, live; q or Ctrl-C ends it", NULL, "GET", "/v1/status",
 	 top_options, top_run, NULL},
 	{"ps", "[TYPE]", "type", 0, 1, "workers, and the event each has in hand", NULL, "GET",
@@ -94,8 +112,9 @@ static const struct ctl_command commands[] = {
 	{"kick", "PID", "pid", 1, 1, "end a worker; its event is retried as after a crash", NULL,
 	 "POST", "/v1/kick", kick_options, command_run, NULL},
 	{"scale", "TYPE", "type", 1, 1, "set min and max of a type by hand",
-	 "Holds over restarts of droverd until --for has passed or --reset.", "POST", "/v1/scale",
-	 scale_options, command_run, NULL},
+	 "Holds over restarts of droverd until --for has passed or --reset. In a cluster it bounds this "
+	 "node's share; with --cluster, what all nodes share.",
+	 "POST", "/v1/scale", scale_options, command_run, NULL},
 	{"pause", "TYPE", "type", 1, 1, "hand out no more events of a type; they wait", NULL,
 	 "POST", "/v1/pause", pause_options, command_run, NULL},
 	{"resume", "[TYPE]", "type", 0, 1, "end a pause; with --all, end a drain", NULL, "POST",
@@ -197,8 +216,12 @@ int command_run(struct ctl *ctl, const struct call *call)
 	if (!strcmp(command.name, "resume") && !call->n_operands == !call_option(call, "all"))
 		return answer_usage(
 			"resume: name a TYPE to end its pause, or say --all to end a drain");
-	if (command.show == show_status && call->n_operands)
+	if (command.show == show_status && call_option(call, "cluster")) {
+		request.path = CLUSTER_PATH;
+		command.show = show_cluster;
+	} else if (command.show == show_status && call->n_operands) {
 		command.show = show_type;
+	}
 	call_query(call, &query);
 	add_author(call, &query);
 	r = client_call(ctl->client, &request, &code, &body, &why);
@@ -208,19 +231,51 @@ int command_run(struct ctl *ctl, const struct call *call)
 	return r;
 }
 
-/* Until nothing of the node is busy any more; a terminal sees how it goes. */
+static bool is_state(const cJSON *answer, const char *state)
+{
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(answer, "state");
+
+	return cJSON_IsString(item) && !strcmp(item->valuestring, state);
+}
+
+/* Of the node. */
+static bool is_drained(const cJSON *answer, bool *given_up)
+{
+	*given_up = is_state(answer, "running");
+	return is_state(answer, "drained");
+}
+
+/* Of all nodes that are there: what they said last of their workers. */
+static bool are_drained(const cJSON *answer, bool *given_up)
+{
+	const cJSON *plan = cJSON_GetObjectItemCaseSensitive(answer, "plan"), *node;
+	bool drained = true;
+
+	*given_up = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(plan, "drained"));
+	cJSON_ArrayForEach(node, cJSON_GetObjectItemCaseSensitive(answer, "nodes")) {
+		const cJSON *workers = cJSON_GetObjectItemCaseSensitive(node, "workers");
+
+		if (is_state(node, "alive") || is_state(node, "leaving"))
+			drained &= cJSON_IsNumber(workers) && workers->valuedouble < 1;
+	}
+	return drained;
+}
+
+/* Until nothing is busy any more; a terminal sees how it goes. */
 int command_drain(struct ctl *ctl, const struct call *call)
 {
+	bool all = call_option(call, "cluster");
 	int r = command_run(ctl, call);
 
 	if (!call_option(call, "wait"))
 		return r;
 	while (r == CTL_OK) {
-		cJSON *answer = answer_get(ctl, "/v1/status", &r);
-		const cJSON *state = cJSON_GetObjectItemCaseSensitive(answer, "state");
-		bool drained = cJSON_IsString(state) && !strcmp(state->valuestring, "drained");
-		bool given_up = cJSON_IsString(state) && !strcmp(state->valuestring, "running");
+		cJSON *answer = answer_get(ctl, all ? CLUSTER_PATH : "/v1/status", &r);
+		bool given_up = false, drained = false;
 
+		if (answer)
+			drained = all ? are_drained(answer, &given_up)
+				      : is_drained(answer, &given_up);
 		cJSON_Delete(answer);
 		if (given_up) {
 			answer_complain("somebody ended the drain before it was through");
@@ -228,7 +283,7 @@ int command_drain(struct ctl *ctl, const struct call *call)
 		}
 		if (drained || r != CTL_OK)
 			break;
-		poll(NULL, 0, DRAIN_POLL_MS);
+		poll(NULL, 0, all ? DRAIN_POLL_ALL_MS : DRAIN_POLL_MS);
 	}
 	return r;
 }

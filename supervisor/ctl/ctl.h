@@ -12,6 +12,7 @@
 #include <stddef.h>
 
 #include "ctl/client.h"
+#include "ctl/table.h"
 
 enum ctl_exit {
 	CTL_OK = 0,
@@ -101,7 +102,15 @@ void show_ps(const struct ctl *ctl, const cJSON *answer, struct buf *out);
 void show_why(const struct ctl *ctl, const cJSON *answer, struct buf *out);
 void show_plugins(const struct ctl *ctl, const cJSON *answer, struct buf *out);
 void show_version(const struct ctl *ctl, const cJSON *answer, struct buf *out);
+void show_cluster(const struct ctl *ctl, const cJSON *answer, struct buf *out); /* cluster.c */
+/* What wants attention: "ABOUT: text", nothing without a text. */
+void show_line(const struct ctl *ctl, enum table_style style, struct buf *out, const char *about,
+	       const char *text);
+/* "scaled by anna, max 8, until …: note", and that it is paused, of the object at `path`. */
+void show_override(const struct ctl *ctl, const cJSON *row, const char *path, const char *where,
+		   struct buf *out);
 /* Parts of status that top shows too. */
+void show_plan(const struct ctl *ctl, const cJSON *answer, struct buf *out); /* of a cluster */
 void show_node(const struct ctl *ctl, const cJSON *answer, struct buf *out);
 /* At most `most` types, the busiest first when there are more; 0: all, by name. */
 void show_types(const struct ctl *ctl, const cJSON *answer, size_t most, struct buf *out);

@@ -52,7 +52,8 @@ static const struct {
 	{"drained", TABLE_WARN}, {"leaving", TABLE_WARN},   {"connecting", TABLE_WARN},
 	{"ending", TABLE_WARN},  {"suspended", TABLE_WARN}, {"unservable", TABLE_BAD},
 	{"failing", TABLE_BAD},  {"cut off", TABLE_BAD},    {"down", TABLE_BAD},
-	{"refused", TABLE_BAD},  {"lost", TABLE_BAD},
+	{"refused", TABLE_BAD},  {"lost", TABLE_BAD},       {"alive", TABLE_GOOD},
+	{"settling", TABLE_BAD}, {"silent", TABLE_BAD},     {"gone", TABLE_BAD},
 };
 
 enum table_style fields_state_style(const char *state)

@@ -19,8 +19,8 @@
 #define NEWS_MS          (60 * 60 * 1000)
 #define SLOW_SETTLING_MS 5000
 
-static void line(const struct ctl *ctl, enum table_style style, struct buf *out, const char *about,
-		 const char *text)
+void show_line(const struct ctl *ctl, enum table_style style, struct buf *out, const char *about,
+	       const char *text)
 {
 	if (!*text)
 		return;
@@ -31,6 +31,21 @@ static void line(const struct ctl *ctl, enum table_style style, struct buf *out,
 }
 
 /* The node and its types. */
+
+void show_plan(const struct ctl *ctl, const cJSON *answer, struct buf *out)
+{
+	const char *standing = field_text(answer, "plan.standing");
+	bool good = !strcmp(standing, "leads") || !strcmp(standing, "follows");
+
+	if (!*standing)
+		return;
+	buf_append_text(out, "cluster ");
+	table_write_text(TABLE_BOLD, ctl->colour, field_text(answer, "cluster"), out);
+	buf_append_text(out, ": ");
+	table_write_text(good ? TABLE_PLAIN : TABLE_WARN, ctl->colour,
+			 field_text(answer, "plan.sentence"), out);
+	buf_append_text(out, "\n");
+}
 
 void show_node(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 {
@@ -49,7 +64,8 @@ void show_node(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 	table_write_text(fields_state_style(field_text(answer, "state")), ctl->colour,
 			 field_text(answer, "state"), out);
 	units_human_duration((int64_t)(field_number(answer, "uptime") * 1000), up, sizeof up);
-	buf_printf(out, ", up %s, %.0f workers, %.0f busy", up, running, busy);
+	buf_printf(out, ", up %s, %.0f worker%s, %.0f busy", up, running, running == 1 ? "" : "s",
+		   busy);
 	cJSON_ArrayForEach(row, field_at(answer, "brokers")) {
 		const char *state = field_text(row, "state");
 
@@ -65,6 +81,7 @@ void show_node(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 				 ctl->colour, field_text(answer, "registry.state"), out);
 	}
 	buf_append_text(out, "\n");
+	show_plan(ctl, answer, out);
 }
 
 static int by_load(const void *a, const void *b)
@@ -142,10 +159,20 @@ static void show_last_error(const struct ctl *ctl, const cJSON *type, struct buf
 	snprintf(said, sizeof said, "last error %s ago: %s",
 		 units_human_duration(ago_ms > 0 ? ago_ms / 1000 * 1000 : 0, ago, sizeof ago),
 		 error);
-	line(ctl, TABLE_BAD, out, field_text(type, "type"), said);
+	show_line(ctl, TABLE_BAD, out, field_text(type, "type"), said);
 }
 
 /* A broker that takes its time with what became of events, longer than a moment. */
+static void show_differs(const struct ctl *ctl, const cJSON *type, struct buf *out)
+{
+	const char *differs = field_text(type, "cluster.differs");
+	char said[600];
+
+	snprintf(said, sizeof said, "the nodes' policies differ: %s", differs);
+	if (*differs)
+		show_line(ctl, TABLE_WARN, out, field_text(type, "type"), said);
+}
+
 static void show_waiting(const struct ctl *ctl, const cJSON *type, struct buf *out)
 {
 	double ms = field_number(type, "unsettled_ms");
@@ -158,7 +185,7 @@ static void show_waiting(const struct ctl *ctl, const cJSON *type, struct buf *o
 		 "for %s",
 		 field_number(type, "unsettled"),
 		 units_human_duration((int64_t)ms / 1000 * 1000, since, sizeof since));
-	line(ctl, TABLE_WARN, out, field_text(type, "type"), said);
+	show_line(ctl, TABLE_WARN, out, field_text(type, "type"), said);
 }
 
 static void show_foreign(const struct ctl *ctl, const cJSON *type, struct buf *out)
@@ -171,7 +198,35 @@ static void show_foreign(const struct ctl *ctl, const cJSON *type, struct buf *o
 		return;
 	snprintf(said, sizeof said, "its queue has %.0f consumer%s, %.0f of them not ours", all,
 		 all > 1 ? "s" : "", foreign);
-	line(ctl, TABLE_WARN, out, field_text(type, "type"), said);
+	show_line(ctl, TABLE_WARN, out, field_text(type, "type"), said);
+}
+
+static const char *text_in(const cJSON *row, const char *path, const char *member)
+{
+	char whole[64];
+
+	snprintf(whole, sizeof whole, "%s.%s", path, member);
+	return field_text(row, whole);
+}
+
+void show_override(const struct ctl *ctl, const cJSON *row, const char *path, const char *where,
+		   struct buf *out)
+{
+	const cJSON *override = field_at(row, path);
+	double min = field_number(override, "min"), max = field_number(override, "max");
+	const char *until = text_in(row, path, "until"), *note = text_in(row, path, "note");
+	char bounds[64] = "", said[600];
+	size_t used = 0;
+
+	if (!cJSON_IsObject(override) || (min < 0 && max < 0))
+		return;
+	if (min >= 0)
+		used += (size_t)snprintf(bounds, sizeof bounds, ", min %.0f", min);
+	if (max >= 0)
+		snprintf(bounds + used, sizeof bounds - used, ", max %.0f", max);
+	snprintf(said, sizeof said, "scaled%s by %s%s%s%s%s%s", where, text_in(row, path, "author"),
+		 bounds, *until ? ", until " : "", until, *note ? ": " : "", note);
+	show_line(ctl, TABLE_WARN, out, field_text(row, "type"), said);
 }
 
 /* What wants attention about a type: its reason, what was refused, overrides, the last error. */
@@ -187,7 +242,7 @@ static size_t type_problems(const struct ctl *ctl, const cJSON *type, struct buf
 		{"last_death", "", TABLE_BAD},
 	};
 	const char *name = field_text(type, "type");
-	char about[256], said[600];
+	char said[600];
 	size_t before = buf_size(out);
 
 	for (size_t i = 0; i < sizeof sentences / sizeof *sentences; i++) {
@@ -197,29 +252,13 @@ static size_t type_problems(const struct ctl *ctl, const cJSON *type, struct buf
 		if (i && *text && strstr(field_text(type, "reason"), text))
 			continue;
 		snprintf(said, sizeof said, "%s%s", *text ? sentences[i].label : "", text);
-		line(ctl, sentences[i].style, out, name, said);
+		show_line(ctl, sentences[i].style, out, name, said);
 	}
 	show_last_error(ctl, type, out);
 	show_waiting(ctl, type, out);
 	show_foreign(ctl, type, out);
-	if (cJSON_IsObject(field_at(type, "override")) &&
-	    field_number(type, "override.min") + field_number(type, "override.max") > -2) {
-		int used = snprintf(about, sizeof about, "scaled by %s",
-				    field_text(type, "override.author"));
-
-		if (field_number(type, "override.min") >= 0)
-			used += snprintf(about + used, sizeof about - (size_t)used, ", min %.0f",
-					 field_number(type, "override.min"));
-		if (field_number(type, "override.max") >= 0)
-			snprintf(about + used, sizeof about - (size_t)used, ", max %.0f",
-				 field_number(type, "override.max"));
-		snprintf(said, sizeof said, "%s%s%s%s%s", about,
-			 *field_text(type, "override.until") ? ", until " : "",
-			 field_text(type, "override.until"),
-			 *field_text(type, "override.note") ? ": " : "",
-			 field_text(type, "override.note"));
-		line(ctl, TABLE_WARN, out, name, said);
-	}
+	show_override(ctl, type, "override", "", out);
+	show_override(ctl, type, "order", " in the whole cluster", out);
 	return buf_size(out) - before;
 }
 
@@ -229,19 +268,24 @@ void show_problems(const struct ctl *ctl, const cJSON *answer, size_t most, stru
 	const cJSON *row;
 	char *at_line, *end;
 
-	line(ctl, TABLE_BAD, &text, "the last reload was refused",
-	     field_text(answer, "reload_refused"));
+	show_line(ctl, TABLE_BAD, &text, "the last reload was refused",
+		  field_text(answer, "reload_refused"));
+	if (strcmp(field_text(answer, "registry.state"), "up"))
+		show_line(ctl, TABLE_BAD, &text, "registry",
+			  field_text(answer, "registry.sentence"));
 	cJSON_ArrayForEach(row, field_at(answer, "brokers")) {
 		bool up = !strcmp(field_text(row, "state"), "up");
 
-		line(ctl, up ? TABLE_WARN : TABLE_BAD, &text, field_text(row, "name"),
-		     field_text(row, "sentence"));
+		show_line(ctl, up ? TABLE_WARN : TABLE_BAD, &text, field_text(row, "name"),
+			  field_text(row, "sentence"));
 		if (up) /* else that is why */
-			line(ctl, TABLE_BAD, &text, field_text(row, "name"),
-			     field_text(row, "undeclared"));
+			show_line(ctl, TABLE_BAD, &text, field_text(row, "name"),
+				  field_text(row, "undeclared"));
 	}
-	cJSON_ArrayForEach(row, field_at(answer, "types"))
+	cJSON_ArrayForEach(row, field_at(answer, "types")) {
 		type_problems(ctl, row, &text);
+		show_differs(ctl, row, &text);
+	}
 	if (buf_size(&text))
 		buf_append_text(out, "\n");
 	at_line = (char *)(uintptr_t)buf_text(&text);
@@ -293,7 +337,24 @@ void show_ps(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 	if (!cJSON_GetArraySize(field_at(answer, "workers")))
 		buf_append_text(out, "no workers\n");
 	cJSON_ArrayForEach(row, field_at(answer, "problems"))
-		line(ctl, TABLE_BAD, out, field_text(row, "about"), field_text(row, "problem"));
+		show_line(ctl, TABLE_BAD, out, field_text(row, "about"),
+			  field_text(row, "problem"));
+}
+
+/* This node's part, and where it leads also what bound the whole. */
+static void show_share(const struct ctl *ctl, const cJSON *row, struct buf *out)
+{
+	const char *sentence = field_text(row, "cluster.sentence");
+	const char *bound = field_text(row, "cluster.bound");
+	double demand = field_number(row, "cluster.demand");
+	char said[600];
+
+	show_line(ctl, TABLE_PLAIN, out, field_text(row, "type"), sentence);
+	if (demand < 0)
+		return;
+	snprintf(said, sizeof said, "all of its work, in the whole cluster, asks for %.0f%s%s",
+		 demand, *bound ? ", " : "", bound);
+	show_line(ctl, TABLE_PLAIN, out, field_text(row, "type"), said);
 }
 
 void show_why(const struct ctl *ctl, const cJSON *answer, struct buf *out)
@@ -330,7 +391,8 @@ void show_why(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 	fields_add(&table, row, now);
 	table_write(&table, ctl->colour, 0, true, out);
 	table_clear(&table);
-	line(ctl, TABLE_PLAIN, out, field_text(row, "type"), field_text(row, "caveat"));
+	show_line(ctl, TABLE_PLAIN, out, field_text(row, "type"), field_text(row, "caveat"));
+	show_share(ctl, row, out);
 	type_problems(ctl, row, out);
 	buf_append_text(out, "\n");
 	if (cJSON_GetArraySize(field_at(answer, "decisions")))
@@ -365,13 +427,14 @@ void show_plugins(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 		buf_append_text(out, "no handlers\n");
 	buf_append_text(out, "\n");
 	cJSON_ArrayForEach(row, field_at(answer, "directories"))
-		line(ctl, TABLE_PLAIN, out,
-		     cJSON_IsFalse(field_at(row, "present"))
-			     ? "handlers are looked for in what is not there"
-			     : "handlers are looked for in",
-		     field_text(row, "directory"));
+		show_line(ctl, TABLE_PLAIN, out,
+			  cJSON_IsFalse(field_at(row, "present"))
+				  ? "handlers are looked for in what is not there"
+				  : "handlers are looked for in",
+			  field_text(row, "directory"));
 	cJSON_ArrayForEach(row, field_at(answer, "problems"))
-		line(ctl, TABLE_BAD, out, field_text(row, "about"), field_text(row, "problem"));
+		show_line(ctl, TABLE_BAD, out, field_text(row, "about"),
+			  field_text(row, "problem"));
 	buf_append_text(out, "\n");
 	fields_show(&whole, field_at(answer, "plugins"), plugins, out);
 }

@@ -22,7 +22,7 @@
 #include "base/banned.h"
 
 #define EVERY_MS   1000
-#define LINES_OVER 4 /* node, titles, blank lines */
+#define LINES_OVER 5 /* node, cluster, titles, blank lines */
 
 struct screen {
 	bool on;   /* stdout is a terminal */

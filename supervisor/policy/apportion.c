@@ -12,6 +12,9 @@
 #include "policy/apportion.h"
 
 #include <stdbool.h>
+#include <string.h>
+
+#include "base/hash.h"
 
 #include "base/banned.h"
 
@@ -30,11 +33,7 @@ static uint64_t mix(uint64_t x)
 
 uint64_t apportion_hash(const char *text)
 {
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
-
-	for (; *text; text++)
-		hash = (hash ^ (uint8_t)*text) * UINT64_C(0x100000001b3);
-	return mix(hash);
+	return mix(hash_bytes(HASH_NOTHING, text, strlen(text)));
 }
 
 /* In (0, 1) as a fraction of 2^24. */
@@ -132,15 +131,106 @@ static int clamp_total(int total)
 	return total < 0 ? 0 : total > APPORTION_TOTAL_MAX ? APPORTION_TOTAL_MAX : total;
 }
 
+static const struct apportion_member *member_at(const struct apportion_among *among, size_t i)
+{
+	size_t stride = among->stride ? among->stride : sizeof *among->first;
+
+	return (const struct apportion_member *)((const char *)among->first +
+						 (among->some ? among->some[i] : i) * stride);
+}
+
+static int cap_of(const struct apportion_among *among, const struct apportion_member *member)
+{
+	if (member->cap < 0 || (among->cap >= 0 && among->cap < member->cap))
+		return among->cap;
+	return member->cap;
+}
+
+/*
+ * Whether the others' seats before seat m of `self`, and its own, leave room for it in the total.
+ * Seat s of another comes before it when (s + h) / w is less, or the same and its node's hash lower;
+ * `at` is where seat m would lie for the other's weight, so that is s + h < at, exactly.
+ */
+static bool seat_is_in(uint64_t type, int total, const struct apportion_among *among, size_t self,
+		       int m)
+{
+	const struct apportion_member *me = member_at(among, self);
+	uint64_t mine = ((uint64_t)m << FRACTION_BITS) + signpost(type, me->node);
+	uint64_t weight = weight_of(me), known = weight, at = mine;
+	int64_t room = (int64_t)total - m;
+	bool exact = true;
+
+	for (size_t i = 0; i < among->n && room > 0; i++) {
+		const struct apportion_member *other = member_at(among, i);
+		uint64_t h, end;
+		int64_t seats;
+		int cap;
+
+		if (i == self || !other->weight)
+			continue;
+		if (weight_of(other) != known) {
+			known = weight_of(other);
+			at = mine * known / weight;
+			exact = at * weight == mine * known;
+		}
+		h = signpost(type, other->node);
+		end = at + (!exact || other->node < me->node); /* its seats lie below this */
+		if (end <= h)
+			continue;
+		seats = (int64_t)((end - h - 1) >> FRACTION_BITS) + 1;
+		cap = cap_of(among, other);
+		room -= cap >= 0 && seats > cap ? cap : seats;
+	}
+	return room > 0;
+}
+
+/* What its weight would give it if nobody had a cap: where to begin looking. */
+static int guess(int total, const struct apportion_among *among, size_t self)
+{
+	uint64_t own = weight_of(member_at(among, self)), all = own;
+
+	for (size_t i = 0; i < among->n; i++)
+		if (i != self)
+			all += weight_of(member_at(among, i));
+	return (int)((uint64_t)total * own / (all ? all : 1));
+}
+
+int apportion_share_among(const char *type, int total, const struct apportion_among *among,
+			  size_t self)
+{
+	const struct apportion_member *me = member_at(among, self);
+	int low, high, at, step = 1, cap = cap_of(among, me);
+	uint64_t hash = apportion_hash(type);
+
+	total = clamp_total(total);
+	high = cap >= 0 && cap < total ? cap : total;
+	/* Most types have fewer workers than there are nodes: one look tells. */
+	if (!me->weight || !high || !seat_is_in(hash, total, among, self, 0))
+		return 0;
+	low = 1;
+	at = guess(total, among, self);
+	while (low < high) {
+		/* By growing steps from the guess, then by halves: low <= at < high. */
+		if (at < low || at >= high)
+			at = low + (high - low) / 2;
+		if (seat_is_in(hash, total, among, self, at)) {
+			low = at + 1;
+			at += step;
+		} else {
+			high = at;
+			at -= step;
+		}
+		step *= 2;
+	}
+	return low;
+}
+
 int apportion_share(const char *type, int total, const struct apportion_member *members, size_t n,
 		    size_t self)
 {
-	uint64_t hash = apportion_hash(type), level;
+	const struct apportion_among among = {.first = members, .n = n, .cap = -1};
 
-	total = clamp_total(total);
-	level = find_level(hash, total, members, n);
-	return share_of(hash, (int)(total - all_seats_at(hash, members, n, level)), level, members,
-			n, self);
+	return apportion_share_among(type, total, &among, self);
 }
 
 void apportion_all(const char *type, int total, const struct apportion_member *members, size_t n,

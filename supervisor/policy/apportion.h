@@ -26,6 +26,19 @@ struct apportion_member {
 
 uint64_t apportion_hash(const char *text);
 
+/* Some members, wherever they lie, with a bound of their own. */
+struct apportion_among {
+	const struct apportion_member *first;
+	size_t stride;        /* bytes from one member to the next; 0: they lie side by side */
+	const unsigned *some; /* the indices of the n; NULL: the first n */
+	size_t n;
+	int cap; /* most that each takes, besides its own; < 0: no bound */
+};
+
+/* The share of the one at `self`, an index into `some` where there is one. O(n), allocates nothing. */
+int apportion_share_among(const char *type, int total, const struct apportion_among *among,
+			  size_t self);
+
 /*
  * The share of members[self] among n eligible members; their order does not matter. The shares of
  * all sum up to the total, or to what the caps and weights leave if that is less. O(n).

@@ -75,34 +75,76 @@ static void add_load(char *text, size_t size, size_t *used, const struct demand_
 	}
 }
 
+static void add_rule(char *text, size_t size, size_t *used, enum limits_rule rule, int value,
+		     const char *budget)
+{
+	char fragment[128];
+
+	if (rule != LIMITS_NONE)
+		add(text, size, used, "; %s",
+		    limits_rule_text(rule, value, budget, fragment, sizeof fragment));
+}
+
+static void add_demand(char *text, size_t size, size_t *used, const struct decision *decision)
+{
+	char human[UNITS_TEXT_MAX];
+
+	if (!decision->demand.known) {
+		add(text, size, used, "depth unknown, the last answer was %d",
+		    decision->demand.workers);
+		return;
+	}
+	add_load(text, size, used, &decision->demand);
+	add(text, size, used, ", objective %s asks for %d",
+	    units_human_duration(decision->objective_ms, human, sizeof human),
+	    decision->demand.workers);
+}
+
+/* What the work asks for where it is known here, and what of it is this node's. */
+static void add_share(char *text, size_t size, size_t *used, const struct decision *decision)
+{
+	const struct decision_share *share = &decision->share;
+	const char *plural = share->nodes == 1 ? "" : "s";
+
+	if (share->source == DECISION_HERE || share->source == DECISION_ALONE ||
+	    decision->demand.known) {
+		add_demand(text, size, used, decision);
+		add_rule(text, size, used, share->rule, share->rule_value, share->budget);
+	}
+	if (share->source == DECISION_HERE)
+		return;
+	if (share->source == DECISION_ALONE || decision->demand.known)
+		add(text, size, used, "; ");
+	if (share->source == DECISION_ALONE)
+		add(text, size, used,
+		    "on its own, for nobody leads: %d here, of max %d over %d node%s",
+		    share->workers, share->total, share->nodes, plural);
+	else if (share->known)
+		add(text, size, used, "share %d of %d by the plan of %s (%d node%s)",
+		    share->workers, share->total, share->author, share->nodes, plural);
+	else
+		add(text, size, used, "no share is known");
+}
+
 const char *decision_format(const struct decision *decision, char *text, size_t size)
 {
-	const struct demand_result *demand = &decision->demand;
-	char fragment[96], human[UNITS_TEXT_MAX];
 	size_t used = 0;
 
 	add(text, size, &used, "%d → %d worker%s: ", decision->from, decision->to,
 	    decision->to == 1 ? "" : "s");
-	if (demand->known) {
-		add_load(text, size, &used, demand);
-		add(text, size, &used, ", objective %s asks for %d",
-		    units_human_duration(decision->objective_ms, human, sizeof human),
-		    demand->workers);
-	} else {
-		add(text, size, &used, "depth unknown, the last answer was %d", demand->workers);
-	}
-	if (decision->rule != LIMITS_NONE)
-		add(text, size, &used, "; %s",
-		    limits_rule_text(decision->rule, decision->rule_value, decision->budget,
-				     fragment, sizeof fragment));
-	if (decision->ramp == RAMP_DOWN && demand->by_drain)
+	add_share(text, size, &used, decision);
+	add_rule(text, size, &used, decision->rule, decision->rule_value, decision->budget);
+	if (decision->ramp == RAMP_DOWN && decision->demand.by_drain)
 		add(text, size, &used, "; nothing waited throughout the window");
 	else if (decision->ramp == RAMP_DOWN)
 		add(text, size, &used, "; %d were idle throughout the window", decision->idle);
-	/* Only a budget takes away where no limit binds the type itself. */
+	/* Where no limit binds the type itself, only the others take away. */
 	if (decision->ramp == RAMP_AT_ONCE &&
 	    (decision->rule == LIMITS_NONE || decision->rule == LIMITS_UNKNOWN))
-		add(text, size, &used, "; its places are needed by others of its budget");
+		add(text, size, &used, "; %s",
+		    decision->share.source == DECISION_HERE
+			    ? "its places are needed by others of its budget"
+			    : "the cluster's nodes or limits changed");
 	if (decision->note[0])
 		add(text, size, &used, "; %s", decision->note);
 	return text;

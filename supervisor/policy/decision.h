@@ -7,6 +7,7 @@
 #ifndef DROVER_POLICY_DECISION_H
 #define DROVER_POLICY_DECISION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,16 +16,40 @@
 #include "policy/ramp.h"
 
 #define DECISION_RING     64
-#define DECISION_TEXT_MAX 320
+#define DECISION_TEXT_MAX 512
+
+/* Where this node's part comes from. */
+enum decision_source {
+	DECISION_HERE,  /* the node plans for itself: the total is its own */
+	DECISION_PLAN,  /* from the plan of its cluster */
+	DECISION_ALONE, /* nobody plans for the cluster: policy/autonomy.h */
+};
+
+struct decision_share {
+	enum decision_source source;
+	bool known; /* false: there is no plan */
+	int workers;
+	int total; /* of the plan; with DECISION_ALONE the cluster's max */
+	int nodes; /* that it is shared out over */
+	/* who wrote the plan, as people know the node; cut */
+	char author[40];
+	/* what bound the total, where that is known: on the node that leads */
+	enum limits_rule rule;
+	int rule_value;
+	char budget[32];
+};
 
 struct decision {
 	int64_t wall_ms;
-	struct demand_result demand; /* B, λ, S and the demand; known = false: depth unknown */
+	/* B, λ, S and the demand; known = false: depth unknown, or with a share known by the leader */
+	struct demand_result demand;
 	int64_t objective_ms;
-	enum limits_rule rule; /* what bound the total, with its value */
+	struct decision_share share;
+	enum limits_rule
+		rule; /* what bound the total, or this node's share of it, with its value */
 	int rule_value;
 	char budget[32]; /* its name with LIMITS_BUDGET, else "" */
-	int total;       /* after limits and budgets */
+	int total;       /* after limits and budgets; with a share on this node */
 	enum ramp_rule ramp;
 	int idle;     /* with RAMP_DOWN: workers idle throughout the window */
 	int from, to; /* the target on this node before and after */

@@ -46,7 +46,8 @@ static double arrived(struct demand *demand, int64_t inside, uint64_t handled)
 
 static void measure_arrivals(struct demand *demand, const struct demand_input *input)
 {
-	int64_t inside = input->ready + (input->in_flight > 0 ? input->in_flight : 0);
+	int64_t inside =
+		input->ready + (input->in_flight > 0 ? input->in_flight : 0) - input->counted;
 	int64_t window = window_of(demand), dt = input->now_ms - demand->sampled_ms;
 	double came;
 
@@ -100,6 +101,14 @@ static int workers_for(double load)
 		return DEMAND_WORKERS_MAX;
 	workers = (int)load;
 	return load - workers > 1e-9 ? workers + 1 : workers;
+}
+
+void demand_seed(struct demand *demand, double arrival_per_s)
+{
+	if (arrival_per_s <= demand->arrival_per_s)
+		return;
+	demand->arrival_per_s = arrival_per_s;
+	demand->arrived_ms = demand->sampled_ms;
 }
 
 struct demand_result demand_next(struct demand *demand, const struct demand_input *input)

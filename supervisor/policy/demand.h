@@ -38,7 +38,7 @@ struct demand {
 	bool sampled; /* the four below hold a sample */
 	int64_t sampled_ms;
 	int64_t arrived_ms; /* when something last arrived */
-	int64_t inside;     /* ready + in_flight at the sample */
+	int64_t inside;     /* ready + in_flight - counted at the sample */
 	uint64_t handled;
 	/* <= 0: arrivals already counted that a skewed sample has yet to show */
 	double owed;
@@ -55,6 +55,8 @@ struct demand_input {
 	int64_t in_flight; /* events in workers' hands, >= 0 */
 	/* settled so far with any outcome (a retry will arrive again); may restart at 0 */
 	uint64_t handled;
+	/* of ready and in_flight, those that `handled` has already (flow.h: as taken), >= 0 */
+	int64_t counted;
 	/*
 	 * S: mean over a window; while nothing ended yet, callers may pass the age of the oldest
 	 * event in hand as its lower bound; < 0: unknown
@@ -66,6 +68,9 @@ struct demand_input {
 };
 
 #define DEMAND_UTILISATION 80
+
+/* What is believed of λ at least, before more was seen: by a new leader, that what is handled arrives. */
+void demand_seed(struct demand *demand, double arrival_per_s);
 
 /*
  * Takes one sample into the state and returns the answer; called on every sample of a type, at any

@@ -62,20 +62,24 @@ static int judge(struct drain *drain, const struct drain_input *input)
 	return input->running + at_most(more, most);
 }
 
-/* Whether as many run as should, and have for long enough. */
+/* Whether as many run as will, and have for long enough. */
 static bool has_settled(struct drain *drain, const struct drain_input *input)
 {
-	if (input->running != input->target || !input->running) {
+	bool all = input->running == input->target;
+
+	if (input->running > input->target || !input->running) {
 		drain->settled = drain->looking = false;
 		return false;
 	}
-	if (!drain->settled || drain->running != input->running) {
+	if (!drain->settled || drain->running != input->running ||
+	    (!all && drain->target != input->target)) {
 		drain->settled = true;
 		drain->looking = false;
 		drain->running = input->running;
 		drain->since_ms = input->now_ms;
 	}
-	return input->now_ms - drain->since_ms >= DRAIN_SETTLE_MS;
+	drain->target = input->target;
+	return input->now_ms - drain->since_ms >= (all ? DRAIN_SETTLE_MS : DRAIN_STILL_MS);
 }
 
 static void start_look(struct drain *drain, const struct drain_input *input)

@@ -3,7 +3,10 @@
  * How many workers a type asks for whose programs take their events from the broker by themselves:
  * what arrives, and how long an event takes, is not seen; only how much waits, and how fast that
  * falls while so many workers run. Such a look takes a second, and begins a second after their number
- * last changed, for programs that just started have yet to connect.
+ * last changed, for programs that just started have yet to connect. While fewer run than were asked
+ * for, more may be on their way: only when their number has not changed for a while are those all that
+ * there will be (a node of the cluster that may not have its share, a program that does not start), and
+ * what they take off is judged as it is.
  *
  * Up: something waited throughout a look, and at the rate at which it fell the rest would take longer
  * than the objective: as many more as that needs by what one worker is known to take off, but at most
@@ -25,11 +28,14 @@
 
 #define DRAIN_SETTLE_MS 1000 /* after a change of their number */
 #define DRAIN_LOOK_MS   1000
+#define DRAIN_STILL_MS \
+	10000 /* the same, fewer than asked for; more than two loads of a node apart */
 
 /* One type's memory; zeroed memory is the state before the first sample. */
 struct drain {
-	bool settled;     /* as many run as were asked for, */
+	bool settled;     /* not more run than were asked for, */
 	int running;      /* this many, */
+	int target;       /* of so many, */
 	int64_t since_ms; /* since then */
 	bool looking;     /* and a look runs: */
 	int64_t looked_ms;

@@ -29,6 +29,8 @@ static const struct rule rules[LIMITS_RULES] = {
 	[LIMITS_BRAKE] = {"brake", "held at %d by the failure brake"},
 	[LIMITS_BUDGET] = {"budget", "bound by budget %s to %d"},
 	[LIMITS_UNSERVABLE] = {"unservable", "not served now"},
+	[LIMITS_UNPLANNED] = {"unplanned",
+			      "held at %d because no plan of the cluster is known yet"},
 };
 
 static void bind(struct limits_result *result, int total, enum limits_rule rule, int value)

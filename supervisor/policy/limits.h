@@ -24,7 +24,8 @@ enum limits_rule {
 	LIMITS_BRAKE,
 	LIMITS_BUDGET,
 	LIMITS_UNSERVABLE,
-	LIMITS_RULES, /* how many */
+	LIMITS_UNPLANNED, /* by the caller: nobody has said yet what the cluster should have */
+	LIMITS_RULES,     /* how many */
 };
 
 struct limits_input {

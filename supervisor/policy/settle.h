@@ -12,17 +12,21 @@
 
 #define SETTLE_MS 12000 /* where nothing is configured */
 
-/* One node's memory; zeroed memory is a node never seen. */
+/*
+ * One node's memory; zeroed memory is a node never seen. Who takes over from another sets `member`
+ * of those that were members there: they get the while, too.
+ */
 struct settle {
 	bool member;
-	int64_t absent_ms; /* since when a member is not there; 0: it is */
+	bool absent; /* a member is not there, since: */
+	int64_t absent_ms;
 };
 
 /*
  * Takes what is known now; returns whether it counts, and in *ret_due_ms when this has to be asked
- * again if nothing changes until then (-1: never).
+ * again if nothing changes until then (-1: never). A node that leaves does not count, alive or not.
  */
-bool settle_next(struct settle *settle, bool alive, bool leaving, int64_t settle_ms,
-		 int64_t now_ms, int64_t *ret_due_ms);
+bool settle_next(struct settle *settle, bool alive, bool leaving, int64_t settle_ms, int64_t now_ms,
+		 int64_t *ret_due_ms);
 
 #endif

@@ -63,6 +63,7 @@ int broker_client_open(struct broker_client *client, sd_event *event,
 	r = load(setup, &client->calls, &client->handle, &client->settings, why);
 	if (r < 0)
 		return r;
+	client->scope = (enum drover_broker_scope)client->calls->scope;
 	settings_connect(client->settings, client->log, client->draining, callbacks->context);
 	r = open_plugin(client, use, callbacks, why);
 	if (r < 0)
@@ -95,6 +96,51 @@ void broker_client_close(struct broker_client *client)
 	client->settings = NULL;
 	plugin_close(client->handle);
 	client->handle = NULL;
+}
+
+int broker_setup_hosts(struct buf *setup, const struct message_view *hosts)
+{
+	struct message_view before;
+	struct message made = {0};
+	struct message_field field;
+	size_t position = 0;
+	int r = message_read(buf_front(setup), buf_size(setup), &before);
+
+	if (r < 0)
+		return r;
+	message_start(&made, "setup");
+	message_add_all(&made, &before, "set.hosts");
+	while (message_next(hosts, &position, &field))
+		if (field.text && !strcmp(field.key, "host"))
+			message_add_text(&made, "set.hosts", field.text);
+	if (made.buf.failed) {
+		message_free(&made);
+		return -ENOMEM;
+	}
+	buf_free(setup);
+	*setup = made.buf;
+	return 0;
+}
+
+int broker_client_hosts(struct broker_client *client, const struct message_view *hosts)
+{
+	struct message_field field;
+	size_t position = 0, n = 0;
+	const char **list;
+	int r;
+
+	if (!client->calls->hosts)
+		return -ENOTSUP;
+	/* A field is more than one byte. */
+	list = calloc(hosts->size + 1, sizeof *list);
+	if (!list)
+		return -ENOMEM;
+	while (message_next(hosts, &position, &field))
+		if (field.text && !strcmp(field.key, "host"))
+			list[n++] = field.text;
+	r = n ? client->calls->hosts(client->broker, list, n) : -EINVAL;
+	free(list);
+	return r;
 }
 
 struct drover_depth broker_depth_unknown(void)

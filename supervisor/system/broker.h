@@ -19,6 +19,8 @@ struct broker_client {
 	/* the plugin's functions, and what they are called with */
 	const struct drover_broker *calls;
 	void *broker;
+	enum drover_broker_scope
+		scope; /* of the plugin, also when it cannot be opened; 0: not loaded */
 
 	/* Set before the opening; the context is that of the drover_broker_callbacks too. */
 	void (*log)(void *context, int level, const char *line); /* NULL: drops the lines */
@@ -39,6 +41,14 @@ int broker_client_open(struct broker_client *client, sd_event *event,
 		       const struct message_view *setup, enum drover_broker_use use,
 		       const struct drover_broker_callbacks *callbacks, struct why *why);
 void broker_client_close(struct broker_client *client); /* not from a callback of the plugin */
+
+/*
+ * Other hosts, of a message with "host" fields: in the kept bytes of a setup message, and for a broker
+ * that is open. 0 or -errno: -ENOTSUP where the plugin cannot be discovered, -EINVAL where there are
+ * none.
+ */
+int broker_setup_hosts(struct buf *setup, const struct message_view *hosts);
+int broker_client_hosts(struct broker_client *client, const struct message_view *hosts);
 
 /* A depth of which nothing is known, and one that a plugin gave, whatever its minor version. */
 struct drover_depth broker_depth_unknown(void);

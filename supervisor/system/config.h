@@ -42,6 +42,14 @@ enum config_inbox {
 	CONFIG_INBOX_SQLITE,
 };
 
+#define CONFIG_WEIGHT_MAX 1000
+
+/* Over what a budget counts. */
+enum config_reach {
+	CONFIG_REACH_NODE,
+	CONFIG_REACH_CLUSTER,
+};
+
 /* Where something stands, for errors that are found later. */
 struct config_place {
 	const char *file; /* belongs to the config; "" for what nobody wrote */
@@ -60,6 +68,8 @@ struct config_setting {
 struct config_plugin {
 	char *name;   /* of the broker; "registry" for the registry */
 	char *plugin; /* of the plugin: PLUGINS/brokers/sqlite.so */
+	/* of a broker: its hosts are the instances of this service in the registry; NULL: configured */
+	char *service;
 	struct config_setting *settings;
 	size_t n_settings;
 	struct config_place place;
@@ -115,6 +125,7 @@ struct config_budget {
 	char *name;
 	char **types; /* patterns of fnmatch(3); ends with NULL */
 	int max, floor;
+	int scope; /* enum config_reach */
 	struct config_place place;
 };
 
@@ -124,6 +135,10 @@ struct config {
 	char *runtime_dir, *state_dir;
 	char **handlers; /* directories; ends with NULL; never NULL */
 	char *user;      /* of the workers; NULL: droverd's own, refused when that is root */
+	int weight;      /* of this node's part of the work; default: its processors */
+	char *address;   /* as the registry tells it; NULL: as the registry knows the host */
+	int64_t autonomy_after_ms;
+	int64_t settle_ms;
 	struct config_plugin *brokers;
 	size_t n_brokers; /* at least one: without a configured one the default "main" of sqlite */
 	struct config_plugin registry;

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/banned.h"
@@ -345,6 +346,39 @@ bool json_next(const struct json *object, size_t *position, struct json *ret_key
 	return more;
 }
 
+bool json_item(const struct json *array, size_t *position, struct json *ret_item)
+{
+	struct cursor c = {.start = array->text};
+	bool more;
+
+	if (array->type != JSON_ARRAY)
+		return false;
+	c.at = c.start + (*position ? *position : 1);
+	c.end = c.start + array->size;
+	skip_blanks(&c);
+	if (c.at < c.end && *c.at == ',') {
+		c.at++;
+		skip_blanks(&c);
+	}
+	more = take_value(&c, ret_item);
+	*position = (size_t)(c.at - c.start);
+	return more;
+}
+
+size_t json_count(const struct json *value)
+{
+	struct json key, item;
+	size_t position = 0, n = 0;
+
+	if (value->type == JSON_ARRAY)
+		while (json_item(value, &position, &item))
+			n++;
+	else
+		while (json_next(value, &position, &key, &item))
+			n++;
+	return n;
+}
+
 bool json_find(const struct json *value, const char *name, struct json *ret_value)
 {
 	struct json key, member;
@@ -431,6 +465,116 @@ bool json_is(const struct json *string, const char *text)
 	same = buf_size(&said) == length && !memcmp(buf_front(&said), text, length);
 	buf_free(&said);
 	return same;
+}
+
+bool json_integer(const struct json *value, int64_t low, int64_t high, int64_t *ret_number)
+{
+	const char *at = value->text, *end = value->text + value->size;
+	int64_t number = 0;
+	bool negative;
+
+	if (value->type != JSON_NUMBER)
+		return false;
+	negative = *at == '-';
+	for (at += negative; at < end; at++) {
+		if (*at < '0' || *at > '9' || __builtin_mul_overflow(number, 10, &number) ||
+		    __builtin_sub_overflow(number, *at - '0', &number))
+			return false;
+	}
+	/* Summed up below zero, where there is room for one more. */
+	if (!negative && __builtin_sub_overflow(0, number, &number))
+		return false;
+	if (number < low || number > high)
+		return false;
+	*ret_number = number;
+	return true;
+}
+
+/* Whether it is a text as json_copy takes it. */
+static bool is_plain(struct buf *text, size_t most)
+{
+	if (!buf_size(text) || buf_size(text) > most)
+		return false;
+	for (size_t i = 0; i < buf_size(text); i++)
+		if (buf_front(text)[i] < 0x20 || buf_front(text)[i] == 0x7f)
+			return false;
+	return true;
+}
+
+int json_copy(const struct json *string, size_t most, char **ret_text, struct why *why)
+{
+	struct buf text = {0};
+	char *copy = NULL;
+	bool plain = false;
+
+	/* Six bytes of escape at most for one of text. */
+	if (string->type == JSON_STRING && string->size <= 6 * most + 2) {
+		json_append_string(&text, string);
+		plain = is_plain(&text, most);
+		if (plain)
+			copy = strndup((const char *)buf_front(&text), buf_size(&text));
+	}
+	plain |= text.failed;
+	buf_free(&text);
+	if (!plain)
+		return why_set(why, -EINVAL, "no text of 1 to %zu printable bytes", most);
+	if (!copy)
+		return why_set(why, -ENOMEM, "no memory");
+	*ret_text = copy;
+	return 0;
+}
+
+void *json_rows(const struct json *value, enum json_type type, size_t size, int *ret_error,
+		struct why *why)
+{
+	void *rows;
+
+	if (value->type != type) {
+		*ret_error = why_set(why, -EINVAL, "no JSON %s",
+				     type == JSON_OBJECT ? "object" : "array");
+		return NULL;
+	}
+	rows = calloc(json_count(value) + 1, size);
+	if (!rows)
+		*ret_error = why_set(why, -ENOMEM, "no memory");
+	return rows;
+}
+
+static const struct json_member *row_of(const struct json *key, const struct json_member *rows,
+					size_t n_rows)
+{
+	for (size_t i = 0; i < n_rows; i++)
+		if (json_is(key, rows[i].name))
+			return &rows[i];
+	return NULL;
+}
+
+int json_members(const struct json *object, const struct json_member *rows, size_t n_rows,
+		 void *into, struct why *why)
+{
+	struct json key, value;
+	size_t position = 0;
+	uint32_t seen = 0;
+	int r;
+
+	if (object->type != JSON_OBJECT)
+		return why_set(why, -EINVAL, "no JSON object");
+	while (json_next(object, &position, &key, &value)) {
+		const struct json_member *row = row_of(&key, rows, n_rows);
+
+		if (!row)
+			continue;
+		if (seen & UINT32_C(1) << (row - rows))
+			return why_set(why, -EINVAL, "\"%s\" is there twice", row->name);
+		seen |= UINT32_C(1) << (row - rows);
+		r = row->read(&value, into, why);
+		if (r < 0)
+			return why_prefix(why, r, "\"%s\"", row->name);
+	}
+	for (size_t i = 0; i < n_rows; i++)
+		if (rows[i].required && !(seen & UINT32_C(1) << i))
+			return why_set(why, -EINVAL, "\"%s\" is missing", rows[i].name);
+	return 0;
 }
 
 void json_append_quoted(struct buf *out, const void *text, size_t size)

@@ -22,7 +22,7 @@
  *   → forget {queue}
  *   → sleep {on}            with `on` no queue is sampled: another node does; the broker is still watched
  *   → hosts {host*}         what was discovered in place of the setting `hosts`
- *   ← broker {state (enum drover_broker_state), sentence, scope (enum drover_broker_scope)}
+ *   ← broker {state (enum drover_broker_state), sentence, [scope (enum drover_broker_scope)]}
  *   ← depth {queue, ready, delayed, dead, oldest_ms, useful_max, consumers,
  *             includes_held}
  *                           -1: unknown; on change, and of a queue that is not empty every 5 s.
@@ -144,7 +144,8 @@
  *     {type, queue, outcome ("same"; "differs": something was made, or is not as configured;
  *     "failed"), [sentence]}, for each queue. `why` of a success says what differed, that of the end
  *     what failed: the first, and how many more
- *   check: [arg.kind ("brokers", "registries")]: tries plugin and settings. Before its end it says
+ *   check: [arg.kind ("brokers", "registries"), arg.discovered (flag: its hosts come from the
+ *     registry)]: tries plugin and settings. Before its end it says
  *     ← secret {name*}: the settings of the plugin that are shown nowhere
  */
 #ifndef DROVER_SYSTEM_PROTOCOL_H

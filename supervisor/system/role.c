@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/lsan_interface.h>
@@ -142,14 +143,42 @@ static void on_supervisor_message(void *context, const struct message_view *view
 	message_free(&pong);
 }
 
-static void on_supervisor_ended(void *context, int error)
+void role_leave(void)
 {
-	(void)context;
-	(void)error;
 #if defined(__SANITIZE_ADDRESS__)
 	__lsan_do_leak_check(); /* _exit leaves it out */
 #endif
 	_exit(0);
+}
+
+/* By a signal, so that nothing here can put it off. */
+static void limit_life(void)
+{
+	static const struct itimerval left = {.it_value.tv_usec = ROLE_LAST_MS * 1000};
+	static volatile sig_atomic_t limited;
+
+	if (limited)
+		return;
+	limited = 1;
+	/* A bare system call, so it may come from the handler of a signal. */
+	setitimer(ITIMER_REAL, &left, NULL); /* NOLINT(bugprone-signal-handler) */
+}
+
+static void on_parent_death(int number)
+{
+	(void)number;
+	limit_life();
+}
+
+static void on_supervisor_ended(void *context, int error)
+{
+	const struct role *role = context;
+
+	(void)error;
+	if (role->orphaned)
+		limit_life();
+	if (!role->orphaned || !role->orphaned(role->context))
+		role_leave();
 }
 
 void role_open(struct role *role, const char *name)
@@ -170,6 +199,8 @@ void role_open(struct role *role, const char *name)
 	prctl(PR_SET_DUMPABLE, 0); /* the leak checker must be able to look at its own process */
 #endif
 	signal(SIGPIPE, SIG_IGN);
+	if (role->orphaned)
+		signal(SIGTERM, on_parent_death);
 	r = sd_event_new(&role->event);
 	if (r < 0) {
 		log_error("cannot make an event loop: %s", strerror(-r));

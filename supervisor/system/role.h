@@ -50,22 +50,32 @@ int endpoint_send_fds(struct endpoint *endpoint, const struct message *message, 
  */
 void endpoint_pause(struct endpoint *endpoint, bool paused);
 
+#define ROLE_LAST_MS 500 /* that a process may outlive its supervisor, whatever it does */
+
 struct role {
 	sd_event *event;
 	struct endpoint supervisor;
 	/* Every message of the supervisor but pings, which are answered here. */
 	void (*message)(void *context, const struct message_view *view, const int *fds,
 			size_t n_fds);
+	/*
+	 * The supervisor is gone. True: there is a last thing to do, for which the loop goes on until
+	 * role_leave, and ROLE_LAST_MS at most; also when that is hung. NULL: there never is. With it
+	 * a role is started with SIGTERM as its parent-death signal.
+	 */
+	bool (*orphaned)(void *context);
 	void *context;
 };
 
 /*
  * Starts a role: names the process, ignores SIGPIPE, makes the loop and takes fd 3. When the
- * supervisor's end closes, the process exits at once with status 0: its children follow by their
- * own channels. Exits with a message on stderr when it was not started by droverd.
+ * supervisor's end closes, the process exits with status 0, at once unless `orphaned` says
+ * otherwise: its children follow by their own channels. Exits with a message on stderr when it was
+ * not started by droverd.
  */
 void role_open(struct role *role, const char *name);
-int role_run(struct role *role); /* until sd_event_exit; the exit code */
+__attribute__((noreturn)) void role_leave(void); /* with status 0; its supervisor is gone */
+int role_run(struct role *role);                 /* until sd_event_exit; the exit code */
 
 /* {"failed", why}, flushed; then exits with status 1. */
 __attribute__((noreturn, format(printf, 2, 3))) void role_fail(struct role *role,

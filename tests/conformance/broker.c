@@ -11,39 +11,18 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "check.h"
 
 #include "base/banned.h"
 
 static struct client_plugin plugin;
-static unsigned passed, failed;
 static bool without_bindings; /* a broker that cannot tell what a queue is bound to */
-
-#define check(condition, ...) check_at((condition), __LINE__, __VA_ARGS__)
-
-__attribute__((format(printf, 3, 4))) static void check_at(bool ok, int line, const char *format,
-							   ...)
-{
-	char text[256];
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(text, sizeof text, format, ap);
-	va_end(ap);
-	if (ok)
-		printf("ok      %s\n", text);
-	else
-		printf("NOT OK  %s (line %d)\n", text, line);
-	fflush(stdout);
-	passed += ok;
-	failed += !ok;
-}
 
 /* A new queue of its own for each test, which takes the type of its name. */
 static const char *fresh(struct client *manage, char name[64])
@@ -582,6 +561,5 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
 		tests[i]();
 	client_unload(&plugin);
-	printf("%u passed, %u failed\n", passed, failed);
-	return failed > 0;
+	return check_end();
 }

@@ -11,84 +11,26 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "system/plugin.h"
 #include "system/settings.h"
 
 #include "base/banned.h"
 
-bool client_quiet;
-
-__attribute__((noreturn)) static void give_up(const char *sentence)
-{
-	fprintf(stderr, "%s\n", sentence);
-	exit(2);
-}
-
-static void on_log(void *context, int level, const char *line)
-{
-	(void)context;
-	if (!client_quiet)
-		fprintf(stderr, "<%d>%s\n", level, line);
-}
-
-static int never_draining(void *context)
-{
-	(void)context;
-	return 0;
-}
-
-static bool given(char *const *settings, size_t n, const char *name)
-{
-	size_t length = strlen(name);
-
-	for (size_t i = 0; i < n; i++)
-		if (!strncmp(settings[i], name, length) && settings[i][length] == '=')
-			return true;
-	return false;
-}
-
 struct client_plugin client_load(const char *path, char *const *settings, size_t n)
 {
 	static const char *const extra[] = {"state_dir", "node", "instance", NULL};
-	struct client_plugin plugin = {0};
-	const struct drover_plugin *found;
-	struct message message = {0};
-	struct message_view view;
-	struct why why;
+	static const char *const fallback[] = {"state_dir=/nonexistent", "node=here",
+					       "instance=conformance", NULL};
+	struct client_plugin plugin;
 
-	if (plugin_open(path, path, DROVER_KIND_BROKER, sizeof *plugin.broker, &found,
-			&plugin.handle, &why) < 0)
-		give_up(why.text);
-	plugin.broker = (const struct drover_broker *)(const void *)found;
-	message_start(&message, "setup");
-	if (!given(settings, n, "node"))
-		message_add_text(&message, "set.node", "here");
-	if (!given(settings, n, "instance"))
-		message_add_text(&message, "set.instance", "conformance");
-	if (!given(settings, n, "state_dir"))
-		message_add_text(&message, "set.state_dir", "/nonexistent");
-	for (size_t i = 0; i < n; i++) {
-		const char *value = strchr(settings[i], '=');
-		char key[128];
-
-		if (!value)
-			give_up("a setting is NAME=value");
-		snprintf(key, sizeof key, "set.%.*s", (int)(value - settings[i]), settings[i]);
-		message_add_text(&message, key, value + 1);
-	}
-	if (message_read(buf_front(&message.buf), buf_size(&message.buf), &view) < 0)
-		give_up("the settings make no message");
-	if (settings_new(found->options, extra, &view, &plugin.settings, &why) < 0)
-		give_up(why.text);
-	settings_connect(plugin.settings, on_log, never_draining, NULL);
-	message_free(&message);
+	plugin.loaded = load_plugin(path, DROVER_KIND_BROKER, sizeof *plugin.broker, settings, n,
+				    fallback, extra);
+	plugin.broker = (const struct drover_broker *)(const void *)plugin.loaded.plugin;
 	return plugin;
 }
 
 void client_unload(struct client_plugin *plugin)
 {
-	settings_free(plugin->settings);
-	plugin_close(plugin->handle);
+	load_free(&plugin->loaded);
 }
 
 static void on_state(void *context, enum drover_broker_state state, const char *sentence)
@@ -142,7 +84,7 @@ static void on_deliver(void *context, struct drover_delivery *delivery)
 		client->deliveries = realloc(client->deliveries,
 					     client->room * sizeof(struct drover_delivery *));
 		if (!client->deliveries)
-			give_up("no memory");
+			load_give_up("no memory");
 	}
 	client->deliveries[client->n_deliveries++] = delivery;
 }
@@ -237,9 +179,9 @@ void client_open(struct client *client, const struct client_plugin *plugin,
 	char error[512] = "";
 
 	*client = (struct client){.broker = plugin->broker};
-	if (plugin->broker->open(settings_host(plugin->settings), use, &callbacks, &client->handle,
-				 error, sizeof error) < 0)
-		give_up(error);
+	if (plugin->broker->open(settings_host(plugin->loaded.settings), use, &callbacks,
+				 &client->handle, error, sizeof error) < 0)
+		load_give_up(error);
 }
 
 void client_close(struct client *client)
@@ -360,7 +302,7 @@ size_t client_publish_many(struct client *client, const char *type, size_t n, si
 	char *body = calloc(1, body_size + 1), id[32];
 
 	if (!body)
-		give_up("no memory");
+		load_give_up("no memory");
 	event.id = id;
 	event.body = body;
 	event.body_size = body_size;
@@ -398,7 +340,7 @@ void client_subscribe(struct client *client, const char *queue, uint32_t events,
 
 	if (client->broker->subscribe(client->handle, &wanted) < 0 ||
 	    client->broker->credit(client->handle, events, bytes) < 0)
-		give_up("subscribe or credit failed");
+		load_give_up("subscribe or credit failed");
 }
 
 int client_settle(struct client *client, struct drover_delivery *delivery, uint32_t kind,

@@ -10,16 +10,14 @@
 
 #include <drover/broker.h>
 
+#include "load.h"
+
 #define CLIENT_WAIT_MS 10000
 
 struct client_plugin {
 	const struct drover_broker *broker;
-	void *handle;
-	struct settings *settings;
+	struct loaded loaded;
 };
-
-/* Nothing of what plugins log is shown. */
-extern bool client_quiet;
 
 /* `settings` are NAME=value, n of them; exits with a message when the plugin cannot be used. */
 struct client_plugin client_load(const char *path, char *const *settings, size_t n);

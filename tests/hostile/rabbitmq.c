@@ -217,7 +217,7 @@ static void drive(const char *path, int port, int told, uint64_t frames, uint64_
 
 	snprintf(hosts, sizeof hosts, "hosts=127.0.0.1:%d", port);
 	plugin = client_load(path, settings, 2);
-	client_quiet = !only;
+	load_quiet = !only;
 	if (only) {
 		results->rounds.number = *only;
 		play(&plugin, told, plan_of(seed, *only).use);

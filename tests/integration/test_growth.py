@@ -53,6 +53,8 @@ def test_nothing_grows(drover):
         configure(n + 2)
         drover.ctl("reload")
         wait(lambda: len(drover.processes("worker job")) == 1 and len(drover.processes("template job")) == 1, "it is at rest")
+        # Its dispatcher hears of an end after the process is gone.
+        drover.wait_type("job", lambda t: t["workers"]["running"] == 1 and t["workers"]["starting"] == 0, "knows that it is")
         return {name: usage(pid) for name, pid in pids.items()}
 
     seen = [round_(n) for n in range(WARM_UP + ROUNDS)]

@@ -123,8 +123,10 @@ static inline int remove_parts(void **state)
 __attribute__((unused)) static const char everything[] =
 	"node = \"n\"; cluster = \"c\"; runtime_dir = \"/r\"; state_dir = \"/s\";\n"
 	"handlers = [ \"/h/1\", \"/h/2\" ]; user = \"root\";\n"
+	"weight = 3; address = \"10.0.0.9\"; autonomy_after = \"1m\"; settle = \"3s\";\n"
 	"brokers = ( { name = \"b\"; plugin = \"rabbitmq\"; host = \"10.0.0.1\"; port = 5672;\n"
-	"              nodes = [ \"x\", \"y\" ]; tls = true; wait = 1.5; none = [ ]; } );\n"
+	"              nodes = [ \"x\", \"y\" ]; tls = true; wait = 1.5; none = [ ];\n"
+	"              service = \"rabbit\"; } );\n"
 	"registry = { plugin = \"consul\"; address = \"localhost:8500\"; };\n"
 	"defaults = { broker = \"b\"; group = \"root\"; nice = 3; rlimits = { nofile = 99; };\n"
 	"             inbox_key = \"key\"; content_type = \"text/plain\"; };\n"
@@ -141,7 +143,8 @@ __attribute__((unused)) static const char everything[] =
 	"  recycle = { events = 1000; age = \"1h\"; memory = \"256M\"; };\n"
 	"  content_type = \"application/json\"; max_bytes = 1000; required = [ \"id\", \"user\" ]; },\n"
 	"  { type = \"a\"; handler = \"/srv/a\"; } );\n"
-	"budgets = ( { name = \"all\"; types = [ \"*\", \"t\" ]; max = 30; floor = 2; } );\n";
+	"budgets = ( { name = \"all\"; types = [ \"*\", \"t\" ]; max = 30; floor = 2;\n"
+	"              scope = \"cluster\"; } );\n";
 
 static inline void assert_same_rows(const struct config_table *table, const void *a, const void *b)
 {

@@ -139,10 +139,10 @@ static void do_slow(struct desk *desk)
 
 static void do_extend(struct desk *desk)
 {
-	for (int i = 0; i < 4; i++) {
-		frame_put_extend(&desk->out, desk->sequence, 250);
+	for (int i = 0; i < 10; i++) {
+		frame_put_extend(&desk->out, desk->sequence, 300);
 		flush(desk);
-		usleep(150000);
+		usleep(60000);
 	}
 	do_done(desk);
 }

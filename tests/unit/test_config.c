@@ -31,6 +31,11 @@ static void test_nothing_is_a_configuration(void **state)
 		for (size_t j = 0; j < i; j++)
 			assert_string_not_equal(config->handlers[i], config->handlers[j]);
 	assert_null(config->user);
+	assert_int_equal(config->weight, sysconf(_SC_NPROCESSORS_ONLN));
+	assert_null(config->address);
+	assert_int_equal(config->autonomy_after_ms, 30000);
+	assert_int_equal(config->settle_ms, 12000);
+	assert_null(config->brokers[0].service);
 	assert_int_equal(config->n_brokers, 1);
 	assert_string_equal(config->brokers[0].name, "main");
 	assert_string_equal(config->brokers[0].plugin, "sqlite");
@@ -90,8 +95,13 @@ static void test_every_key_reaches_its_field(void **state)
 	assert_string_equal(config->handlers[1], "/h/2");
 	assert_null(config->handlers[2]);
 	assert_string_equal(config->user, "root");
+	assert_int_equal(config->weight, 3);
+	assert_string_equal(config->address, "10.0.0.9");
+	assert_int_equal(config->autonomy_after_ms, 60000);
+	assert_int_equal(config->settle_ms, 3000);
 	assert_string_equal(config->registry.settings[0].values[0], "localhost:8500");
 	assert_non_null(broker);
+	assert_string_equal(broker->service, "rabbit");
 	assert_int_equal(broker->n_settings, 6);
 	assert_string_equal(broker->settings[0].name, "host"); /* sorted by name */
 	assert_string_equal(broker->settings[1].values[1], "y");
@@ -126,7 +136,7 @@ static void test_every_key_reaches_its_field(void **state)
 	assert_int_equal(type->recycle_bytes, 256 << 20);
 	assert_int_equal(type->max_bytes, 1000);
 	assert_string_equal(type->required[1], "user");
-	assert_int_equal(type->place.line, 8);
+	assert_int_equal(type->place.line, 10);
 	assert_string_equal(type->place.file, main_file);
 
 	type = config_find_type(config, "a");
@@ -135,6 +145,7 @@ static void test_every_key_reaches_its_field(void **state)
 	assert_string_equal(type->inbox_key, "key");
 	assert_int_equal(type->nice, 3);
 	assert_int_equal(config->budgets[0].floor, 2);
+	assert_int_equal(config->budgets[0].scope, CONFIG_REACH_CLUSTER);
 	assert_null(config_find_type(config, "b"));
 	assert_null(config_find_broker(config, "main"));
 	config_free(config);

@@ -653,10 +653,30 @@ static void test_inbox_key(void **state)
 	assert_int_equal(rig_seen(&rig, "d"), 1);
 }
 
-/* Kill -9 at random, of workers that work: nothing is lost, and nothing settled twice. */
+/* What was given back is delivered again, as a broker does. Returns what became of it in the end. */
+static const struct memory_packet *wait_kept(const char *id)
+{
+	const struct memory_packet *note = wait_settled(id);
+
+	while (note->number == DROVER_SETTLE_GIVE_BACK) {
+		int from = (int)(note - rig.notes) + 1;
+
+		rig_deliver(&rig, id, "done", note->attempts);
+		rig_wait(&rig, rig_settled(&rig, id, from));
+		note = rig_settled(&rig, id, from);
+	}
+	return note;
+}
+
+/*
+ * Kill -9 at random, of workers that work: nothing is lost, and nothing settled twice. Where three
+ * in a row were killed before they had handled anything and none is left, as happens on a machine
+ * that is slow to start them, what is held is given back.
+ */
 static void test_random_kills(void **state)
 {
 	enum { EVENTS = 6000 };
+	static const struct memory_packet *notes[EVENTS];
 	int settled = 0;
 	char id[16];
 
@@ -673,20 +693,20 @@ static void test_random_kills(void **state)
 				kill(worker->pid, i % 80 ? SIGKILL : SIGTERM);
 		}
 	}
-	rig_wait(&rig, rig_count(&rig, MEMORY_SETTLED) >= EVENTS);
 	for (int i = 0; i < EVENTS; i++) {
-		const struct memory_packet *note;
-
 		snprintf(id, sizeof id, "k%d", i);
-		note = rig_settled(&rig, id, 0);
-		assert_non_null(note);
-		assert_in_range(note->number, DROVER_SETTLE_DONE, DROVER_SETTLE_RETRY);
-		settled += note->number == DROVER_SETTLE_DONE;
-		assert_null(rig_settled(&rig, id, (int)(note - rig.notes) + 1));
+		notes[i] = wait_kept(id);
+		assert_in_range(notes[i]->number, DROVER_SETTLE_DONE, DROVER_SETTLE_RETRY);
+		settled += notes[i]->number == DROVER_SETTLE_DONE;
 	}
-	print_message("%d of %d done at once, %d workers\n", settled, EVENTS, rig.n_workers);
-	assert_int_equal(rig_count(&rig, MEMORY_SETTLED), EVENTS);
+	/* Whatever else there would be of any of them has been told by then. */
 	rig_wait(&rig, rig_report(&rig, "ready") == 4 && rig_report(&rig, "in_flight") == 0);
+	for (int i = 0; i < EVENTS; i++) {
+		snprintf(id, sizeof id, "k%d", i);
+		assert_null(rig_settled(&rig, id, (int)(notes[i] - rig.notes) + 1));
+	}
+	print_message("%d of %d done at once, %d workers, %d times given back\n", settled, EVENTS,
+		      rig.n_workers, rig_count(&rig, MEMORY_SETTLED) - EVENTS);
 }
 
 /* Killed while idle: replaced at once, again and again, as nothing is wrong with the handler. */

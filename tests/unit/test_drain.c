@@ -72,7 +72,8 @@ struct story {
 	struct demand_result result;
 	double waiting, arriving_per_s, each_per_s;
 	int max;
-	int starting;
+	int withheld;     /* one of so many that are asked for is never there; 0: all are */
+	int most;         /* that ever run; 0: no bound */
 	int64_t ready_ms; /* when those that start will run */
 	int grown, shed;  /* how often */
 };
@@ -105,6 +106,15 @@ static void follow(struct story *story, int target)
 		story->input.running = target;
 }
 
+static int there(const struct story *story)
+{
+	int running = story->input.target;
+
+	if (story->withheld)
+		running -= running / story->withheld;
+	return story->most && running > story->most ? story->most : running;
+}
+
 static void sample(struct story *story)
 {
 	struct ramp_input ramp = {.target = story->input.target};
@@ -112,7 +122,7 @@ static void sample(struct story *story)
 	story->input.now_ms += SAMPLE_MS;
 	serve(story, SAMPLE_MS / 1000.0);
 	if (story->input.now_ms >= story->ready_ms)
-		story->input.running = story->input.target;
+		story->input.running = there(story);
 	if (story->input.ready >= 0)
 		story->input.ready = (int64_t)story->waiting;
 	story->result = drain_next(&story->drain, &story->input);
@@ -263,6 +273,44 @@ static void test_who_does_not_run_is_not_judged(void **state)
 	assert_int_equal(story.input.target, 1);
 }
 
+/* A node that does not take its share, for good, is no reason to do without the others. */
+static void test_fewer_than_asked_for(void **state)
+{
+	struct story story = begin(10);
+
+	(void)state;
+	story.withheld = 4;
+	story.waiting = 5000;
+	story.arriving_per_s = 100;
+	want_between("seconds", drain(&story), 5, 150);
+	want_between("target", story.input.target, 14, 100);
+	assert_true(story.input.running < story.input.target);
+}
+
+/* And where that is all that there ever is, it is no reason to ask for ever more. */
+static void test_never_more_than_so_many(void **state)
+{
+	struct story story = begin(1);
+
+	(void)state;
+	story.most = 3;
+	story.waiting = 100000;
+	run(&story, 600);
+	assert_int_equal(story.input.running, 3);
+	want_between("target", story.input.target, 4, 6);
+}
+
+/* What goes slowly is not called back. */
+static void test_more_than_asked_for(void **state)
+{
+	struct drain drain = {0};
+	struct drain_input input = {.ready = 50, .running = 5, .target = 4, .objective_ms = 1000};
+
+	(void)state;
+	for (input.now_ms = 1000; input.now_ms < 60000; input.now_ms += SAMPLE_MS)
+		assert_int_equal(drain_next(&drain, &input).workers, 4);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -274,6 +322,9 @@ int main(void)
 		cmocka_unit_test(test_a_maximum_is_no_reason_to_rush),
 		cmocka_unit_test(test_unknown_is_not_zero),
 		cmocka_unit_test(test_who_does_not_run_is_not_judged),
+		cmocka_unit_test(test_fewer_than_asked_for),
+		cmocka_unit_test(test_never_more_than_so_many),
+		cmocka_unit_test(test_more_than_asked_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

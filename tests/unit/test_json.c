@@ -256,6 +256,74 @@ static void quotes_and_reads_back(void **state)
 	}
 }
 
+static const struct {
+	const char *text;
+	int64_t low, high;
+	bool good;
+	int64_t number;
+} integers[] = {
+	{"0", 0, 0, true, 0},
+	{"-0", 0, 0, true, 0},
+	{"-7", -7, 7, true, -7},
+	{"8", -7, 7, false, 0},
+	{"9223372036854775807", INT64_MIN, INT64_MAX, true, INT64_MAX},
+	{"9223372036854775808", INT64_MIN, INT64_MAX, false, 0},
+	{"-9223372036854775808", INT64_MIN, INT64_MAX, true, INT64_MIN},
+	{"-9223372036854775809", INT64_MIN, INT64_MAX, false, 0},
+	{"100000000000000000000", INT64_MIN, INT64_MAX, false, 0},
+	{"1.0", 0, 7, false, 0},
+	{"1e0", 0, 7, false, 0},
+	{"\"1\"", 0, 7, false, 0},
+	{"true", 0, 7, false, 0},
+};
+
+static void integers_are_whole_and_within(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ROWS(integers); i++) {
+		struct json value;
+		int64_t number = 0;
+
+		want_int(integers[i].text,
+			 json_read(integers[i].text, strlen(integers[i].text), &value, NULL), 0);
+		want_int(integers[i].text,
+			 json_integer(&value, integers[i].low, integers[i].high, &number),
+			 integers[i].good);
+		want_int(integers[i].text, number, integers[i].number);
+	}
+}
+
+static void walks_arrays(void **state)
+{
+	static const struct {
+		const char *text;
+		const char *items; /* each with a blank after it */
+		size_t count;
+	} arrays[] = {
+		{"[]", "", 0},
+		{" [ ] ", "", 0},
+		{"[1]", "1 ", 1},
+		{"[ 1 , [2,3] ,{\"a\":[4,5]},\",]\" ]", "1 [2,3] {\"a\":[4,5]} \",]\" ", 4},
+		{"{\"a\":1,\"b\":2}", "", 2},
+		{"7", "", 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ROWS(arrays); i++) {
+		struct json value, item;
+		struct buf items = {0};
+		size_t position = 0;
+
+		want_int(arrays[i].text,
+			 json_read(arrays[i].text, strlen(arrays[i].text), &value, NULL), 0);
+		want_int(arrays[i].text, json_count(&value), arrays[i].count);
+		while (json_item(&value, &position, &item))
+			buf_printf(&items, "%.*s ", (int)item.size, item.text);
+		want_text(arrays[i].text, buf_text(&items), arrays[i].items);
+		buf_free(&items);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -268,6 +336,8 @@ int main(void)
 		cmocka_unit_test(says_what_strings_say),
 		cmocka_unit_test(quotes),
 		cmocka_unit_test(quotes_and_reads_back),
+		cmocka_unit_test(integers_are_whole_and_within),
+		cmocka_unit_test(walks_arrays),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -174,6 +174,31 @@ static void test_hosts(void **state)
 	}
 }
 
+/* What discovery finds takes the place of the setting, with the rest of the settings; or nothing does. */
+static void test_other_hosts(void **state)
+{
+	static const char *const rows[] = {"hosts=old", "port=7000", "tls=true", NULL};
+	static const char *const good[] = {"a:1", "[::1]:2", "b"};
+	static const char *const bad[] = {"c", "c:x"};
+	struct settings settings;
+	struct fault fault;
+
+	(void)state;
+	assert_int_equal(read_settings(rows, &settings, &fault), 0);
+	assert_int_equal(settings_hosts(&host, &settings, good, 3, &fault), 0);
+	assert_int_equal(settings.n_hosts, 3);
+	assert_string_equal(settings.hosts[1].host, "::1");
+	assert_int_equal(settings.hosts[1].port, 2);
+	assert_int_equal(settings.hosts[2].port, 7000);
+	assert_true(settings.hosts[0].tls);
+	assert_int_equal(settings_hosts(&host, &settings, bad, 2, &fault), -EINVAL);
+	assert_non_null(strstr(fault.sentence, "from 1 to 65535"));
+	assert_int_equal(settings_hosts(&host, &settings, bad, 0, &fault), -EINVAL);
+	assert_int_equal(settings.n_hosts, 3);
+	assert_string_equal(settings.hosts[0].host, "a");
+	settings_free(&settings);
+}
+
 static void test_refused_settings(void **state)
 {
 	static const struct {
@@ -908,6 +933,7 @@ int main(void)
 #define WITH_PEER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_hosts),
+		cmocka_unit_test(test_other_hosts),
 		cmocka_unit_test(test_refused_settings),
 		cmocka_unit_test(test_passwords),
 		cmocka_unit_test(test_password_of_a_user),

@@ -3,7 +3,7 @@
  * What follows from a dispatcher's reports: which consumers of the queue are not ours, and that
  * nobody says so from numbers that are older than our own coming and going.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -58,11 +58,17 @@ static void sample(struct type *type, int64_t consumers)
 static int clear(void **state)
 {
 	static struct config_type config;
+	static struct cluster cluster;
+	static struct supervisor supervisor = {.cluster = &cluster};
 	static struct type type;
 	static char nothing[1];
 
 	config = (struct config_type){.mode = CONFIG_MODE_EVENT};
-	type = (struct type){.config = &config, .last_error = nothing, .death = nothing};
+	cluster = (struct cluster){0};
+	type = (struct type){.supervisor = &supervisor,
+			     .config = &config,
+			     .last_error = nothing,
+			     .death = nothing};
 	*state = &type;
 	return 0;
 }
@@ -82,6 +88,11 @@ static void test_foreign_consumers(void **state)
 	type->config->mode = CONFIG_MODE_CONSUMER;
 	assert_int_equal(report_foreign(type), -1);
 	type->config->mode = CONFIG_MODE_EVENT;
+	/* Nor are those of other nodes others'. */
+	type->supervisor->cluster->plan.n_nodes = 2;
+	assert_int_equal(report_foreign(type), -1);
+	type->supervisor->cluster->plan.n_nodes = 1;
+	assert_int_equal(report_foreign(type), 0);
 	type->depth_known = false;
 	assert_int_equal(report_foreign(type), -1);
 }

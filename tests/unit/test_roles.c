@@ -4,10 +4,12 @@
  * place. Every wait is for a message or a condition, with a deadline.
  */
 #include <drover/broker.h>
+#include <drover/registry.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -20,6 +22,7 @@
 #include "stage.h"
 #include "system/channel.h"
 #include "system/process.h"
+#include "system/role.h"
 #include "unit.h"
 
 #include "base/banned.h"
@@ -192,6 +195,7 @@ static void expect_state(struct scene *scene, enum drover_broker_state state, co
 	expect(&scene->role, "broker", &view);
 	assert_int_equal(message_int(&view, "state", -1), state);
 	assert_string_equal(message_text(&view, "sentence", ""), sentence);
+	assert_int_equal(message_int(&view, "scope", -1), DROVER_SCOPE_HOST);
 }
 
 static void expect_depth(struct scene *scene, const char *queue, int64_t ready)
@@ -306,6 +310,47 @@ static void gauge_is_quiet_when_idle(void **state)
 	expect(&scene->role, "pong", &view);
 }
 
+static void send_sleep(struct scene *scene, bool on)
+{
+	struct message message = {0};
+
+	message_start(&message, "sleep");
+	message_add_flag(&message, "on", on);
+	assert_int_equal(channel_send(&scene->role, &message, NULL, 0), 0);
+	message_free(&message);
+}
+
+static void gauge_sleeps_while_another_samples(void **state)
+{
+	struct scene *scene = *state;
+	struct message_view view;
+	int asked;
+
+	start_gauge(scene);
+	send_text(scene, "queue", "queue", "q0");
+	expect_depth(scene, "q0", 0);
+	send_sleep(scene, true);
+	send_text(scene, "queue", "queue", "q1");
+	send_text(scene, "ping", NULL, NULL);
+	expect(&scene->role, "pong", &view);
+	asked = atomic_load(&scene->stage->asked);
+	set_ready(scene, 0, 5, true);
+	assert_int_equal(count_depths(scene, 600), 0);
+	assert_int_equal(atomic_load(&scene->stage->asked), asked);
+	/* The broker is watched all the same, and not sampled when it is back. */
+	atomic_store(&scene->stage->state, DROVER_BROKER_DOWN);
+	ring(scene);
+	expect_state(scene, DROVER_BROKER_DOWN, "as the stage says");
+	atomic_store(&scene->stage->state, DROVER_BROKER_UP);
+	expect_state(scene, DROVER_BROKER_UP, "as the stage says");
+	assert_int_equal(count_depths(scene, 600), 0);
+	/* Awake it tells everything, what it has told before too. */
+	set_ready(scene, 0, 0, false);
+	send_sleep(scene, false);
+	expect_depth(scene, "q0", 0);
+	expect_depth(scene, "q1", 0);
+}
+
 static void gauge_finds_a_lost_broker_again(void **state)
 {
 	struct scene *scene = *state;
@@ -371,6 +416,209 @@ static void registrar_without_registry(void **state)
 	expect(&scene->role, "registry", &view);
 	assert_string_equal(message_text(&view, "state", ""), "UP");
 	expect(&scene->role, "ready", &view);
+}
+
+static void start_registrar(struct scene *scene)
+{
+	struct message message = {0};
+	struct message_view view;
+	char path[PATH_MAX];
+
+	start(scene, "registrar");
+	message_start(&message, "setup");
+	message_add_text(&message, "plugin", "none");
+	message_add_text(&message, "plugin_path", built("plugins/registries/none.so", path));
+	message_add_text(&message, "cluster", "drover");
+	message_add_text(&message, "node", "web1");
+	message_add_text(&message, "node_id", "0123");
+	message_add_text(&message, "version", "1.2");
+	message_add_text(&message, "address", "10.0.0.5");
+	message_add_int(&message, "weight", 7);
+	message_add_int(&message, "started_ms", 1234567890123);
+	assert_int_equal(channel_send(&scene->role, &message, NULL, 0), 0);
+	message_free(&message);
+	expect(&scene->role, "ready", &view);
+}
+
+static void send_flag(struct scene *scene, const char *verb, const char *key, bool on)
+{
+	struct message message = {0};
+
+	message_start(&message, verb);
+	message_add_flag(&message, key, on);
+	assert_int_equal(channel_send(&scene->role, &message, NULL, 0), 0);
+	message_free(&message);
+}
+
+/* How it ended, and after how long; `late_ms` at most. */
+static int follow(struct scene *scene, int64_t late_ms, int64_t *ret_took_ms)
+{
+	int64_t began_ms = clock_now_ms();
+	int status = 0;
+	pid_t pid;
+
+	channel_close(&scene->role);
+	while (!(pid = waitpid(scene->pid, &status, WNOHANG))) {
+		if (clock_now_ms() - began_ms > late_ms)
+			fail_msg("it outlives its supervisor");
+		poll(NULL, 0, 5);
+	}
+	assert_int_equal(pid, scene->pid);
+	scene->pid = 0;
+	*ret_took_ms = clock_now_ms() - began_ms;
+	return status;
+}
+
+static void registrar_ends_with_its_supervisor(void **state)
+{
+	int64_t took_ms;
+
+	start_registrar(*state);
+	assert_int_equal(follow(*state, WAIT_MS, &took_ms), 0);
+}
+
+/* One that led has time to give that back; here nobody takes over, so it uses all of it. */
+static void registrar_that_leads_outlives_its_supervisor_for_a_moment(void **state)
+{
+	struct scene *scene = *state;
+	struct message_view view;
+	int64_t took_ms;
+	int status;
+
+	start_registrar(scene);
+	send_text(scene, "elect", NULL, NULL);
+	do
+		expect(&scene->role, "leader", &view);
+	while (!message_flag(&view, "leading"));
+	status = follow(scene, WAIT_MS, &took_ms);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM);
+	assert_true(took_ms >= ROLE_LAST_MS / 2);
+}
+
+/* Its parent-death signal alone ends it, should its loop be hung and not see the channel. */
+static void registrar_ends_by_its_parents_death(void **state)
+{
+	struct scene *scene = *state;
+	int64_t began_ms = clock_now_ms();
+	int status = 0;
+
+	start_registrar(scene);
+	assert_int_equal(kill(scene->pid, SIGTERM), 0);
+	assert_int_equal(waitpid(scene->pid, &status, 0), scene->pid);
+	scene->pid = 0;
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM);
+	assert_true(clock_now_ms() - began_ms < WAIT_MS);
+}
+
+static void registrar_tells_members(void **state)
+{
+	struct scene *scene = *state;
+	struct message message = {0};
+	struct message_view view;
+
+	start_registrar(scene);
+	send_flag(scene, "members", "on", true);
+	expect(&scene->role, "members", &view);
+	message_start(&message, "check");
+	message_add_text(&message, "id", "broker:main");
+	message_add_text(&message, "name", "broker main");
+	message_add_int(&message, "health", 1);
+	message_add_text(&message, "text", "up");
+	assert_int_equal(channel_send(&scene->role, &message, NULL, 0), 0);
+	message_free(&message);
+	send_text(scene, "report", "tag", "order.paid");
+	expect(&scene->role, "member", &view);
+	want_text("node", message_text(&view, "node", ""), "web1");
+	want_text("node_id", message_text(&view, "node_id", ""), "0123");
+	want_text("version", message_text(&view, "version", ""), "1.2");
+	want_text("address", message_text(&view, "address", ""), "10.0.0.5");
+	want_int("weight", message_int(&view, "weight", -1), 7);
+	want_int("started_ms", message_int(&view, "started_ms", -1), 1234567890123);
+	assert_true(message_flag(&view, "alive") && message_flag(&view, "self"));
+	assert_false(message_flag(&view, "leaving"));
+	expect(&scene->role, "members", &view);
+	send_flag(scene, "leave", "leaving", true);
+	expect(&scene->role, "member", &view);
+	assert_true(message_flag(&view, "leaving"));
+	send_text(scene, "deregister", NULL, NULL);
+	expect(&scene->role, "deregistered", &view);
+}
+
+static void send_put(struct scene *scene, int ask, const void *data, size_t size,
+		     const char *version, bool fenced)
+{
+	struct message message = {0};
+
+	message_start(&message, "put");
+	message_add_int(&message, "ask", ask);
+	message_add_text(&message, "key", "offers/0123");
+	if (data)
+		message_add_blob(&message, "data", data, size);
+	message_add_text(&message, "version", version);
+	message_add_flag(&message, "fenced", fenced);
+	assert_int_equal(channel_send(&scene->role, &message, NULL, 0), 0);
+	message_free(&message);
+}
+
+static void expect_put(struct scene *scene, int ask, int status, char version[64])
+{
+	struct message_view view;
+
+	expect(&scene->role, "put", &view);
+	want_int("ask", message_int(&view, "ask", -1), ask);
+	want_int("status", message_int(&view, "status", 1), status);
+	assert_int_equal(!*message_text(&view, "sentence", ""), !status);
+	snprintf(version, 64, "%s", message_text(&view, "version", "?"));
+}
+
+static void registrar_keeps_values(void **state)
+{
+	static uint8_t data[DROVER_REGISTRY_VALUE_MAX];
+	struct scene *scene = *state;
+	struct message_view view;
+	struct message_field field;
+	char first[64], second[64];
+
+	for (size_t i = 0; i < sizeof data; i++)
+		data[i] = (uint8_t)(i * 7);
+	start_registrar(scene);
+	send_text(scene, "watch", "key", "offers/");
+	expect(&scene->role, "values", &view);
+	want_text("watch", message_text(&view, "watch", ""), "offers/");
+	send_put(scene, 1, data, sizeof data, "", false);
+	expect_put(scene, 1, 0, first);
+	assert_true(*first);
+	expect(&scene->role, "value", &view);
+	want_text("watch", message_text(&view, "watch", ""), "offers/");
+	want_text("key", message_text(&view, "key", ""), "offers/0123");
+	want_text("version", message_text(&view, "version", ""), first);
+	assert_true(message_find(&view, "data", &field));
+	assert_int_equal(field.size, sizeof data);
+	assert_memory_equal(field.blob, data, sizeof data);
+	expect(&scene->role, "values", &view);
+	send_put(scene, 2, data, 0, "", false);
+	expect_put(scene, 2, -ESTALE, second);
+	send_put(scene, 3, data, 0, first, true);
+	expect_put(scene, 3, -EPERM, second);
+	send_text(scene, "elect", NULL, NULL);
+	expect(&scene->role, "leader", &view);
+	assert_true(message_flag(&view, "leading"));
+	want_text("node_id", message_text(&view, "node_id", ""), "0123");
+	send_put(scene, 4, data, 0, first, true);
+	expect_put(scene, 4, 0, second);
+	assert_string_not_equal(first, second);
+	expect(&scene->role, "value", &view);
+	assert_true(message_find(&view, "data", &field) && field.size == 0);
+	send_put(scene, 5, NULL, 0, second, false);
+	expect_put(scene, 5, 0, first);
+	expect(&scene->role, "values", &view);
+	send_text(scene, "resign", NULL, NULL);
+	expect(&scene->role, "leader", &view);
+	assert_false(message_flag(&view, "leading"));
+	want_text("node", message_text(&view, "node", "?"), "");
+	send_text(scene, "discover", "service", "rabbitmq");
+	expect(&scene->role, "endpoints", &view);
+	want_text("service", message_text(&view, "service", ""), "rabbitmq");
 }
 
 /* The errand. */
@@ -749,10 +997,16 @@ int main(void)
 		TEST(gauge_tells_changes),
 		TEST(gauge_bounds_its_messages),
 		TEST(gauge_is_quiet_when_idle),
+		TEST(gauge_sleeps_while_another_samples),
 		TEST(gauge_finds_a_lost_broker_again),
 		TEST(gauge_waits_for_a_broker_that_refuses),
 		TEST(gauge_knows_when_nobody_answers),
 		TEST(registrar_without_registry),
+		TEST(registrar_ends_with_its_supervisor),
+		TEST(registrar_that_leads_outlives_its_supervisor_for_a_moment),
+		TEST(registrar_ends_by_its_parents_death),
+		TEST(registrar_tells_members),
+		TEST(registrar_keeps_values),
 		TEST(errand_declares),
 		TEST(errand_says_what_it_would_declare),
 		TEST(errand_declares_for_a_client),

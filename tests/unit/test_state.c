@@ -3,7 +3,7 @@
  * The state directory: one droverd at a time, an id for life, overrides that survive a restart, a
  * damaged line, and the absence of their type. The other parts of droverd are stand-ins.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -33,6 +33,14 @@ struct type *type_find(struct supervisor *s, const char *name)
 		if (types[i].name && !strcmp(types[i].name, name))
 			return &types[i];
 	return NULL;
+}
+
+static struct override ordered; /* for all nodes */
+
+const struct override *orders_of(const struct type *type)
+{
+	(void)type;
+	return &ordered;
 }
 
 void decide_soon(struct supervisor *s)
@@ -270,6 +278,13 @@ static void test_expiry(void **unused)
 	override_expire(&types[0], 2000);
 	assert_false(types[0].override.paused);
 	assert_int_equal(resumed, 1);
+	/* What is paused for all nodes is not resumed by the end of its own pause. */
+	ordered.paused = true;
+	types[0].override = (struct override){.paused = true, .paused_until_ms = 2000};
+	override_expire(&types[0], 2000);
+	assert_false(types[0].override.paused);
+	assert_int_equal(resumed, 1);
+	ordered.paused = false;
 	types[0].override = (struct override){.paused = true};
 	override_expire(&types[0], INT64_MAX);
 	assert_true(types[0].override.paused);

@@ -3,7 +3,7 @@
  * The set of types: in order, found by name and by queue, and of a new configuration only that is
  * touched which it changes. The configuration is real, processes and brokers are stand-ins.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -60,6 +60,26 @@ bool watch_waits(const struct supervisor *s)
 {
 	(void)s;
 	return false;
+}
+
+static struct override ordered; /* for all nodes */
+
+bool orders_drain(const struct supervisor *s)
+{
+	(void)s;
+	return false;
+}
+
+const struct signature *orders_drained_by(const struct supervisor *s)
+{
+	(void)s;
+	return &ordered.paused_by;
+}
+
+const struct override *orders_of(const struct type *type)
+{
+	(void)type;
+	return &ordered;
 }
 
 void decide_soon(struct supervisor *s)
@@ -278,6 +298,9 @@ static void test_states(void **unused)
 	assert_string_equal(type_state(type, reason, sizeof reason), "running");
 	snprintf(type->report.mode, sizeof type->report.mode, "probe");
 	assert_string_equal(type_state(type, reason, sizeof reason), "probe");
+	ordered = (struct override){.paused = true, .paused_by = {"bert", "move"}};
+	assert_string_equal(type_state(type, reason, sizeof reason), "paused");
+	assert_string_equal(reason, "paused in the whole cluster by bert: move");
 	type->override = (struct override){.paused = true, .paused_by = {"ann", "deploy"}};
 	assert_string_equal(type_state(type, reason, sizeof reason), "paused");
 	assert_string_equal(reason, "paused by ann: deploy");

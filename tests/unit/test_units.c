@@ -147,6 +147,9 @@ static void test_format(void **state)
 	/* The widest of all fit. */
 	want_text("widest", units_format_duration(INT64_MIN, text, sizeof text),
 		  "-9223372036854775808ms");
+	want_text("now", units_human_wait(0, text, sizeof text), "at once");
+	want_text("past", units_human_wait(-1, text, sizeof text), "at once");
+	want_text("soon", units_human_wait(1200, text, sizeof text), "in 1.2 s");
 	want_text("widest", units_human_duration(INT64_MAX, text, sizeof text),
 		  "106751991167 d 7 h");
 }

@@ -345,6 +345,48 @@ static int broker_dead_settle(void *context, const struct drover_queue *queue, c
 	return dead_settle(context, queue, key, action);
 }
 
+/* Where a connection's host stands in another list; whoever is not in it is the first to be. */
+static size_t place_in(const struct settings *settings, const struct endpoint *wanted)
+{
+	for (size_t i = 0; i < settings->n_hosts; i++)
+		if (settings->hosts[i].port == wanted->port &&
+		    !strcmp(settings->hosts[i].host, wanted->host))
+			return i;
+	return 0;
+}
+
+/*
+ * The connections that work stay. One that is being tried for has a new chance at once: whoever
+ * looks for the broker is told of its new address by everybody's registry at the same time, so a
+ * little jitter is in it.
+ */
+static int broker_hosts(void *context, const char *const *hosts, size_t n)
+{
+	struct rabbit *rabbit = context;
+	struct settings *settings = &rabbit->settings;
+	struct endpoint used = settings->hosts[rabbit->main.host % settings->n_hosts];
+	char *name = strdup(used.host);
+	struct fault fault;
+	int r = name ? settings_hosts(rabbit->host, settings, hosts, n, &fault) : -ENOMEM;
+
+	if (r < 0) {
+		rabbit_log(rabbit, DROVER_LOG_ERROR, "the hosts stay as they were: %s",
+			   name ? fault.sentence : "no memory");
+		free(name);
+		return r;
+	}
+	used.host = name;
+	rabbit->main.host = rabbit->main.open ? place_in(settings, &used) : 0;
+	rabbit->publisher.host = rabbit->main.host;
+	free(name);
+	if (rabbit->retry_ms == NEVER)
+		return 0;
+	rabbit->failures = 0;
+	rabbit->slow = false;
+	rabbit->retry_ms = now_ms() + random_ms(HINT_JITTER_MS);
+	return 0;
+}
+
 DROVER_EXPORT const struct drover_broker drover_plugin = {
 	DROVER_PLUGIN(DROVER_KIND_BROKER, struct drover_broker, "rabbitmq"),
 	.plugin.sentence = "RabbitMQ, over AMQP 0-9-1",
@@ -366,4 +408,5 @@ DROVER_EXPORT const struct drover_broker drover_plugin = {
 	.publish = broker_publish,
 	.dead_browse = broker_dead_browse,
 	.dead_settle = broker_dead_settle,
+	.hosts = broker_hosts,
 };

@@ -42,7 +42,7 @@ struct endpoint {
 };
 
 struct settings {
-	struct endpoint *hosts; /* n_hosts of them, in the order of the configuration */
+	struct endpoint *hosts; /* n_hosts of them, in the order in which they are tried */
 	size_t n_hosts;
 	const char *vhost, *user;
 	char *password_file;                        /* NULL: none */
@@ -60,6 +60,9 @@ struct settings {
 
 int settings_read(const struct drover_host *host, struct settings *settings, struct fault *fault);
 void settings_free(struct settings *settings);
+/* Other hosts, in place of those that there are; these stay when one is no host. */
+int settings_hosts(const struct drover_host *host, struct settings *settings,
+		   const char *const *list, size_t n, struct fault *fault);
 /* For a connection to be made now; overwrite and free(3) it. */
 int settings_password(const struct settings *settings, const struct endpoint *endpoint,
 		      char **ret_password, struct fault *fault);

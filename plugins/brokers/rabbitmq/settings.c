@@ -7,15 +7,12 @@
 #include "rabbitmq.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#define PASSWORD_MAX 4096
-#define PORT         5672
-#define PORT_TLS     5671
+#define PORT     5672
+#define PORT_TLS 5671
 
 const struct drover_option settings_options[] = {
 	{"hosts", DROVER_OPTION_LIST, DROVER_OPTION_SECRET, NULL, 0, 0,
@@ -162,39 +159,62 @@ static int read_url(struct endpoint *endpoint, const char *url, struct fault *fa
 				  "\"amqps://user@host:5671/vhost\"");
 }
 
+static void free_hosts(struct endpoint *hosts, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct endpoint *endpoint = &hosts[i];
+
+		if (endpoint->password)
+			explicit_bzero(endpoint->password, strlen(endpoint->password));
+		free(endpoint->password);
+		free(endpoint->host);
+		free(endpoint->user);
+		free(endpoint->vhost);
+	}
+	free(hosts);
+}
+
+int settings_hosts(const struct drover_host *host, struct settings *settings,
+		   const char *const *list, size_t n, struct fault *fault)
+{
+	bool tls = host->number(host, "tls");
+	int port = (int)host->number(host, "port"), r = 0;
+	struct endpoint *hosts = calloc(n ? n : 1, sizeof *hosts);
+
+	if (!hosts)
+		return fault_set(fault, -ENOMEM, "no memory");
+	if (!n)
+		r = fault_set(fault, -EINVAL, "hosts: there is none in it");
+	for (size_t i = 0; i < n && r == 0; i++) {
+		hosts[i] = (struct endpoint){.tls = tls,
+					     .port = port  ? port
+						     : tls ? PORT_TLS
+							   : PORT};
+		r = strstr(list[i], "://") ? read_url(&hosts[i], list[i], fault)
+					   : read_host(&hosts[i], list[i], fault);
+	}
+	if (r < 0) {
+		free_hosts(hosts, n);
+		return r;
+	}
+	free_hosts(settings->hosts, settings->n_hosts);
+	settings->hosts = hosts;
+	settings->n_hosts = n;
+	return 0;
+}
+
 static int read_hosts(const struct drover_host *host, struct settings *settings,
 		      struct fault *fault)
 {
 	static const char *const none[] = {"localhost", NULL};
 	const char *const *list = host->list(host, "hosts");
-	bool tls = host->number(host, "tls");
-	int port = (int)host->number(host, "port");
 	size_t n = 0;
 
 	if (!list || !*list)
 		list = none;
 	while (list[n])
 		n++;
-	settings->hosts = calloc(n, sizeof *settings->hosts);
-	if (!settings->hosts)
-		return fault_set(fault, -ENOMEM, "no memory");
-	for (; settings->n_hosts < n; settings->n_hosts++) {
-		struct endpoint *endpoint = &settings->hosts[settings->n_hosts];
-		const char *text = list[settings->n_hosts];
-		bool url = strstr(text, "://");
-		int r;
-
-		*endpoint = (struct endpoint){.tls = tls,
-					      .port = port  ? port
-						      : tls ? PORT_TLS
-							    : PORT};
-		r = url ? read_url(endpoint, text, fault) : read_host(endpoint, text, fault);
-		if (r < 0) {
-			settings->n_hosts++; /* to be freed */
-			return r;
-		}
-	}
-	return 0;
+	return settings_hosts(host, settings, list, n, fault);
 }
 
 static int read_choice(const struct drover_host *host, const char *name, const char *first,
@@ -299,46 +319,9 @@ int settings_read(const struct drover_host *host, struct settings *settings, str
 
 void settings_free(struct settings *settings)
 {
-	for (size_t i = 0; i < settings->n_hosts; i++) {
-		struct endpoint *endpoint = &settings->hosts[i];
-
-		if (endpoint->password)
-			explicit_bzero(endpoint->password, strlen(endpoint->password));
-		free(endpoint->password);
-		free(endpoint->host);
-		free(endpoint->user);
-		free(endpoint->vhost);
-	}
-	free(settings->hosts);
+	free_hosts(settings->hosts, settings->n_hosts);
 	free(settings->password_file);
 	*settings = (struct settings){0};
-}
-
-static int read_password_file(const char *file, char **ret_password, struct fault *fault)
-{
-	char text[PASSWORD_MAX];
-	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text);
-	int error = errno;
-
-	if (fd >= 0)
-		close(fd);
-	if (n < 0)
-		return fault_set(fault, -error, "the password file %s: %s", file, strerror(error));
-	if (n == sizeof text)
-		n = -1; /* no password is that long */
-	if (n > 0 && text[n - 1] == '\n')
-		n--;
-	if (n > 0 && text[n - 1] == '\r')
-		n--;
-	*ret_password = n <= 0 || memchr(text, 0, (size_t)n) ? NULL : strndup(text, (size_t)n);
-	explicit_bzero(text, sizeof text);
-	if (!*ret_password)
-		return fault_set(fault, -EINVAL,
-				 "the password file %s holds no password: one line of less than %d "
-				 "bytes is allowed",
-				 file, PASSWORD_MAX);
-	return 0;
 }
 
 int settings_password(const struct settings *settings, const struct endpoint *endpoint,
@@ -347,7 +330,7 @@ int settings_password(const struct settings *settings, const struct endpoint *en
 	const char *user = endpoint->user ? endpoint->user : settings->user;
 
 	if (!endpoint->password && settings->password_file)
-		return read_password_file(settings->password_file, ret_password, fault);
+		return secret_read("password", settings->password_file, ret_password, fault);
 	if (!endpoint->password && strcmp(user, "guest"))
 		return fault_set(fault, -EINVAL,
 				 "user = \"%s\" needs password_file (or credential)", user);

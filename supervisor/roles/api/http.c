@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "system/timer.h"
 
 #include "base/banned.h"
 
@@ -42,8 +43,7 @@ static const char *content_type(const struct exchange *exchange)
 
 static void run_soon(struct api *api)
 {
-	sd_event_source_set_time_relative(api->timer, 0);
-	sd_event_source_set_enabled(api->timer, SD_EVENT_ONESHOT);
+	timer_start(api->timer, 0);
 }
 
 static void run(struct api *api)
@@ -55,8 +55,7 @@ static void run(struct api *api)
 		sd_event_source_set_enabled(api->timer, SD_EVENT_OFF);
 		return;
 	}
-	sd_event_source_set_time_relative(api->timer, ms * 1000);
-	sd_event_source_set_enabled(api->timer, SD_EVENT_ONESHOT);
+	timer_start(api->timer, (int64_t)ms);
 }
 
 static int on_poll(sd_event_source *source, int fd, uint32_t revents, void *context)

@@ -40,6 +40,7 @@ struct metric {
 };
 
 #define OF_NODE   "node", NULL, NULL
+#define OF_PLAN   "plan", NULL, NULL
 #define OF_BROKER "broker", "broker", "name"
 #define OF_TYPE   "type", "type", "type"
 
@@ -88,6 +89,30 @@ static const struct metric metrics_table[] = {
 	 "plugin",
 	 0,
 	 {{"state", NULL, "up"}}},
+	{"drover_cluster_leader",
+	 "1 while this node leads its cluster.",
+	 GAUGE,
+	 OF_PLAN,
+	 0,
+	 {{"standing", NULL, "leads"}}},
+	{"drover_autonomous",
+	 "1 while nobody leads the cluster and this node sizes its workers by itself.",
+	 GAUGE,
+	 OF_PLAN,
+	 0,
+	 {{"standing", NULL, "autonomous"}}},
+	{"drover_cluster_nodes",
+	 "Nodes that the cluster's work is shared out over, as far as this node knows.",
+	 GAUGE,
+	 OF_PLAN,
+	 0,
+	 {{.field = "nodes"}}},
+	{"drover_plan_epoch",
+	 "Epoch of the plan in force: grows with every new leader.",
+	 GAUGE,
+	 OF_PLAN,
+	 0,
+	 {{.field = "epoch"}}},
 	{"drover_events",
 	 "Events at the broker and in hand, by what they wait for.",
 	 GAUGE,

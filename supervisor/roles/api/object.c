@@ -22,9 +22,12 @@ static const struct kind {
 } kinds[] = {
 	{"node", NULL, NULL},
 	{"registry", NULL, "registry"},
+	{"plan", NULL, "plan"},
 	{"now", NULL, "now"},
 	{"broker", "brokers", NULL},
 	{"type", "types", NULL},
+	{"member", "nodes", NULL},
+	{"subject", "types", NULL},
 	{"worker", "workers", NULL},
 	{"decision", "decisions", NULL},
 	{"directory", "directories", NULL},
@@ -125,6 +128,18 @@ static char *print_row(const struct message_view *row)
 	return text;
 }
 
+static bool is_array(size_t kind, const char *array)
+{
+	return kinds[kind].array && array && !strcmp(kinds[kind].array, array);
+}
+
+static void mark_written(struct object_writer *writer, const char *array)
+{
+	for (size_t i = 0; i < KINDS; i++)
+		if (is_array(i, array))
+			writer->written |= 1u << i;
+}
+
 static void close_array(struct object_writer *writer, struct buf *out)
 {
 	if (writer->array)
@@ -155,13 +170,13 @@ void object_write_row(struct object_writer *writer, const struct message_view *r
 		out->failed = true;
 		return;
 	}
-	if (kinds[i].array && kinds[i].array == writer->array) {
+	if (is_array(i, writer->array)) {
 		buf_printf(out, ",%s", text);
 	} else if (kinds[i].array) {
 		begin_member(writer, out);
 		buf_printf(out, "\"%s\":[%s", kinds[i].array, text);
 		writer->array = kinds[i].array;
-		writer->written |= 1u << i;
+		mark_written(writer, writer->array);
 	} else if (kinds[i].key) {
 		begin_member(writer, out);
 		buf_printf(out, "\"%s\":%s", kinds[i].key, text);
@@ -185,6 +200,7 @@ void object_write_end(struct object_writer *writer, const char *error, struct bu
 		begin_member(writer, out);
 		buf_printf(out, "\"%s\":[", kinds[i].array);
 		writer->array = kinds[i].array;
+		mark_written(writer, writer->array);
 	}
 	if (error) {
 		begin_member(writer, out);

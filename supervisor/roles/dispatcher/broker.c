@@ -144,6 +144,17 @@ void broker_told(struct dispatcher *d, enum drover_broker_state state)
 	dispatcher_due(d, DUTY_RECONNECT, broker_reconnect(d, clock_now_ms()));
 }
 
+void broker_move(struct dispatcher *d, const struct message_view *view)
+{
+	int r = d->consumer ? 0 : broker_client_hosts(&d->client, view);
+
+	if (r < 0)
+		log_error(
+			"the hosts that were found for the broker are not taken: %s; it is looked "
+			"for where it was",
+			strerror(-r));
+}
+
 /*
  * The plugin tries again when it is asked to work, and the gauge says that this is worth it. It says
  * so once, and never when only our own connection was lost: so until that is up, it is asked again.

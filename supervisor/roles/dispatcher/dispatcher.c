@@ -254,6 +254,12 @@ static void on_broker(struct dispatcher *d, const struct message_view *view, int
 	broker_told(d, (enum drover_broker_state)message_int(view, "state", 0));
 }
 
+static void on_hosts(struct dispatcher *d, const struct message_view *view, int fd)
+{
+	(void)fd;
+	broker_move(d, view);
+}
+
 static void on_pause(struct dispatcher *d, const struct message_view *view, int fd)
 {
 	(void)fd;
@@ -304,6 +310,7 @@ static const struct {
 	{"prove", on_prove},   {"revert", on_revert}, {"target", on_target},
 	{"broker", on_broker}, {"pause", on_pause},   {"resume", on_pause},
 	{"drain", on_drain},   {"kick", on_kick},     {"ps", on_ps},
+	{"hosts", on_hosts},
 };
 
 static void on_message(void *context, const struct message_view *view, const int *fds, size_t n_fds)

@@ -319,8 +319,9 @@ void setup_free(struct dispatcher *d);
 
 /* broker.c */
 int broker_open(struct dispatcher *d, const struct message_view *view, struct why *why);
-void broker_turn(struct dispatcher *d);                                 /* topology and credit */
-void broker_told(struct dispatcher *d, enum drover_broker_state state); /* by the gauge */
+void broker_turn(struct dispatcher *d);                                  /* topology and credit */
+void broker_told(struct dispatcher *d, enum drover_broker_state state);  /* by the gauge */
+void broker_move(struct dispatcher *d, const struct message_view *view); /* its "host" fields */
 int64_t broker_reconnect(struct dispatcher *d, int64_t now_ms); /* the duty: asks for a try */
 uint32_t broker_consumers(const struct dispatcher *d); /* of its queue, that are ours now */
 

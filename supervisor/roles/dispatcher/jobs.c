@@ -11,27 +11,18 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 
 #include "base/banned.h"
 
-/* FNV-1a; an identity is (source, id), or the inbox's field where one is configured. */
-static uint64_t hash_text(uint64_t hash, const char *text)
-{
-	do {
-		hash ^= (uint8_t)*text;
-		hash *= UINT64_C(0x100000001b3);
-	} while (*text++);
-	return hash;
-}
-
+/* An identity is (source, id), or the inbox's field where one is configured. */
 static uint64_t identify(const struct job *job)
 {
 	const struct drover_event *event = &job->delivery->event;
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
 
 	if (job->field)
-		return hash_text(hash, job->field);
-	return hash_text(hash_text(hash, event->source), event->id);
+		return hash_text(HASH_NOTHING, job->field);
+	return hash_text(hash_text(HASH_NOTHING, event->source), event->id);
 }
 
 struct job *job_new(struct dispatcher *d, struct drover_delivery *delivery)

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The brokers of the configuration: a gauge for each, restarted for ever, whose depths and states go
- * to the types; and the errand that declares the types' queues whenever some came or changed.
- * Decides nothing about workers, and turns no depth into a zero: while nobody measures, it is
- * unknown.
+ * to the types. Decides nothing about workers, and turns no depth into a zero: while nobody
+ * measures, it is unknown. Declaring the types' queues is declaring.c's.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -16,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "system/timer.h"
 
 #include "base/banned.h"
 
@@ -24,12 +24,8 @@
 static void on_gauge_message(void *context, struct child *child, const struct message_view *view,
 			     const int *fds, size_t n_fds);
 static void on_gauge_exited(void *context, struct child *child, int status, const char *said);
-static void on_declarer_message(void *context, struct child *child, const struct message_view *view,
-				const int *fds, size_t n_fds);
-static void on_declarer_exited(void *context, struct child *child, int status, const char *said);
 
 static const struct child_owner gauge_owner = {on_gauge_message, on_gauge_exited};
-static const struct child_owner declarer_owner = {on_declarer_message, on_declarer_exited};
 
 const char *broker_state_name(enum drover_broker_state state)
 {
@@ -65,29 +61,6 @@ static void forget_depths(struct broker *broker)
 	decide_soon(broker->supervisor);
 }
 
-static bool is_ending(const struct supervisor *supervisor)
-{
-	return supervisor->stopping || supervisor->dying;
-}
-
-static void start_after(sd_event_source *timer, int64_t delay_ms)
-{
-	sd_event_source_set_time_relative(timer, (uint64_t)delay_ms * 1000);
-	sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
-}
-
-/* "at once", "in 5 s". */
-static const char *when(int64_t delay_ms, char text[UNITS_TEXT_MAX])
-{
-	char delay[UNITS_TEXT_MAX];
-
-	if (!delay_ms)
-		return "at once";
-	snprintf(text, UNITS_TEXT_MAX, "in %.24s",
-		 units_human_duration(delay_ms, delay, sizeof delay));
-	return text;
-}
-
 /* The gauge. */
 
 static void sample(struct broker *broker, const struct config_type *type)
@@ -114,6 +87,40 @@ static void sample_no_more(struct broker *broker, const struct config_type *type
 	message_free(&message);
 }
 
+static void say_sleep(struct broker *broker)
+{
+	struct message message = {0};
+
+	if (!broker->gauge)
+		return;
+	message_start(&message, "sleep");
+	message_add_flag(&message, "on", broker->asleep);
+	child_send(broker->gauge, &message);
+	message_free(&message);
+}
+
+void broker_sleep(struct broker *broker, bool asleep)
+{
+	if (broker->asleep == asleep)
+		return;
+	broker->asleep = asleep;
+	say_sleep(broker);
+	forget_depths(broker);
+}
+
+/* There is no place yet where a gauge could look. */
+static void miss(struct broker *broker)
+{
+	bool before = broker->missing;
+
+	broker->missing = broker->reported = true;
+	broker->state = DROVER_BROKER_DOWN;
+	discover_describe(broker, broker->sentence, sizeof broker->sentence);
+	if (!before)
+		log_warning("broker %s: %s; its types wait for that", broker->config->name,
+			    broker->sentence);
+}
+
 static void start_gauge(struct broker *broker)
 {
 	struct supervisor *supervisor = broker->supervisor;
@@ -128,15 +135,19 @@ static void start_gauge(struct broker *broker)
 	struct message message = {0};
 	struct why why = {0};
 
+	if (!discover_known(broker)) {
+		miss(broker);
+		return;
+	}
 	snprintf(title, sizeof title, "gauge %s", broker->config->name);
 	if (child_start(&supervisor->children, &request, &broker->gauge, &why) < 0) {
 		int64_t delay_ms =
 			backoff_next_ms(&broker->backoff, &backoff_process, 0, supervisor_random());
 
-		start_after(broker->gauge_timer, delay_ms);
+		timer_start(broker->gauge_timer, delay_ms);
 		log_error("%s cannot be started: %s; the depths of its queues are unknown, it is "
 			  "tried again %s",
-			  title, why.text, when(delay_ms, delay));
+			  title, why.text, units_human_wait(delay_ms, delay, sizeof delay));
 		return;
 	}
 	message_start(&message, "setup");
@@ -144,6 +155,8 @@ static void start_gauge(struct broker *broker)
 	message_add_int(&message, "interval_ms", GAUGE_INTERVAL_MS);
 	child_send(broker->gauge, &message);
 	message_free(&message);
+	if (broker->asleep)
+		say_sleep(broker);
 	for (size_t i = 0; i < supervisor->n_types; i++)
 		if (belongs(supervisor->types[i], broker))
 			sample(broker, supervisor->types[i]->config);
@@ -155,7 +168,7 @@ static int on_gauge_timer(sd_event_source *source, uint64_t usec, void *context)
 
 	(void)source;
 	(void)usec;
-	if (!broker->gauge && !is_ending(broker->supervisor))
+	if (!broker->gauge && !supervisor_ends(broker->supervisor))
 		start_gauge(broker);
 	return 0;
 }
@@ -199,6 +212,7 @@ static void take_state(struct broker *broker, const struct message_view *view)
 	snprintf(broker->sentence, sizeof broker->sentence, "%s",
 		 message_text(view, "sentence", ""));
 	broker->reported = true;
+	broker->scope = (enum drover_broker_scope)message_int(view, "scope", broker->scope);
 	/* What a broker that is up says may hold numbers that change; that it says something is news. */
 	if (!known || before != DROVER_BROKER_UP || broker->state != DROVER_BROKER_UP ||
 	    had != !!*broker->sentence)
@@ -208,8 +222,8 @@ static void take_state(struct broker *broker, const struct message_view *view)
 	for (size_t i = 0; i < supervisor->n_types; i++)
 		if (supervisor->types[i]->broker == broker)
 			pair_broker(supervisor->types[i]);
-	if (broker->state == DROVER_BROKER_UP && broker->undeclared && !broker->declarer)
-		start_after(broker->declare_timer, 0);
+	if (broker->state == DROVER_BROKER_UP)
+		declaring_up(broker);
 }
 
 static void take_depth(struct broker *broker, const struct message_view *view)
@@ -217,8 +231,13 @@ static void take_depth(struct broker *broker, const struct message_view *view)
 	struct type *type =
 		type_of_queue(broker->supervisor, broker, message_text(view, "queue", ""));
 
-	if (!type)
+	/* What was on its way when the gauge was told to sleep is of no use. */
+	if (broker->asleep)
 		return;
+	if (!type) {
+		survey_depth(broker->supervisor, broker, view);
+		return;
+	}
 	type->depth = (struct drover_depth){
 		.size = sizeof type->depth,
 		.flags = message_flag(view, "includes_held") ? DROVER_DEPTH_INCLUDES_HELD : 0,
@@ -259,17 +278,17 @@ static void on_gauge_exited(void *context, struct child *child, int status, cons
 		return; /* of a broker that is gone, or of its former settings */
 	broker->gauge = NULL;
 	forget_depths(broker);
-	if (is_ending(broker->supervisor))
+	if (supervisor_ends(broker->supervisor))
 		return;
 	delay_ms = backoff_next_ms(&broker->backoff, &backoff_process,
 				   clock_now_ms() - child->started_ms, supervisor_random());
-	start_after(broker->gauge_timer, delay_ms);
+	timer_start(broker->gauge_timer, delay_ms);
 	broker->restarts++;
 	process_describe_status(status, how, sizeof how);
 	log_warning("%s (pid %d) %s%s%s; the depths of its queues are unknown, workers stay as "
 		    "they are, and it is started again %s",
 		    child->title, (int)child->pid, how, *said ? ": " : "", said,
-		    when(delay_ms, delay));
+		    units_human_wait(delay_ms, delay, sizeof delay));
 }
 
 /* Lets go of the gauge: it ends, and what it still says is nobody's. */
@@ -282,141 +301,13 @@ static void drop_gauge(struct broker *broker)
 	broker->gauge = NULL;
 }
 
-/* Declaring. */
-
-static void start_declarer(struct broker *broker)
-{
-	struct supervisor *supervisor = broker->supervisor;
-	char title[PROCESS_TITLE_MAX];
-	struct message message = {0};
-	struct why why = {0};
-	int r;
-
-	snprintf(title, sizeof title, "declare %s", broker->config->name);
-	broker->declare_again = false;
-	broker->declare_status = -EPIPE;
-	broker->declare_why[0] = '\0';
-	message_start(&message, "setup");
-	message_add_text(&message, "errand", "declare");
-	message_add_broker(&message, supervisor, broker->config);
-	r = errand_start(supervisor, title, &message, broker->config, &declarer_owner, broker, -1,
-			 &broker->declarer, &why);
-	message_free(&message);
-	if (r >= 0)
-		return;
-	start_after(broker->declare_timer,
-		    backoff_next_ms(&broker->declare_backoff, &backoff_process, 0,
-				    supervisor_random()));
-	log_error("the queues of broker %s cannot be declared: %s; tried again",
-		  broker->config->name, why.text);
-}
-
-static int on_declare_timer(sd_event_source *source, uint64_t usec, void *context)
-{
-	struct broker *broker = context;
-
-	(void)source;
-	(void)usec;
-	if (!broker->declarer && !is_ending(broker->supervisor))
-		start_declarer(broker);
-	return 0;
-}
-
-static void on_declarer_message(void *context, struct child *child, const struct message_view *view,
-				const int *fds, size_t n_fds)
-{
-	struct broker *broker = context;
-
-	for (size_t i = 0; i < n_fds; i++)
-		close(fds[i]);
-	if (!broker || broker->declarer != child || !message_is(view, "end"))
-		return;
-	broker->declare_status = (int)message_int(view, "status", -EPROTO);
-	snprintf(broker->declare_why, sizeof broker->declare_why, "%s",
-		 message_text(view, "why", ""));
-}
-
-/* A failure is told once, not with every try. */
-static void retry_declaring(struct broker *broker, const struct child *child, const char *reason)
-{
-	char delay[UNITS_TEXT_MAX];
-	int64_t delay_ms =
-		backoff_next_ms(&broker->declare_backoff, &backoff_process, 0, supervisor_random());
-
-	start_after(broker->declare_timer, delay_ms);
-	if (!strcmp(broker->declare_failure, reason))
-		return;
-	snprintf(broker->declare_failure, sizeof broker->declare_failure, "%s", reason);
-	log_warning("%s: %s; tried again %s, and so on until it succeeds", child->title, reason,
-		    when(delay_ms, delay));
-}
-
-static void on_declarer_exited(void *context, struct child *child, int status, const char *said)
-{
-	struct broker *broker = context;
-	char how[128];
-
-	if (!broker || broker->declarer != child)
-		return;
-	broker->declarer = NULL;
-	if (is_ending(broker->supervisor))
-		return;
-	if (broker->declare_status == 0) {
-		broker->undeclared = broker->declare_again;
-		broker->declare_failure[0] = '\0';
-		backoff_reset(&broker->declare_backoff);
-		if (*broker->declare_why)
-			log_notice("broker %s: %s", broker->config->name, broker->declare_why);
-		if (broker->declare_again)
-			start_after(broker->declare_timer, 0);
-		return;
-	}
-	process_describe_status(status, how, sizeof how);
-	retry_declaring(broker, child,
-			*broker->declare_why ? broker->declare_why
-			: *said              ? said
-					     : how);
-}
-
-static void drop_declarer(struct broker *broker)
-{
-	if (!broker->declarer)
-		return;
-	broker->declarer->context = NULL;
-	child_kill(broker->declarer);
-	broker->declarer = NULL;
-}
-
-static void declare(struct broker *broker)
-{
-	broker->undeclared = broker->declare_again = true;
-	/* By the timer, so that all that comes in one turn is declared at once. */
-	if (!broker->declarer)
-		start_after(broker->declare_timer, 0);
-}
-
-void brokers_declare(struct supervisor *supervisor)
-{
-	for (struct broker *broker = supervisor->brokers; broker; broker = broker->next)
-		declare(broker);
-}
-
 /* The set of brokers. */
-
-static int add_timer(struct broker *broker, sd_event_source **ret_timer, sd_event_time_handler_t on)
-{
-	int r = sd_event_add_time(broker->supervisor->event, ret_timer, CLOCK_MONOTONIC, 0, 1000,
-				  on, broker);
-
-	return r < 0 ? r : sd_event_source_set_enabled(*ret_timer, SD_EVENT_OFF);
-}
 
 static void free_broker(struct broker *broker)
 {
 	drop_gauge(broker);
-	drop_declarer(broker);
+	declaring_close(broker);
 	sd_event_source_disable_unref(broker->gauge_timer);
-	sd_event_source_disable_unref(broker->declare_timer);
 	free(broker);
 }
 
@@ -428,8 +319,8 @@ static struct broker *new_broker(struct supervisor *supervisor, const struct con
 		return NULL;
 	broker->supervisor = supervisor;
 	broker->config = config;
-	if (add_timer(broker, &broker->gauge_timer, on_gauge_timer) < 0 ||
-	    add_timer(broker, &broker->declare_timer, on_declare_timer) < 0) {
+	if (timer_new(supervisor->event, &broker->gauge_timer, 1000, on_gauge_timer, broker) < 0 ||
+	    declaring_open(broker) < 0) {
 		free_broker(broker);
 		return NULL;
 	}
@@ -454,12 +345,12 @@ static struct broker *take_broker(struct broker **list, const char *name)
 static void restart_broker(struct broker *broker)
 {
 	drop_gauge(broker);
-	drop_declarer(broker);
 	broker->state = DROVER_BROKER_CONNECTING;
-	broker->reported = false;
+	broker->reported = broker->missing = false;
+	broker->sentence[0] = '\0';
 	backoff_reset(&broker->backoff);
-	start_after(broker->gauge_timer, 0);
-	declare(broker);
+	timer_start(broker->gauge_timer, 0);
+	declaring_restart(broker);
 	forget_depths(broker);
 }
 
@@ -509,6 +400,26 @@ void brokers_apply(struct supervisor *supervisor)
 
 		remove_broker(before);
 		before = next;
+	}
+	discover_apply(supervisor);
+}
+
+void broker_found(struct broker *broker)
+{
+	struct message message = {0};
+
+	if (broker->missing && !discover_known(broker)) {
+		miss(broker);
+	} else if (broker->missing && !supervisor_ends(broker->supervisor)) {
+		broker->missing = broker->reported = false;
+		broker->state = DROVER_BROKER_CONNECTING;
+		broker->sentence[0] = '\0';
+		start_gauge(broker);
+	} else if (broker->gauge) {
+		message_start(&message, "hosts");
+		message_add_hosts(&message, broker->supervisor, broker->config, "host");
+		child_send(broker->gauge, &message);
+		message_free(&message);
 	}
 }
 

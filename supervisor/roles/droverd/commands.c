@@ -19,7 +19,6 @@
 
 #include "base/banned.h"
 
-#define HELPING     64   /* types shown before the api has to ask for more */
 #define PATIENCE_MS 2500 /* for the answers of dispatchers; whoever is slower is killed soon */
 
 enum right {
@@ -40,6 +39,7 @@ static request_function ask_workers;
 
 static const struct command commands[] = {
 	{"status", RIGHT_LOOK, rows_status, NULL, true, false},
+	{"cluster", RIGHT_LOOK, view_cluster, NULL, true, false},
 	{"ps", RIGHT_LOOK, ask_workers, NULL, true, false},
 	{"why", RIGHT_LOOK, rows_why, NULL, true, true},
 	{"plugins", RIGHT_LOOK, rows_plugins, NULL, true, false},
@@ -113,8 +113,16 @@ static void request_free(struct request *request)
 	free(request);
 }
 
-/* Answers, and frees it. */
-static void request_end(struct request *request, int status, const char *why)
+struct request *request_of_id(const struct supervisor *supervisor, int64_t id)
+{
+	struct request *request = supervisor->requests;
+
+	while (request && request->id != id)
+		request = request->next;
+	return request;
+}
+
+void request_end(struct request *request, int status, const char *why)
 {
 	struct message message = {0};
 
@@ -159,22 +167,6 @@ int request_unknown(const struct request *request, const char *problem, const ch
 	return why_set(why, -ENOENT, "%s \"%.128s\" here; status lists them", problem, name);
 }
 
-/* The first type whose name is greater than `after`. */
-static struct type *type_after(const struct supervisor *supervisor, const char *after)
-{
-	size_t low = 0, high = supervisor->n_types;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (strcmp(supervisor->types[middle]->name, after) > 0)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	return low < supervisor->n_types ? supervisor->types[low] : NULL;
-}
-
 static struct type *next_type(const struct request *request)
 {
 	if (!*request->type)
@@ -182,20 +174,26 @@ static struct type *next_type(const struct request *request)
 	return *request->after ? NULL : type_find(request->supervisor, request->type);
 }
 
-static int walk(struct request *request)
+void request_more(const struct request *request)
 {
 	struct message more = {0};
+
+	start_message(&more, "more", request);
+	send_to_api(request, &more);
+}
+
+static int walk(struct request *request)
+{
 	struct type *type;
 
-	for (int i = 0; i < HELPING; i++) {
+	for (int i = 0; i < REQUEST_HELPING; i++) {
 		type = next_type(request);
 		if (!type)
 			return 0;
 		snprintf(request->after, sizeof request->after, "%s", type->name);
 		request->row(request, type);
 	}
-	start_message(&more, "more", request);
-	send_to_api(request, &more);
+	request_more(request);
 	return 1;
 }
 
@@ -210,6 +208,7 @@ int request_walk(struct request *request, const struct message_view *ask,
 		snprintf(request->type, sizeof request->type, "%s", type->name);
 	}
 	request->row = row;
+	request->walk = walk;
 	return walk(request);
 }
 
@@ -307,12 +306,10 @@ static void kick(struct request *request, struct type *type)
 void commands_dispatcher_row(struct type *type, const struct message_view *view)
 {
 	int64_t id = message_int(view, "ask", 0);
-	struct request *request = type->supervisor->requests;
+	struct request *request = request_of_id(type->supervisor, id);
 	struct message row = {0};
 	char text[64];
 
-	while (request && request->id != id)
-		request = request->next;
 	if (!request || !request->waiting)
 		return; /* whoever asked is gone, or did not wait that long */
 	if (message_is(view, "row") && request->kick) {
@@ -414,7 +411,7 @@ void requests_message(struct supervisor *supervisor, const struct message_view *
 		return; /* it was ended in the meantime */
 	if (message_is(view, "cancel"))
 		request_free(request);
-	else if (message_is(view, "next") && request->row && !walk(request))
+	else if (message_is(view, "next") && request->walk && !request->walk(request))
 		request_end(request, 0, "");
 }
 

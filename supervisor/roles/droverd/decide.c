@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The decision path of DESIGN §2 on one node: measurements → demand → limits → budgets → share →
- * ramp → target. All arithmetic is in policy/; this file gathers the inputs, records each change
- * with its reasons, and tells the pairs. It runs soon after every sample and report (coalesced),
- * and each 250 ms while anything is in motion; an idle node does not tick.
+ * ramp → target. Of a type that is shared out over a cluster the share comes first, from the plan
+ * (standing.c), and this node's own limits and budgets after it. All arithmetic is in policy/; this
+ * file gathers the inputs, records each change with its reasons, and tells the pairs. It runs soon
+ * after every sample and report (coalesced), and each 250 ms while anything is in motion; an idle node
+ * does not tick.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <fnmatch.h>
 #include <stdio.h>
@@ -15,8 +17,10 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "policy/apportion.h"
+#include "policy/autonomy.h"
 #include "policy/budget.h"
 #include "policy/limits.h"
+#include "system/timer.h"
 
 #include "base/banned.h"
 
@@ -28,22 +32,25 @@
 /* One type's way through a round. */
 struct round {
 	struct type *type;
+	bool covered; /* by a plan: */
+	struct share share;
 	struct limits_result limits;
 };
 
 static bool in_motion(const struct type *type)
 {
 	return type->pair != PAIR_NONE || type->target > 0 || type->config->min > 0 ||
-	       type->override.scaled || type->override.paused ||
-	       (type->depth_known && type->depth.ready > 0) || type->wanted.workers > 0;
+	       type->override.scaled || type_is_paused(type) || orders_of(type)->scaled ||
+	       (type->depth_known && type->depth.ready > 0) || type->wanted.workers > 0 ||
+	       type->placed.workers > 0;
 }
 
 static bool can_serve(const struct type *type)
 {
 	const struct supervisor *supervisor = type->supervisor;
 
-	return type->handler && !type->gone && !type->override.paused && !supervisor->draining &&
-	       !supervisor->stopping;
+	return type->handler && !type->gone && !type_is_paused(type) &&
+	       !cluster_drains(supervisor) && !supervisor->stopping;
 }
 
 static double handling_ms(const struct type *type, int64_t now_ms)
@@ -105,15 +112,53 @@ static struct demand_result demand(struct type *type, int64_t now_ms)
 				   : demand_next(&type->demand, &seen);
 }
 
+/* The work in the whole cluster: known where it is measured, by the leader or on our own. */
+static void measure_work(struct type *type, int64_t now_ms)
+{
+	if (type->supervisor->cluster->standing == STANDING_AUTONOMOUS)
+		type->wanted = demand(type, now_ms);
+	else if (!survey_find(type->supervisor, type->name)) /* else survey.c saw to it */
+		type->wanted = (struct demand_result){.handling_ms = handling_ms(type, now_ms)};
+}
+
+/* What this node's own configuration and state make of its share. */
+static struct limits_result limit_share(struct type *type, const struct share *share)
+{
+	const struct config_type *config = type->config;
+	const struct override *order = orders_of(type);
+	struct limits_input limits = {
+		.demand = share->workers,
+		.known = share->known,
+		.current = type->target,
+		.max = order->scaled && order->max >= 0 ? order->max : config->max,
+		.override_min = type->override.scaled ? type->override.min : -1,
+		.override_max = type->override.scaled ? type->override.max : -1,
+		.node_max = config->node_max,
+		.nodes = 1,
+		.exclusive = config->exclusive,
+		.braked = !strcmp(type->report.mode, "probe"),
+		.unservable = !can_serve(type),
+	};
+	struct limits_result result = limits_apply(&limits);
+
+	if (result.rule == LIMITS_UNKNOWN)
+		result.rule = LIMITS_UNPLANNED;
+	result.takes_away |= type->placed.at_once;
+	type->placed.at_once = false;
+	return result;
+}
+
 static struct limits_result limit(struct type *type, int64_t now_ms)
 {
 	const struct config_type *config = type->config;
+	/* What is ordered for all nodes holds on each of them, for types that are planned by each. */
+	const struct override *override = type->override.scaled ? &type->override : orders_of(type);
 	struct limits_input limits = {
 		.current = type->target,
 		.min = config->min,
 		.max = config->max,
-		.override_min = type->override.scaled ? type->override.min : -1,
-		.override_max = type->override.scaled ? type->override.max : -1,
+		.override_min = override->scaled ? override->min : -1,
+		.override_max = override->scaled ? override->max : -1,
 		.node_max = config->node_max,
 		.nodes = 1,
 		.exclusive = config->exclusive,
@@ -128,6 +173,20 @@ static struct limits_result limit(struct type *type, int64_t now_ms)
 	return limits_apply(&limits);
 }
 
+static void size(struct round *round, int64_t now_ms)
+{
+	struct type *type = round->type;
+
+	round->covered = cluster_covers(type);
+	if (!round->covered) {
+		round->limits = limit(type, now_ms);
+		return;
+	}
+	measure_work(type, now_ms);
+	round->share = share_of(type, now_ms);
+	round->limits = limit_share(type, &round->share);
+}
+
 /* Who asked for this change, or why the type cannot be served. */
 static void add_note(struct decision *decision, struct type *type)
 {
@@ -136,6 +195,24 @@ static void add_note(struct decision *decision, struct type *type)
 	else
 		snprintf(decision->note, sizeof decision->note, "%s", type->note);
 	type->note[0] = '\0';
+}
+
+static void describe_share(const struct round *round, struct decision_share *share)
+{
+	const struct supervisor *supervisor = round->type->supervisor;
+	const struct subject *subject = survey_find(supervisor, round->type->name);
+
+	share->source = round->share.own ? DECISION_ALONE : DECISION_PLAN;
+	share->known = round->share.known;
+	share->workers = round->share.workers;
+	share->total = round->share.total;
+	share->nodes = round->share.nodes;
+	planning_author(supervisor, share->author, sizeof share->author);
+	if (!subject || round->share.own)
+		return;
+	share->rule = subject->rule;
+	share->rule_value = subject->rule_value;
+	snprintf(share->budget, sizeof share->budget, "%s", subject->budget);
 }
 
 static void record(const struct round *round, const struct budget_want *want,
@@ -161,6 +238,8 @@ static void record(const struct round *round, const struct budget_want *want,
 	if (want->bound >= 0)
 		snprintf(decision.budget, sizeof decision.budget, "%s",
 			 config->budgets[want->bound].name);
+	if (round->covered)
+		describe_share(round, &decision.share);
 	add_note(&decision, type);
 	decision_ring_add(&type->decisions, &decision);
 	log_info("%s: %s", type->name, decision_format(&decision, text, sizeof text));
@@ -184,7 +263,7 @@ static bool may_leave(const struct type *type, int64_t now_ms)
 	int64_t since_ms = type->last_event_ms > type->pair_started_ms ? type->last_event_ms
 								       : type->pair_started_ms;
 
-	if (type->gone || type->supervisor->draining || type->supervisor->stopping ||
+	if (type->gone || cluster_drains(type->supervisor) || type->supervisor->stopping ||
 	    !type->handler)
 		return true;
 	return ramp_may_leave(now_ms, since_ms, type->target,
@@ -239,12 +318,41 @@ static int held(const struct type *type)
 	return workers > type->target ? workers : type->target;
 }
 
-static bool budget_covers(const struct config_budget *budget, const char *type)
+bool budget_covers(const struct config_budget *budget, const char *type)
 {
 	for (size_t i = 0; budget->types[i]; i++)
 		if (!fnmatch(budget->types[i], type, 0))
 			return true;
 	return false;
+}
+
+/*
+ * Whether this node sees to the budget for that type. Those of the cluster hold for totals, which
+ * the leader sees to; on its own a node keeps to an even part of them.
+ */
+static bool budget_binds(const struct config_budget *budget, const struct round *round)
+{
+	return (budget->scope == CONFIG_REACH_NODE || !round->covered || round->share.own) &&
+	       budget_covers(budget, round->type->name);
+}
+
+/* What a budget of the whole cluster leaves this node on its own: never less than the last plan. */
+static int part_of_budget(const struct config_budget *budget, const struct round *rounds,
+			  const struct budget *members)
+{
+	int planned = 0, nodes = 1, most;
+
+	for (size_t i = 0; i < members->n_members; i++) {
+		const struct round *round = &rounds[members->members[i]];
+
+		if (!round->share.own)
+			continue;
+		planned += round->type->placed.workers;
+		if (round->share.nodes > nodes)
+			nodes = round->share.nodes;
+	}
+	most = autonomy_most(budget->max, nodes);
+	return most > planned ? most : planned;
 }
 
 /* The budgets over the types of this round; members are allocated in one piece with them. */
@@ -259,8 +367,10 @@ static struct budget *make_budgets(const struct config *config, const struct rou
 					     .floor = config->budgets[i].floor,
 					     .members = members};
 		for (size_t j = 0; j < n; j++)
-			if (budget_covers(&config->budgets[i], rounds[j].type->name))
+			if (budget_binds(&config->budgets[i], &rounds[j]))
 				members[budgets[i].n_members++] = j;
+		if (config->budgets[i].scope == CONFIG_REACH_CLUSTER)
+			budgets[i].max = part_of_budget(&config->budgets[i], rounds, &budgets[i]);
 	}
 	return budgets;
 }
@@ -275,7 +385,7 @@ static void decide_round(struct supervisor *supervisor, struct round *rounds,
 		struct type *type = rounds[i].type;
 
 		measure_rates(type, now_ms);
-		rounds[i].limits = limit(type, now_ms);
+		size(&rounds[i], now_ms);
 		wants[i] = (struct budget_want){.want = rounds[i].limits.total,
 						.held = held(type),
 						.weight = 1};
@@ -294,22 +404,28 @@ static void decide(struct supervisor *supervisor)
 	struct round *rounds = calloc(supervisor->n_types + 1, sizeof *rounds);
 	struct budget_want *wants = calloc(supervisor->n_types + 1, sizeof *wants);
 	int64_t now_ms = clock_now_ms(), wall_ms = clock_wall_ms();
+	bool moves;
 	size_t n = 0;
 
+	cluster_round(supervisor, now_ms);
+	standing_refresh(supervisor);
 	for (size_t i = 0; rounds && wants && i < supervisor->n_types; i++) {
 		struct type *type = supervisor->types[i];
 
 		override_expire(type, wall_ms);
 		if (in_motion(type))
 			rounds[n++].type = type;
+		else
+			type->placed.at_once = false;
 	}
 	if (rounds && wants)
 		decide_round(supervisor, rounds, wants, n, now_ms);
 	free(rounds);
 	free(wants);
 	supervisor->decided_ms = now_ms;
-	sd_event_source_set_enabled(supervisor->tick, n ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
-	if (n)
+	moves = n || survey_moves(supervisor);
+	sd_event_source_set_enabled(supervisor->tick, moves ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
+	if (moves)
 		sd_event_source_set_time_relative(supervisor->tick, TICK_MS * 1000);
 }
 
@@ -334,8 +450,7 @@ void decide_soon(struct supervisor *supervisor)
 		return;
 	wait_ms = supervisor->decided_ms + APART_MS - clock_now_ms();
 	wait_ms = wait_ms < SOON_MS ? SOON_MS : wait_ms > APART_MS ? APART_MS : wait_ms;
-	sd_event_source_set_time_relative(supervisor->soon, (uint64_t)wait_ms * 1000);
-	sd_event_source_set_enabled(supervisor->soon, SD_EVENT_ONESHOT);
+	timer_start(supervisor->soon, wait_ms);
 }
 
 int decide_open(struct supervisor *supervisor)

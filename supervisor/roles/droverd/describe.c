@@ -4,7 +4,7 @@
  * by field as system/protocol.h names them. Decides nothing; called by whoever starts a role or
  * tells it of a change.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <stdio.h>
 
@@ -43,6 +43,7 @@ void message_add_broker(struct message *message, const struct supervisor *superv
 {
 	message_add_text(message, "broker", broker->name);
 	message_add_plugin(message, supervisor, supervisor->config, "brokers", broker);
+	message_add_hosts(message, supervisor, broker, "set.hosts");
 }
 
 static void add_definition(struct message *message, const struct config_type *type)

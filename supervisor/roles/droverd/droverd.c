@@ -4,7 +4,7 @@
  * again. Decides only that; each other file of this folder decides for its own concern. Touches no
  * network and loads no plugin.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -237,7 +237,8 @@ static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 		*ret_exit = EXIT_CONFIG;
 		return -1;
 	}
-	if (types_apply(supervisor, supervisor->config, why) < 0)
+	if (cluster_open(supervisor, why) < 0 ||
+	    types_apply(supervisor, supervisor->config, why) < 0)
 		return -1;
 	watch_directories(supervisor);
 	files_scan(supervisor);
@@ -245,7 +246,7 @@ static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 	brokers_start(supervisor);
 	brokers_declare(supervisor);
 	commands_start(supervisor);
-	registry_start(supervisor);
+	registrar_start(supervisor);
 	supervisor->ready = true;
 	reload_announce(supervisor, "ready");
 	return 0;
@@ -263,7 +264,8 @@ static void warn_of_root(const struct supervisor *supervisor)
 
 static void close_all(struct supervisor *supervisor)
 {
-	registry_close(supervisor);
+	registrar_close(supervisor);
+	cluster_close(supervisor);
 	commands_close(supervisor);
 	decide_close(supervisor);
 	watch_close(supervisor);

@@ -5,7 +5,7 @@
  * waits for it. What an errand does is its own (roles/errand); what follows from its answer is the
  * caller's.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -98,8 +98,11 @@ int errand_serve(struct supervisor *supervisor, const char *errand,
 	struct message setup = {0};
 	char title[PROCESS_TITLE_MAX];
 	struct child *child;
+	const struct broker *known = broker_find(supervisor, broker->name);
 	int pair[2], r;
 
+	if (known && !discover_known(known))
+		return why_set(why, -ENOTCONN, "broker %s: %s", broker->name, known->sentence);
 	r = channel_pair(pair);
 	if (r < 0)
 		return why_set(why, r, "make a channel: %s", strerror(-r));
@@ -285,6 +288,7 @@ static int try_plugin(struct supervisor *supervisor, const struct config *config
 	message_add_text(&message, "errand", "check");
 	message_add_text(&message, "arg.kind", kind);
 	message_add_text(&message, "broker", plugin->name);
+	message_add_flag(&message, "arg.discovered", plugin->service != NULL);
 	message_add_plugin(&message, supervisor, config, kind, plugin);
 	r = channel_send(&channel, &message, NULL, 0);
 	message_start(&message, "go");
@@ -296,13 +300,39 @@ static int try_plugin(struct supervisor *supervisor, const struct config *config
 	return await_trial(trial, why);
 }
 
+/* A broker is found in one way alone, and only where somebody can be asked for it. */
+static int check_service(const struct config *config, const struct config_plugin *broker,
+			 struct why *why)
+{
+	if (!broker->service)
+		return 0;
+	for (size_t i = 0; i < broker->n_settings; i++) {
+		const char *name = broker->settings[i].name;
+
+		if (!strcmp(name, "hosts") || !strcmp(name, "url"))
+			return why_set(
+				why, -EINVAL,
+				"%s is set beside service = \"%s\": the broker is looked for "
+				"in the registry or at %s; leave one of them out",
+				name, broker->service, name);
+	}
+	if (!strcmp(config->registry.plugin, "none"))
+		return why_set(why, -EINVAL,
+			       "service = \"%s\": there is no registry to find it in; configure "
+			       "one (registry = { plugin = \"consul\"; };), or say hosts",
+			       broker->service);
+	return 0;
+}
+
 static int check_plugin(struct supervisor *supervisor, const struct config *config,
 			const char *kind, const struct config_plugin *plugin, struct why *why)
 {
 	struct trial trial = {0};
 	const struct config_place *place;
-	int r = try_plugin(supervisor, config, kind, plugin, &trial, why);
+	int r = check_service(config, plugin, why);
 
+	if (r >= 0)
+		r = try_plugin(supervisor, config, kind, plugin, &trial, why);
 	if (r >= 0)
 		return 0;
 	place = place_of(plugin, why->text);

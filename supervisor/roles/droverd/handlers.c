@@ -145,7 +145,7 @@ static void try(struct type *type)
 
 void handlers_next_trial(struct supervisor *supervisor)
 {
-	if (supervisor->stopping || supervisor->dying)
+	if (supervisor_ends(supervisor))
 		return;
 	for (size_t i = 0; i < supervisor->n_types && supervisor->trials < TRIALS_MAX; i++)
 		if (supervisor->types[i]->candidate && !supervisor->types[i]->trial)

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "roles/droverd/cluster.h"
+
 #include "base/banned.h"
 
 static void row_problem(const struct request *request, const char *about, const char *problem)
@@ -51,6 +53,24 @@ static size_t count_brokers(const struct supervisor *supervisor)
 	return n;
 }
 
+/* That a cluster's registry is not to be had, or that nobody leads, stops no work; it should be known. */
+static bool is_alone(const struct supervisor *supervisor, char *problem, size_t size)
+{
+	const struct cluster *cluster = supervisor->cluster;
+
+	if (!cluster || !cluster->clustered)
+		return false;
+	if (cluster->state && cluster->state != DROVER_REGISTRY_UP)
+		snprintf(problem, size, "%s", cluster->sentence);
+	else if (cluster->standing == STANDING_AUTONOMOUS)
+		snprintf(problem, size,
+			 "nobody leads the cluster; this node sizes its workers by "
+			 "itself");
+	else
+		return false;
+	return true;
+}
+
 /* A type is ill when events could reach it and cannot be handled. */
 static bool is_ill(const struct type *type, char *problem, size_t size)
 {
@@ -70,22 +90,25 @@ int rows_health(struct request *request, const struct message_view *ask, struct 
 	const char *state = rows_node_state(supervisor);
 	size_t lost = lost_brokers(request, false), brokers = count_brokers(supervisor), ill = 0;
 	bool away = strcmp(state, "running") || (brokers && lost == brokers);
-	bool refused = *supervisor->reload_refused.text;
+	bool refused = *supervisor->reload_refused.text, alone;
 	struct message row = {0};
 	char problem[640];
 
 	(void)ask;
+	alone = is_alone(supervisor, problem, sizeof problem);
 	for (size_t i = 0; i < supervisor->n_types; i++)
 		ill += is_ill(supervisor->types[i], problem, sizeof problem);
 	request_row_start(&row, request, "node");
 	message_add_text(&row, "node", supervisor->config->node);
 	message_add_text(&row, "status",
-			 away                     ? "unavailable"
-			 : lost || ill || refused ? "degraded"
-						  : "ok");
+			 away                              ? "unavailable"
+			 : lost || ill || refused || alone ? "degraded"
+							   : "ok");
 	message_add_text(&row, "state", state);
 	request_row(request, &row);
 	lost_brokers(request, true);
+	if (is_alone(supervisor, problem, sizeof problem))
+		row_problem(request, "registry", problem);
 	if (refused)
 		row_problem(request, "configuration", supervisor->reload_refused.text);
 	for (size_t i = 0; ill && i < supervisor->n_types; i++)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "roles/droverd/cluster.h"
 
 #include "base/banned.h"
 
@@ -28,9 +29,8 @@ static void copy_line(char *to, size_t size, const char *from)
 			*c = '?';
 }
 
-/* Marks who did it: the name is what the client says, the uid what the kernel says. */
-static void sign(struct signature *signature, const struct request *request,
-		 const struct message_view *ask)
+void request_sign(struct signature *signature, const struct request *request,
+		  const struct message_view *ask)
 {
 	const char *person = message_text(ask, "arg.author", "");
 	char text[sizeof signature->author], uid[16] = "root";
@@ -55,7 +55,7 @@ static void note(struct type *type, const char *verb, const struct signature *si
 	copy_line(type->note, sizeof type->note, text);
 }
 
-static int read_until(const struct message_view *ask, int64_t *ret_until_ms, struct why *why)
+int request_until(const struct message_view *ask, int64_t *ret_until_ms, struct why *why)
 {
 	int64_t for_ms = message_int(ask, "arg.for_ms", 0);
 
@@ -65,7 +65,7 @@ static int read_until(const struct message_view *ask, int64_t *ret_until_ms, str
 	return 0;
 }
 
-static const char *describe_until(int64_t until_ms, char *text, size_t size)
+const char *request_describe_until(int64_t until_ms, char *text, size_t size)
 {
 	char when[CLOCK_TEXT_MAX];
 
@@ -76,8 +76,7 @@ static const char *describe_until(int64_t until_ms, char *text, size_t size)
 	return text;
 }
 
-static int read_bound(const struct message_view *ask, const char *key, int *ret_bound,
-		      struct why *why)
+int request_bound(const struct message_view *ask, const char *key, int *ret_bound, struct why *why)
 {
 	int64_t value = message_int(ask, key, -1);
 	struct message_field field;
@@ -95,7 +94,7 @@ static int reset_scale(struct request *request, struct type *type, const struct 
 	bool scaled = type->override.scaled;
 
 	if (scaled) {
-		sign(&type->override.scaled_by, request, ask);
+		request_sign(&type->override.scaled_by, request, ask);
 		note(type, "scale reset", &type->override.scaled_by);
 	}
 	type->override.scaled = false;
@@ -108,7 +107,7 @@ static int reset_scale(struct request *request, struct type *type, const struct 
 	return 0;
 }
 
-int operate_scale(struct request *request, const struct message_view *ask, struct why *why)
+static int scale_here(struct request *request, const struct message_view *ask, struct why *why)
 {
 	struct type *type = request_type(request, ask, why);
 	int min, max, low, high, r;
@@ -117,11 +116,11 @@ int operate_scale(struct request *request, const struct message_view *ask, struc
 
 	if (!type)
 		return -ENOENT;
-	r = read_bound(ask, "arg.min", &min, why);
+	r = request_bound(ask, "arg.min", &min, why);
 	if (r >= 0)
-		r = read_bound(ask, "arg.max", &max, why);
+		r = request_bound(ask, "arg.max", &max, why);
 	if (r >= 0)
-		r = read_until(ask, &until_ms, why);
+		r = request_until(ask, &until_ms, why);
 	if (r < 0)
 		return r;
 	if (message_flag(ask, "arg.reset")) {
@@ -138,7 +137,7 @@ int operate_scale(struct request *request, const struct message_view *ask, struc
 			       "min %d%s is above max %d%s; set both, or one that fits the other",
 			       low, min < 0 ? " (configured)" : "", high,
 			       max < 0 ? " (configured)" : "");
-	sign(&type->override.scaled_by, request, ask);
+	request_sign(&type->override.scaled_by, request, ask);
 	type->override.scaled = true;
 	type->override.min = min;
 	type->override.max = max;
@@ -147,11 +146,17 @@ int operate_scale(struct request *request, const struct message_view *ask, struc
 	state_save_overrides(request->supervisor);
 	decide_soon(request->supervisor);
 	request_done(request, "%s is scaled to min %d, max %d %s", type->name, low, high,
-		     describe_until(until_ms, until, sizeof until));
+		     request_describe_until(until_ms, until, sizeof until));
 	return 0;
 }
 
-int operate_pause(struct request *request, const struct message_view *ask, struct why *why)
+int operate_scale(struct request *request, const struct message_view *ask, struct why *why)
+{
+	return message_flag(ask, "arg.cluster") ? ordering_ask(request, ORDER_SCALE, ask, why)
+						: scale_here(request, ask, why);
+}
+
+static int pause_here(struct request *request, const struct message_view *ask, struct why *why)
 {
 	struct type *type = request_type(request, ask, why);
 	int64_t until_ms = 0;
@@ -159,9 +164,9 @@ int operate_pause(struct request *request, const struct message_view *ask, struc
 
 	if (!type)
 		return -ENOENT;
-	if (read_until(ask, &until_ms, why) < 0)
+	if (request_until(ask, &until_ms, why) < 0)
 		return -EINVAL;
-	sign(&type->override.paused_by, request, ask);
+	request_sign(&type->override.paused_by, request, ask);
 	type->override.paused = true;
 	type->override.paused_until_ms = until_ms;
 	note(type, "paused", &type->override.paused_by);
@@ -169,10 +174,16 @@ int operate_pause(struct request *request, const struct message_view *ask, struc
 	state_save_overrides(request->supervisor);
 	decide_soon(request->supervisor);
 	request_done(request, "%s is paused %s: its events wait, %s", type->name,
-		     describe_until(until_ms, until, sizeof until),
+		     request_describe_until(until_ms, until, sizeof until),
 		     type_consumes(type) ? "its programs are told to end (SIGTERM)"
 					 : "what is being handled is finished");
 	return 0;
+}
+
+int operate_pause(struct request *request, const struct message_view *ask, struct why *why)
+{
+	return message_flag(ask, "arg.cluster") ? ordering_ask(request, ORDER_PAUSE, ask, why)
+						: pause_here(request, ask, why);
 }
 
 static int resume_node(struct request *request)
@@ -182,12 +193,26 @@ static int resume_node(struct request *request)
 
 	supervisor->draining = false;
 	decide_soon(supervisor);
-	request_done(request, "%s",
-		     was ? "the node takes events again" : "the node was not drained");
+	request_done(request, "%s%s",
+		     was ? "the node is no longer drained" : "the node was not drained by hand",
+		     supervisor->cluster->maintenance
+			     ? "; it is taken out of service in the registry, and that ends there"
+		     : orders_drain(supervisor)
+			     ? "; all nodes are drained, droverctl resume --all --cluster ends that"
+			     : "");
 	return 0;
 }
 
-int operate_resume(struct request *request, const struct message_view *ask, struct why *why)
+/* "resume" on one node ends what was set there. */
+static const char *still_paused(const struct type *type)
+{
+	return orders_of(type)->paused
+		       ? " on this node; it is paused in the whole cluster, droverctl resume "
+			 "--cluster ends that"
+		       : "";
+}
+
+static int resume_here(struct request *request, const struct message_view *ask, struct why *why)
 {
 	struct type *type;
 
@@ -197,24 +222,41 @@ int operate_resume(struct request *request, const struct message_view *ask, stru
 	if (!type)
 		return -ENOENT;
 	if (!type->override.paused) {
-		request_done(request, "%s was not paused", type->name);
+		request_done(request, "%s was not paused%s", type->name, still_paused(type));
 		return 0;
 	}
-	sign(&type->override.paused_by, request, ask);
+	request_sign(&type->override.paused_by, request, ask);
 	type->override.paused = false;
 	type->override.paused_until_ms = 0;
 	note(type, "resumed", &type->override.paused_by);
-	pair_say(type, "resume");
+	if (!orders_of(type)->paused)
+		pair_say(type, "resume");
 	state_save_overrides(request->supervisor);
 	decide_soon(request->supervisor);
-	request_done(request, "%s takes events again", type->name);
+	request_done(request, "%s %s%s", type->name,
+		     orders_of(type)->paused ? "is no longer paused" : "takes events again",
+		     still_paused(type));
 	return 0;
+}
+
+int operate_resume(struct request *request, const struct message_view *ask, struct why *why)
+{
+	bool all = !*message_text(ask, "arg.type", "");
+
+	return message_flag(ask, "arg.cluster")
+		       ? ordering_ask(request, all ? ORDER_UNDRAIN : ORDER_RESUME, ask, why)
+		       : resume_here(request, ask, why);
 }
 
 int operate_drain(struct request *request, const struct message_view *ask, struct why *why)
 {
-	(void)ask;
-	(void)why;
+	if (message_flag(ask, "arg.cluster"))
+		return ordering_ask(request, ORDER_DRAIN, ask, why);
+	if (message_int(ask, "arg.for_ms", 0) || *message_text(ask, "arg.note", ""))
+		return why_set(
+			why, -EINVAL,
+			"a drain of one node has no note and no end of its own; with cluster it "
+			"has");
 	request->supervisor->draining = true;
 	decide_soon(request->supervisor);
 	request_done(request, "the node is draining: nothing more is taken, busy workers finish; "

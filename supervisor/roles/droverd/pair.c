@@ -5,7 +5,7 @@
  * dies the other is ended too, and a new pair starts only when all of the old one is reaped. How
  * many workers there should be is decided elsewhere (decide.c).
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -92,6 +92,18 @@ void pair_broker(struct type *type)
 	message_start(&message, "broker");
 	message_add_int(&message, "state", type->broker->state);
 	message_add_text(&message, "sentence", type->broker->sentence);
+	child_send(type->dispatcher, &message);
+	message_free(&message);
+}
+
+void pair_hosts(struct type *type)
+{
+	struct message message = {0};
+
+	if (!type->dispatcher || !type->broker)
+		return;
+	message_start(&message, "hosts");
+	message_add_hosts(&message, type->supervisor, type->broker->config, "host");
 	child_send(type->dispatcher, &message);
 	message_free(&message);
 }
@@ -204,18 +216,6 @@ void pair_kill(struct type *type)
 		child_kill(type->dispatcher);
 }
 
-/* A delay in words, for "tried again …". */
-static const char *say_delay(int64_t delay_ms, char *text, size_t size)
-{
-	char human[UNITS_TEXT_MAX];
-
-	if (delay_ms <= 0)
-		snprintf(text, size, "at once");
-	else
-		snprintf(text, size, "in %s", units_human_duration(delay_ms, human, sizeof human));
-	return text;
-}
-
 /* The pair is lost or could not be started: when it may be started again, in words. */
 static const char *retry_later(struct type *type, int64_t ran_ms, char *text, size_t size)
 {
@@ -224,7 +224,7 @@ static const char *retry_later(struct type *type, int64_t ran_ms, char *text, si
 
 	type->retry_ms = clock_now_ms() + delay_ms;
 	type->restarts++;
-	return say_delay(delay_ms, text, size);
+	return units_human_wait(delay_ms, text, size);
 }
 
 static void fail_start(struct type *type, const struct why *why)
@@ -253,6 +253,8 @@ void pair_start(struct type *type)
 	struct why why = {0};
 	int r;
 
+	if (!type_consumes(type) && !discover_known(type->broker))
+		return; /* it is cut off, and is started when its broker was found */
 	snprintf(title, sizeof title, "dispatcher %s", type->name);
 	type->pair_started_ms = clock_now_ms();
 	r = child_start(&type->supervisor->children, &request, &type->dispatcher, &why);
@@ -289,7 +291,7 @@ static void roll_later(struct type *type, const char *reason)
 	type->rolling = true;
 	type->roll_ms = clock_now_ms() + wait_ms;
 	log_warning("%s: no new generation of workers: %s; the present one goes on, tried again %s",
-		    type->name, reason, say_delay(wait_ms, delay, sizeof delay));
+		    type->name, reason, units_human_wait(wait_ms, delay, sizeof delay));
 }
 
 void pair_roll(struct type *type)

@@ -1,143 +1,388 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The registrar: the process that makes this node known in the service registry. Decides when it is
- * started again and keeps what it last said of the registry; an unreachable registry changes
- * nothing about the workers (G5). Called by droverd.c.
+ * The registry as the rest of droverd sees it: keys are watched over any number of registrars,
+ * every write gets exactly one answer, and what the registrar says goes to whoever it concerns.
+ * Decides nothing of what it means. Called by the files of cluster.h, and by registrar.c.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/clock.h"
 #include "base/log.h"
-#include "base/units.h"
+#include "system/timer.h"
 
 #include "base/banned.h"
 
-static int on_retry(sd_event_source *source, uint64_t usec, void *context)
-{
-	struct supervisor *supervisor = context;
+struct write {
+	struct write *next;
+	int64_t ask;
+	bool asked; /* of the registrar that runs; else it was not there, and nobody will answer */
+	registry_written *done;
+	void *context;
+};
 
-	(void)source;
-	(void)usec;
-	supervisor->registrar_timer = sd_event_source_disable_unref(supervisor->registrar_timer);
-	registry_start(supervisor);
+struct watched {
+	struct watched *next;
+	char key[];
+};
+
+struct registry {
+	struct write *writes;
+	int64_t last_ask;
+	sd_event_source *answer; /* for writes that nobody could be asked for */
+	struct watched *watched;
+	bool closing; /* nothing is taken any more */
+
+	/* rows of the list that is being told */
+	struct registry_value *values;
+	size_t n_values, room;
+	bool torn; /* one of them is missing for lack of memory */
+};
+
+static void send_text(struct supervisor *supervisor, const char *verb, const char *key,
+		      const char *value)
+{
+	struct message message = {0};
+
+	message_start(&message, verb);
+	message_add_text(&message, key, value);
+	registry_send(supervisor, &message);
+}
+
+void registry_send(struct supervisor *supervisor, struct message *message)
+{
+	if (supervisor->registrar)
+		child_send(supervisor->registrar, message);
+	message_free(message);
+}
+
+/* Watches. */
+
+static struct watched **place_of(struct registry *registry, const char *key)
+{
+	struct watched **at = &registry->watched;
+
+	while (*at && strcmp((*at)->key, key))
+		at = &(*at)->next;
+	return at;
+}
+
+int registry_watch(struct supervisor *supervisor, const char *key, bool on)
+{
+	struct watched **at = place_of(supervisor->cluster->registry, key), *watched = *at;
+	size_t size = strlen(key) + 1;
+
+	if (!!watched == on)
+		return 0;
+	if (on) {
+		watched = malloc(sizeof *watched + size);
+		if (!watched)
+			return -ENOMEM;
+		watched->next = NULL;
+		memcpy(watched->key, key, size);
+		*at = watched;
+	} else {
+		*at = watched->next;
+		free(watched);
+	}
+	send_text(supervisor, on ? "watch" : "unwatch", "key", key);
 	return 0;
 }
 
-static void retry_later(struct supervisor *supervisor, int64_t ran_ms, const char *reason)
+/* Writes. */
+
+/* Takes the write of that number out; NULL: there is none. */
+static struct write *take_write(struct registry *registry, int64_t ask)
 {
-	int64_t wait_ms = backoff_next_ms(&supervisor->registrar_backoff, &backoff_process, ran_ms,
-					  supervisor_random());
-	char human[UNITS_TEXT_MAX];
+	for (struct write **at = &registry->writes; *at; at = &(*at)->next) {
+		struct write *write = *at;
 
-	log_warning(
-		"registrar: %s; what is known of the registry stands, it is started again in %s",
-		reason, units_human_duration(wait_ms, human, sizeof human));
-	snprintf(supervisor->registry_state, sizeof supervisor->registry_state, "SUSPENDED");
-	snprintf(supervisor->registry_sentence, sizeof supervisor->registry_sentence,
-		 "the registrar %.200s", reason);
-	sd_event_add_time_relative(supervisor->event, &supervisor->registrar_timer, CLOCK_MONOTONIC,
-				   (uint64_t)wait_ms * 1000, 10000, on_retry, supervisor);
-}
-
-static void on_message(void *context, struct child *child, const struct message_view *view,
-		       const int *fds, size_t n_fds)
-{
-	struct supervisor *supervisor = context;
-	const char *state = message_text(view, "state", "");
-
-	(void)child;
-	for (size_t i = 0; i < n_fds; i++)
-		close(fds[i]);
-	if (!message_is(view, "registry"))
-		return;
-	/* That there is none is no news. */
-	if (strcmp(state, supervisor->registry_state) &&
-	    strcmp(supervisor->config->registry.plugin, "none"))
-		log_notice("registry: %s%s%s", state,
-			   *message_text(view, "sentence", "") ? ": " : "",
-			   message_text(view, "sentence", ""));
-	snprintf(supervisor->registry_state, sizeof supervisor->registry_state, "%s", state);
-	snprintf(supervisor->registry_sentence, sizeof supervisor->registry_sentence, "%s",
-		 message_text(view, "sentence", ""));
-}
-
-static void on_exited(void *context, struct child *child, int status, const char *said)
-{
-	struct supervisor *supervisor = context;
-	char how[sizeof child->said];
-
-	supervisor->registrar = NULL;
-	if (!supervisor->dying)
-		retry_later(supervisor, clock_now_ms() - child->started_ms,
-			    child_obituary(child, status, said, how, sizeof how));
-}
-
-static const struct child_owner registrar_owner = {on_message, on_exited};
-
-static void add_settings(struct message *message, const struct config_plugin *plugin)
-{
-	char key[256];
-
-	for (size_t i = 0; i < plugin->n_settings; i++) {
-		const struct config_setting *setting = &plugin->settings[i];
-
-		snprintf(key, sizeof key, "set.%s", setting->name);
-		for (size_t j = 0; j < setting->n_values; j++)
-			message_add_text(message, key, setting->values[j]);
+		if (write->ask != ask)
+			continue;
+		*at = write->next;
+		return write;
 	}
+	return NULL;
 }
 
-static int set_up(struct supervisor *supervisor, struct why *why)
+static void answer(struct registry *registry, int64_t ask, int error, const char *version,
+		   const char *why)
 {
-	const struct config *config = supervisor->config;
-	struct message setup = {0};
-	char path[PATH_MAX];
-	int r;
+	struct write *write = take_write(registry, ask);
 
-	r = paths_plugin(&supervisor->paths, "registries", config->registry.plugin, path, why);
-	if (r < 0)
-		return r;
-	message_start(&setup, "setup");
-	message_add_text(&setup, "plugin", config->registry.plugin);
-	message_add_text(&setup, "plugin_path", path);
-	add_settings(&setup, &config->registry);
-	message_add_text(&setup, "node", config->node);
-	message_add_text(&setup, "node_id", supervisor->node_id);
-	message_add_text(&setup, "cluster", config->cluster);
-	message_add_text(&setup, "version", PACKAGE_VERSION);
-	r = child_send(supervisor->registrar, &setup);
-	message_free(&setup);
-	return r < 0 ? why_set(why, r, "send its setup: %s", strerror(-r)) : 0;
+	if (!write)
+		return;
+	if (write->done)
+		write->done(write->context, error, version, why);
+	free(write);
 }
 
-void registry_start(struct supervisor *supervisor)
+/* Whoever is answered may write again, which is for the next turn. */
+static int on_answer(sd_event_source *source, uint64_t usec, void *context)
 {
-	struct child_request request = {
-		.program = PROGRAM_REGISTRAR,
-		.title = "registrar",
-		.owner = &registrar_owner,
-		.context = supervisor,
-		.link = -1,
+	struct registry *registry = context;
+	int64_t last = registry->last_ask;
+	struct write *write;
+
+	(void)usec;
+	sd_event_source_set_enabled(source, SD_EVENT_OFF);
+	do {
+		write = registry->writes;
+		while (write && (write->asked || write->ask > last))
+			write = write->next;
+		if (write)
+			answer(registry, write->ask, -EHOSTDOWN, "", "the registrar does not run");
+	} while (write);
+	return 0;
+}
+
+static void answer_soon(struct registry *registry)
+{
+	timer_start(registry->answer, 0);
+}
+
+int registry_put(struct supervisor *supervisor, const char *key, const void *data, size_t size,
+		 const char *version, bool fenced, registry_written *done, void *context)
+{
+	struct registry *registry = supervisor->cluster->registry;
+	struct write *write;
+	struct message message = {0};
+
+	if (registry->closing)
+		return -ESHUTDOWN;
+	if (size > DROVER_REGISTRY_VALUE_MAX)
+		return -E2BIG;
+	write = calloc(1, sizeof *write);
+	if (!write)
+		return -ENOMEM;
+	*write = (struct write){.ask = ++registry->last_ask, .done = done, .context = context};
+	message_start(&message, "put");
+	message_add_int(&message, "ask", write->ask);
+	message_add_text(&message, "key", key);
+	if (data)
+		message_add_blob(&message, "data", data, size);
+	message_add_text(&message, "version", version);
+	message_add_flag(&message, "fenced", fenced);
+	write->asked = supervisor->registrar && child_send(supervisor->registrar, &message) >= 0;
+	message_free(&message);
+	write->next = registry->writes;
+	registry->writes = write;
+	if (!write->asked)
+		answer_soon(registry);
+	return 0;
+}
+
+static void hear_put(struct supervisor *supervisor, const struct message_view *view)
+{
+	answer(supervisor->cluster->registry, message_int(view, "ask", 0),
+	       (int)message_int(view, "status", -EPROTO), message_text(view, "version", ""),
+	       message_text(view, "sentence", ""));
+}
+
+/* What it says. */
+
+static void free_values(struct registry *registry)
+{
+	for (size_t i = 0; i < registry->n_values; i++) {
+		free(registry->values[i].key);
+		free(registry->values[i].data);
+	}
+	registry->n_values = 0;
+	registry->torn = false;
+}
+
+/* The key below the watched one. */
+static const char *below(const char *key, const char *watch)
+{
+	size_t length = strlen(watch);
+
+	return strncmp(key, watch, length) ? key : key + length;
+}
+
+static bool keep_value(struct registry *registry, const char *key, const void *data, size_t size,
+		       const char *version)
+{
+	struct registry_value value = {.size = size};
+
+	if (registry->n_values == registry->room) {
+		size_t room = registry->room ? 2 * registry->room : 16;
+		struct registry_value *values =
+			realloc(registry->values, room * sizeof *registry->values);
+
+		if (!values)
+			return false;
+		registry->values = values;
+		registry->room = room;
+	}
+	value.key = strdup(key);
+	value.data = malloc(size + 1);
+	if (!value.key || !value.data) {
+		free(value.key);
+		free(value.data);
+		return false;
+	}
+	if (size)
+		memcpy(value.data, data, size);
+	((char *)value.data)[size] = '\0';
+	snprintf(value.version, sizeof value.version, "%s", version);
+	registry->values[registry->n_values++] = value;
+	return true;
+}
+
+static void hear_value(struct supervisor *supervisor, const struct message_view *view)
+{
+	struct registry *registry = supervisor->cluster->registry;
+	struct message_field data = {0};
+
+	message_find(view, "data", &data);
+	if (!keep_value(registry,
+			below(message_text(view, "key", ""), message_text(view, "watch", "")),
+			data.blob, data.size, message_text(view, "version", "")))
+		registry->torn = true;
+}
+
+static void hear_values(struct supervisor *supervisor, const struct message_view *view)
+{
+	struct registry *registry = supervisor->cluster->registry;
+	const struct registry_value *values = registry->values;
+	const char *watch = message_text(view, "watch", "");
+	size_t n = registry->n_values;
+
+	/* Half a list must not be taken for the whole; the next change brings it again. */
+	if (registry->torn)
+		log_error("out of memory: what the registry has under %s is not taken", watch);
+	else if (!strcmp(watch, "plan"))
+		planning_values(supervisor, values, n);
+	else if (!strcmp(watch, "orders"))
+		orders_values(supervisor, values, n);
+	else
+		peers_values(supervisor, watch, values, n);
+	free_values(registry);
+	decide_soon(supervisor);
+}
+
+static void hear_registry(struct supervisor *supervisor, const struct message_view *view)
+{
+	static const struct {
+		const char *name;
+		enum drover_registry_state state;
+	} states[] = {
+		{"UP", DROVER_REGISTRY_UP},
+		{"SUSPENDED", DROVER_REGISTRY_SUSPENDED},
+		{"LOST", DROVER_REGISTRY_LOST},
+		{"REFUSED", DROVER_REGISTRY_REFUSED},
 	};
-	struct why why = {0};
+	const char *name = message_text(view, "state", "");
 
-	if (supervisor->dying)
-		return;
-	if (child_start(&supervisor->children, &request, &supervisor->registrar, &why) < 0) {
-		retry_later(supervisor, 0, why.text);
-		return;
-	}
-	if (set_up(supervisor, &why) < 0) {
-		snprintf(supervisor->registrar->said, sizeof why.text, "%s", why.text);
-		child_kill(supervisor->registrar);
-	}
+	for (size_t i = 0; i < sizeof states / sizeof *states; i++)
+		if (!strcmp(states[i].name, name))
+			cluster_state(supervisor, states[i].state,
+				      message_text(view, "sentence", ""));
+}
+
+static void hear_leader(struct supervisor *supervisor, const struct message_view *view)
+{
+	cluster_leader(supervisor, message_flag(view, "leading"), message_text(view, "node", ""),
+		       message_text(view, "node_id", ""));
+}
+
+static void hear_members(struct supervisor *supervisor, const struct message_view *view)
+{
+	(void)view;
+	peers_members(supervisor);
+	decide_soon(supervisor);
+}
+
+static void hear_maintenance(struct supervisor *supervisor, const struct message_view *view)
+{
+	checks_maintenance(supervisor, message_flag(view, "on"), message_text(view, "reason", ""));
+}
+
+static void hear_endpoints(struct supervisor *supervisor, const struct message_view *view)
+{
+	discover_endpoints(supervisor, message_text(view, "service", ""));
+}
+
+static void hear_deregistered(struct supervisor *supervisor, const struct message_view *view)
+{
+	(void)view;
+	checks_deregistered(supervisor);
+}
+
+static const struct {
+	const char *verb;
+	void (*hear)(struct supervisor *supervisor, const struct message_view *view);
+} verbs[] = {
+	{"registry", hear_registry},
+	{"leader", hear_leader},
+	{"value", hear_value},
+	{"values", hear_values},
+	{"put", hear_put},
+	{"member", peers_member},
+	{"members", hear_members},
+	{"endpoint", discover_endpoint},
+	{"endpoints", hear_endpoints},
+	{"maintenance", hear_maintenance},
+	{"deregistered", hear_deregistered},
+};
+
+void registry_heard(struct supervisor *supervisor, const struct message_view *view)
+{
+	for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+		if (message_is(view, verbs[i].verb))
+			verbs[i].hear(supervisor, view);
+}
+
+/* Its life. */
+
+void registry_again(struct supervisor *supervisor)
+{
+	for (struct watched *watched = supervisor->cluster->registry->watched; watched;
+	     watched = watched->next)
+		send_text(supervisor, "watch", "key", watched->key);
+}
+
+void registry_lost(struct supervisor *supervisor)
+{
+	struct registry *registry = supervisor->cluster->registry;
+
+	free_values(registry);
+	for (struct write *write = registry->writes; write; write = write->next)
+		write->asked = false;
+	answer_soon(registry);
+}
+
+int registry_open(struct supervisor *supervisor)
+{
+	struct registry *registry = calloc(1, sizeof *registry);
+
+	if (!registry)
+		return -ENOMEM;
+	supervisor->cluster->registry = registry;
+	return timer_new(supervisor->event, &registry->answer, 1000, on_answer, registry);
 }
 
 void registry_close(struct supervisor *supervisor)
 {
-	supervisor->registrar_timer = sd_event_source_disable_unref(supervisor->registrar_timer);
+	struct registry *registry = supervisor->cluster->registry;
+	struct write *write;
+	struct watched *watched;
+
+	if (!registry)
+		return;
+	registry->closing = true;
+	while ((write = registry->writes))
+		answer(registry, write->ask, -EHOSTDOWN, "", "droverd ends");
+	while ((watched = registry->watched)) {
+		registry->watched = watched->next;
+		free(watched);
+	}
+	free_values(registry);
+	free(registry->values);
+	sd_event_source_disable_unref(registry->answer);
+	free(registry);
+	supervisor->cluster->registry = NULL;
 }

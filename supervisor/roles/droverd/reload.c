@@ -27,9 +27,9 @@ static void check_user(const struct supervisor *supervisor, const struct config 
 	if (!config->user && !geteuid())
 		buf_printf(
 			errors,
-			"%s: droverd runs as root, and no user is configured for the handlers; write "
-			"user = \"NAME\"; with an account that may do what the handlers must and no "
-			"more, or user = \"root\"; if they are to run as root\n",
+			"%s: it does not say as whom handlers run, and droverd runs as root; a line "
+			"like this is needed, with an account that may do what they must and no more "
+			"(root, if that is meant): user = \"www-data\";\n",
 			supervisor->config_file);
 }
 

@@ -4,7 +4,7 @@
  * from a report at once, that the type works and since when somebody is busy; what it means for the
  * handler is judged in handlers.c, for the number of workers in decide.c. Called by pair.c.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -176,14 +176,15 @@ int64_t report_waiting(const struct type *type)
 
 int64_t report_foreign(const struct type *type)
 {
+	const struct cluster *cluster = type->supervisor->cluster;
 	int64_t foreign = type->depth.consumers - type->report.consumers;
 
 	/*
 	 * A count from before our own came or went says nothing of the others; nor does any of a type
-	 * whose programs open as many as they like.
+	 * whose programs open as many as they like, or that other nodes serve too.
 	 */
-	if (type_consumes(type) || !type->depth_known || type->depth.consumers < 0 ||
-	    type->depth_ms <= type->consumers_ms)
+	if (type_consumes(type) || (cluster && cluster->plan.n_nodes > 1) || !type->depth_known ||
+	    type->depth.consumers < 0 || type->depth_ms <= type->consumers_ms)
 		return -1;
 	return foreign > 0 ? foreign : 0;
 }

@@ -15,11 +15,12 @@
 
 #include "base/clock.h"
 #include "policy/limits.h"
+#include "roles/droverd/cluster.h"
 
 #include "base/banned.h"
 
 /* Absent texts are unknown; most of a type's are absent most of the time. */
-static void add_text(struct message *row, const char *key, const char *text)
+void row_add_text(struct message *row, const char *key, const char *text)
 {
 	if (text && *text)
 		message_add_text(row, key, text);
@@ -27,7 +28,7 @@ static void add_text(struct message *row, const char *key, const char *text)
 		message_add_unknown(row, key);
 }
 
-static void add_count(struct message *row, const char *key, int64_t count)
+void row_add_count(struct message *row, const char *key, int64_t count)
 {
 	if (count >= 0)
 		message_add_int(row, key, count);
@@ -43,11 +44,11 @@ static void add_real(struct message *row, const char *key, double number)
 		message_add_unknown(row, key);
 }
 
-static void add_time(struct message *row, const char *key, int64_t wall_ms)
+void row_add_time(struct message *row, const char *key, int64_t wall_ms)
 {
 	char text[CLOCK_TEXT_MAX];
 
-	add_text(row, key, wall_ms > 0 ? clock_format_wall(wall_ms, text, sizeof text) : NULL);
+	row_add_text(row, key, wall_ms > 0 ? clock_format_wall(wall_ms, text, sizeof text) : NULL);
 }
 
 static double quantile(const struct histogram *histogram, double q)
@@ -70,19 +71,19 @@ static bool is_drained(const struct supervisor *supervisor)
 	for (size_t i = 0; i < supervisor->n_types; i++)
 		if (supervisor->types[i]->pair != PAIR_NONE)
 			return false;
-	return supervisor->draining;
+	return cluster_drains(supervisor);
 }
 
 const char *rows_node_state(const struct supervisor *supervisor)
 {
-	if (supervisor->stopping || supervisor->dying)
+	if (supervisor_ends(supervisor))
 		return "stopping";
-	if (supervisor->draining)
+	if (cluster_drains(supervisor))
 		return is_drained(supervisor) ? "drained" : "draining";
 	return supervisor->ready ? "running" : "starting";
 }
 
-static void row_node(const struct request *request)
+void rows_node(const struct request *request)
 {
 	const struct supervisor *supervisor = request->supervisor;
 	struct message row = {0};
@@ -94,14 +95,14 @@ static void row_node(const struct request *request)
 	message_add_text(&row, "version", PACKAGE_VERSION);
 	message_add_int(&row, "pid", getpid());
 	message_add_int(&row, "uptime", (clock_now_ms() - supervisor->started_ms) / 1000);
-	add_time(&row, "started", supervisor->started_wall_ms);
+	row_add_time(&row, "started", supervisor->started_wall_ms);
 	message_add_text(&row, "state", rows_node_state(supervisor));
-	add_text(&row, "reload_refused", supervisor->reload_refused.text);
+	row_add_text(&row, "reload_refused", supervisor->reload_refused.text);
 	message_add_int(&row, "api_restarts", supervisor->api_restarts);
 	request_row(request, &row);
 }
 
-static void row_registry(const struct request *request)
+void rows_registry(const struct request *request)
 {
 	const struct supervisor *supervisor = request->supervisor;
 	char state[sizeof supervisor->registry_state];
@@ -112,14 +113,15 @@ static void row_registry(const struct request *request)
 	for (char *c = state; *c; c++)
 		*c = (char)tolower((unsigned char)*c);
 	request_row_start(&row, request, "registry");
-	add_text(&row, "plugin", supervisor->config->registry.plugin);
-	add_text(&row, "state", state);
-	add_text(&row, "sentence", supervisor->registry_sentence);
+	row_add_text(&row, "plugin", supervisor->config->registry.plugin);
+	row_add_text(&row, "state", state);
+	row_add_text(&row, "sentence", supervisor->registry_sentence);
 	request_row(request, &row);
 }
 
 static void row_broker(const struct request *request, const struct broker *broker)
 {
+	char found[REPORT_TEXT_MAX * 2];
 	struct message row = {0};
 
 	request_row_start(&row, request, "broker");
@@ -129,8 +131,10 @@ static void row_broker(const struct request *request, const struct broker *broke
 		message_add_text(&row, "state", broker_state_name(broker->state));
 	else
 		message_add_unknown(&row, "state");
-	add_text(&row, "sentence", broker->sentence);
-	add_text(&row, "undeclared", broker->declare_failure);
+	row_add_text(&row, "sentence", broker->sentence);
+	row_add_text(&row, "service", broker->config->service);
+	row_add_text(&row, "found", discover_describe(broker, found, sizeof found));
+	row_add_text(&row, "undeclared", broker->declare_failure);
 	message_add_int(&row, "restarts", broker->restarts);
 	request_row(request, &row);
 }
@@ -142,19 +146,20 @@ static void add_counts(struct message *row, const struct type *type)
 	const struct drover_depth *depth = &type->depth;
 	bool seen = !type_consumes(type);
 
-	add_count(row, "ready", report_waiting(type));
-	add_count(row, "delayed", type->depth_known ? depth->delayed : -1);
-	add_count(row, "dead", type->depth_known ? depth->dead : -1);
-	add_count(row, "in_flight", seen ? type->report.in_flight : -1);
+	row_add_count(row, "ready", report_waiting(type));
+	row_add_count(row, "delayed", type->depth_known ? depth->delayed : -1);
+	row_add_count(row, "dead", type->depth_known ? depth->dead : -1);
+	row_add_count(row, "in_flight", seen ? type->report.in_flight : -1);
 	message_add_int(row, "unsettled", type->report.unsettled);
 	message_add_int(row, "workers.running", type->report.ready + type->report.starting);
 	message_add_int(row, "workers.starting", type->report.starting);
-	add_count(row, "workers.busy", seen ? type->report.busy : -1);
-	add_count(row, "workers.idle",
-		  !seen                                    ? -1
-		  : type->report.ready > type->report.busy ? type->report.ready - type->report.busy
-							   : 0);
-	add_count(row, "workers.consuming", seen ? -1 : type->report.ready);
+	row_add_count(row, "workers.busy", seen ? type->report.busy : -1);
+	row_add_count(row, "workers.idle",
+		      !seen ? -1
+		      : type->report.ready > type->report.busy
+			      ? type->report.ready - type->report.busy
+			      : 0);
+	row_add_count(row, "workers.consuming", seen ? -1 : type->report.ready);
 	message_add_int(row, "workers.target", type->target);
 }
 
@@ -169,7 +174,7 @@ static void add_times(struct message *row, const struct type *type)
 	add_real(row, "handle_ms.p99", quantile(type->handling, 0.99));
 	add_real(row, "wait_ms.p50", quantile(type->waiting, 0.5));
 	add_real(row, "wait_ms.p99", quantile(type->waiting, 0.99));
-	add_count(row, "wait_ms.oldest", oldest_ms(type));
+	row_add_count(row, "wait_ms.oldest", oldest_ms(type));
 }
 
 static void add_totals(struct message *row, const struct type *type)
@@ -179,22 +184,27 @@ static void add_totals(struct message *row, const struct type *type)
 	message_add_int(row, "log_dropped", (int64_t)type->report.log_dropped);
 }
 
-static void add_override(struct message *row, const struct override *override)
+void row_add_override(struct message *row, const char *key, const struct override *override)
 {
-	if (!override->scaled && !override->paused) {
-		message_add_unknown(row, "override");
+	const struct signature *scaled = override->scaled ? &override->scaled_by : NULL;
+	const struct signature *paused = override->paused ? &override->paused_by : NULL;
+	char name[64];
+
+	if (!scaled && !paused) {
+		message_add_unknown(row, key);
 		return;
 	}
-	add_count(row, "override.min", override->scaled ? override->min : -1);
-	add_count(row, "override.max", override->scaled ? override->max : -1);
-	add_time(row, "override.until", override->scaled ? override->until_ms : 0);
-	add_text(row, "override.author", override->scaled ? override->scaled_by.author : NULL);
-	add_text(row, "override.note", override->scaled ? override->scaled_by.note : NULL);
-	message_add_flag(row, "override.paused", override->paused);
-	add_time(row, "override.paused_until", override->paused ? override->paused_until_ms : 0);
-	add_text(row, "override.paused_author",
-		 override->paused ? override->paused_by.author : NULL);
-	add_text(row, "override.paused_note", override->paused ? override->paused_by.note : NULL);
+#define NAME(field) (snprintf(name, sizeof name, "%s." field, key), name)
+	row_add_count(row, NAME("min"), scaled ? override->min : -1);
+	row_add_count(row, NAME("max"), scaled ? override->max : -1);
+	row_add_time(row, NAME("until"), scaled ? override->until_ms : 0);
+	row_add_text(row, NAME("author"), scaled ? scaled->author : NULL);
+	row_add_text(row, NAME("note"), scaled ? scaled->note : NULL);
+	message_add_flag(row, NAME("paused"), override->paused);
+	row_add_time(row, NAME("paused_until"), paused ? override->paused_until_ms : 0);
+	row_add_text(row, NAME("paused_author"), paused ? paused->author : NULL);
+	row_add_text(row, NAME("paused_note"), paused ? paused->note : NULL);
+#undef NAME
 }
 
 static void add_command(struct message *row, const char *key, const struct handler *handler)
@@ -203,7 +213,7 @@ static void add_command(struct message *row, const char *key, const struct handl
 
 	for (char **word = handler ? handler->command : NULL; word && *word; word++)
 		buf_printf(&line, "%s%s", word == handler->command ? "" : " ", *word);
-	add_text(row, key, buf_size(&line) ? buf_text(&line) : handler ? handler->path : NULL);
+	row_add_text(row, key, buf_size(&line) ? buf_text(&line) : handler ? handler->path : NULL);
 	buf_free(&line);
 }
 
@@ -213,8 +223,8 @@ static void add_handler(struct message *row, const struct type *type)
 	message_add_int(row, "handler.generation", type->generation);
 	message_add_flag(row, "handler.on_trial", type->proven != NULL);
 	message_add_flag(row, "handler.dropin", type->dropin);
-	add_text(row, "refused", type->refused);
-	add_text(row, "refused_file", type->refused_path);
+	row_add_text(row, "refused", type->refused);
+	row_add_text(row, "refused_file", type->refused_path);
 }
 
 /* What keeps a worker of this type from doing harm; environment only by number, never by value. */
@@ -226,12 +236,12 @@ static void add_sandbox(struct message *row, const struct type *type)
 
 	for (char **e = config->environment; e && *e; e++)
 		variables++;
-	add_text(row, "sandbox.user", user);
+	row_add_text(row, "sandbox.user", user);
 	message_add_flag(row, "sandbox.no_new_privs", true);
 	message_add_flag(row, "sandbox.broker_secrets", false);
 	message_add_int(row, "sandbox.limits", (int64_t)config->n_limits);
 	message_add_int(row, "sandbox.variables", variables);
-	add_text(row, "sandbox.working_directory", config->working_directory);
+	row_add_text(row, "sandbox.working_directory", config->working_directory);
 }
 
 static void add_policy(struct message *row, const struct type *type)
@@ -245,10 +255,10 @@ static void add_policy(struct message *row, const struct type *type)
 	message_add_int(row, "policy.timeout_ms", config->timeout_ms);
 	message_add_text(row, "policy.mode", config_mode_name(config->mode));
 	/* What is for events in our hands is not said of others. */
-	add_count(row, "policy.max_attempts", seen ? config->max_attempts : -1);
-	add_text(row, "policy.inbox", seen ? config_inbox_name(config->inbox) : NULL);
-	add_text(row, "policy.brake", seen ? config_brake_name(config->brake) : NULL);
-	add_text(row, "policy.description", config->description);
+	row_add_count(row, "policy.max_attempts", seen ? config->max_attempts : -1);
+	row_add_text(row, "policy.inbox", seen ? config_inbox_name(config->inbox) : NULL);
+	row_add_text(row, "policy.brake", seen ? config_brake_name(config->brake) : NULL);
+	row_add_text(row, "policy.description", config->description);
 }
 
 static void add_state(struct message *row, const struct type *type)
@@ -257,13 +267,13 @@ static void add_state(struct message *row, const struct type *type)
 
 	message_add_text(row, "type", type->name);
 	message_add_text(row, "state", type_state(type, reason, sizeof reason));
-	add_text(row, "reason", reason);
+	row_add_text(row, "reason", reason);
 }
 
 static void add_error(struct message *row, const struct type *type)
 {
-	add_text(row, "last_error", type->last_error);
-	add_time(row, "last_error_at", type->last_error_wall_ms);
+	row_add_text(row, "last_error", type->last_error);
+	row_add_time(row, "last_error_at", type->last_error_wall_ms);
 }
 
 /* What its own connection has to say while it is up; what the node's has is with the broker. */
@@ -281,20 +291,21 @@ static void row_type(struct request *request, struct type *type)
 
 	request_row_start(&row, request, "type");
 	add_state(&row, type);
-	add_text(&row, "caveat", type_caveat(type));
-	add_text(&row, "broker", type->broker ? type->broker->config->name : NULL);
-	add_text(&row, "queue", type_queue_name(type->config));
-	add_text(&row, "broker_says", broker_says(type));
-	add_count(&row, "consumers", type->depth_known ? type->depth.consumers : -1);
-	add_count(&row, "foreign_consumers", report_foreign(type));
+	row_add_text(&row, "caveat", type_caveat(type));
+	row_add_text(&row, "broker", type->broker ? type->broker->config->name : NULL);
+	row_add_text(&row, "queue", type_queue_name(type->config));
+	row_add_text(&row, "broker_says", broker_says(type));
+	row_add_count(&row, "consumers", type->depth_known ? type->depth.consumers : -1);
+	row_add_count(&row, "foreign_consumers", report_foreign(type));
 	add_real(&row, "unsettled_ms",
 		 type->report.unsettled ? (double)type->report.unsettled_ms : -1);
 	add_counts(&row, type);
 	add_times(&row, type);
 	add_totals(&row, type);
 	add_error(&row, type);
-	add_text(&row, "last_death", type->death);
-	add_override(&row, &type->override);
+	row_add_text(&row, "last_death", type->death);
+	row_add_override(&row, "override", &type->override);
+	view_add_share(&row, type);
 	add_handler(&row, type);
 	add_policy(&row, type);
 	add_sandbox(&row, type);
@@ -305,8 +316,9 @@ int rows_status(struct request *request, const struct message_view *ask, struct 
 {
 	if (*message_text(ask, "arg.type", "") && !request_type(request, ask, why))
 		return -ENOENT;
-	row_node(request);
-	row_registry(request);
+	rows_node(request);
+	rows_registry(request);
+	view_row_plan(request);
 	for (const struct broker *b = request->supervisor->brokers; b; b = b->next)
 		row_broker(request, b);
 	return request_walk(request, ask, row_type, why);
@@ -327,11 +339,11 @@ static void row_metrics(struct request *request, struct type *type)
 	request_row_start(&row, request, "type");
 	message_add_text(&row, "type", type->name);
 	add_counts(&row, type);
-	add_count(&row, "oldest_ms", oldest_ms(type));
-	add_count(&row, "demand", type->wanted.known ? type->wanted.workers : -1);
+	row_add_count(&row, "oldest_ms", oldest_ms(type));
+	row_add_count(&row, "demand", type->wanted.known ? type->wanted.workers : -1);
 	add_totals(&row, type);
 	message_add_flag(&row, "served", type->handler && !type->gone);
-	message_add_flag(&row, "paused", type->override.paused);
+	message_add_flag(&row, "paused", type_is_paused(type));
 	message_add_flag(&row, "probing", !strcmp(type->report.mode, "probe"));
 	add_histogram(&row, "handle_histogram", type->handling);
 	add_histogram(&row, "wait_histogram", type->waiting);
@@ -340,8 +352,9 @@ static void row_metrics(struct request *request, struct type *type)
 
 int rows_metrics(struct request *request, const struct message_view *ask, struct why *why)
 {
-	row_node(request);
-	row_registry(request);
+	rows_node(request);
+	rows_registry(request);
+	view_row_plan(request);
 	for (const struct broker *b = request->supervisor->brokers; b; b = b->next)
 		row_broker(request, b);
 	return request_walk(request, ask, row_metrics, why);
@@ -369,15 +382,16 @@ static void row_now(const struct request *request, const struct type *type)
 
 	request_row_start(&row, request, "now");
 	add_state(&row, type);
-	add_text(&row, "caveat", type_caveat(type));
+	row_add_text(&row, "caveat", type_caveat(type));
 	add_counts(&row, type);
 	add_times(&row, type);
-	add_real(&row, "handling_ms", type->wanted.handling_ms);
-	add_count(&row, "demand", type->wanted.known ? type->wanted.workers : -1);
+	add_real(&row, "handling_ms", type->wanted.handling_ms > 0 ? type->wanted.handling_ms : -1);
+	row_add_count(&row, "demand", type->wanted.known ? type->wanted.workers : -1);
 	message_add_int(&row, "objective_ms", type->config->objective_ms);
 	message_add_int(&row, "min", type->config->min);
 	message_add_int(&row, "max", type->config->max);
-	add_override(&row, &type->override);
+	row_add_override(&row, "override", &type->override);
+	view_add_share(&row, type);
 	add_error(&row, type);
 	request_row(request, &row);
 }
@@ -389,10 +403,10 @@ static void row_decision(const struct request *request, const struct decision *d
 	struct message row = {0};
 
 	request_row_start(&row, request, "decision");
-	add_time(&row, "time", decision->wall_ms);
+	row_add_time(&row, "time", decision->wall_ms);
 	message_add_int(&row, "from", decision->from);
 	message_add_int(&row, "to", decision->to);
-	add_count(&row, "ready", demand->known ? demand->ready : -1);
+	row_add_count(&row, "ready", demand->known ? demand->ready : -1);
 	add_real(&row, "arrival_per_s",
 		 demand->known && !demand->by_drain ? demand->arrival_per_s : -1);
 	add_real(&row, "handling_ms", demand->handling_ms);
@@ -400,13 +414,21 @@ static void row_decision(const struct request *request, const struct decision *d
 	message_add_int(&row, "demand", demand->workers);
 	message_add_text(&row, "rule", limits_rule_name(decision->rule));
 	message_add_int(&row, "total", decision->total);
-	add_text(&row, "budget", decision->budget);
+	row_add_text(&row, "budget", decision->budget);
+	if (decision->share.source != DECISION_HERE && decision->share.known) {
+		message_add_int(&row, "share.workers", decision->share.workers);
+		message_add_int(&row, "share.total", decision->share.total);
+		message_add_int(&row, "share.nodes", decision->share.nodes);
+		row_add_text(&row, "share.plan_of",
+			     decision->share.source == DECISION_PLAN ? decision->share.author : "");
+		message_add_text(&row, "share.rule", limits_rule_name(decision->share.rule));
+	}
 	if (demand->known && demand->by_drain) /* below 0 it rises */
 		message_add_real(&row, "falling_per_s", demand->falling_per_s);
 	else
 		message_add_unknown(&row, "falling_per_s");
 	message_add_text(&row, "ramp", ramp_rule_name(decision->ramp));
-	add_text(&row, "note", decision->note);
+	row_add_text(&row, "note", decision->note);
 	message_add_text(&row, "text", decision_format(decision, sentence, sizeof sentence));
 	request_row(request, &row);
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a node keeps in its state directory: the lock that makes it this droverd's alone, its node
- * id, and what operators have set over the configuration. Decides what of an unreadable file is
- * still of use; must never keep droverd from starting for a damaged overrides file. Called by
- * droverd.c at start, by commands.c and decide.c when overrides change.
+ * id, and what operators have set over the configuration; and how other files there are read and
+ * written. Decides what of an unreadable file is still of use; must never keep droverd from starting
+ * for a damaged overrides file. Called by droverd.c at start, by commands.c and decide.c when
+ * overrides change, and by whoever keeps a file.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -110,9 +111,8 @@ static int write_all(int fd, const void *data, size_t size)
 	return 0;
 }
 
-/* The whole file or, when that fails, the one before. */
-static int replace_file(const struct supervisor *supervisor, const char *name, const void *data,
-			size_t size)
+int state_write(const struct supervisor *supervisor, const char *name, const void *data,
+		size_t size)
 {
 	char path[PATH_MAX], fresh_name[64], fresh[PATH_MAX];
 	int fd, directory, r;
@@ -140,9 +140,8 @@ static int replace_file(const struct supervisor *supervisor, const char *name, c
 	return 0;
 }
 
-/* The file's content, NUL-terminated; the caller frees it. */
-static int read_file(const struct supervisor *supervisor, const char *name, size_t max,
-		     char **ret_text)
+int state_read(const struct supervisor *supervisor, const char *name, size_t max, char **ret_text,
+	       size_t *ret_size)
 {
 	char path[PATH_MAX], *text;
 	int fd = open_in(supervisor, name, O_RDONLY, 0, path), r = 0;
@@ -175,6 +174,7 @@ static int read_file(const struct supervisor *supervisor, const char *name, size
 	}
 	text[used] = '\0';
 	*ret_text = text;
+	*ret_size = used;
 	return 0;
 }
 
@@ -188,7 +188,8 @@ static bool is_id(const char *text)
 static int find_node_id(struct supervisor *supervisor, struct why *why)
 {
 	char *text = NULL, line[ID_TEXT_MAX + 1];
-	int r = read_file(supervisor, "node-id", 256, &text);
+	size_t size;
+	int r = state_read(supervisor, "node-id", 256, &text, &size);
 
 	if (r == 0 && is_id(text)) {
 		snprintf(supervisor->node_id, sizeof supervisor->node_id, "%.32s", text);
@@ -205,7 +206,7 @@ static int find_node_id(struct supervisor *supervisor, struct why *why)
 	r = make_id(supervisor->node_id);
 	snprintf(line, sizeof line, "%s\n", supervisor->node_id);
 	if (r == 0)
-		r = replace_file(supervisor, "node-id", line, strlen(line));
+		r = state_write(supervisor, "node-id", line, strlen(line));
 	return r < 0 ? why_set(why, r, "%s/node-id: %s", supervisor->config->state_dir,
 			       strerror(-r))
 		     : 0;
@@ -330,7 +331,8 @@ static bool read_line(char *line, char **ret_name, struct override *ret_override
 void state_load_overrides(struct supervisor *supervisor)
 {
 	char *text = NULL, *rest, *line, *name;
-	int r = read_file(supervisor, OVERRIDES_FILE, OVERRIDES_MAX, &text);
+	size_t size;
+	int r = state_read(supervisor, OVERRIDES_FILE, OVERRIDES_MAX, &text, &size);
 
 	if (r < 0 && r != -ENOENT)
 		log_warning("%s/" OVERRIDES_FILE ": %s; scale and pause of before do not hold",
@@ -362,8 +364,9 @@ void state_load_overrides(struct supervisor *supervisor)
 static void add_strangers(struct supervisor *supervisor, struct buf *out)
 {
 	char *text = NULL, *rest, *line;
+	size_t size;
 
-	if (read_file(supervisor, OVERRIDES_FILE, OVERRIDES_MAX, &text) < 0)
+	if (state_read(supervisor, OVERRIDES_FILE, OVERRIDES_MAX, &text, &size) < 0)
 		return;
 	for (rest = text; (line = strsep(&rest, "\n"));) {
 		size_t length = strcspn(line, "\t");
@@ -388,7 +391,7 @@ void state_save_overrides(struct supervisor *supervisor)
 		add_line(&out, supervisor->types[i]);
 	add_strangers(supervisor, &out);
 	r = out.failed ? -ENOMEM
-		       : replace_file(supervisor, OVERRIDES_FILE, buf_text(&out), buf_size(&out));
+		       : state_write(supervisor, OVERRIDES_FILE, buf_text(&out), buf_size(&out));
 	if (r < 0)
 		log_error("%s/" OVERRIDES_FILE
 			  ": %s; scale and pause hold, but not over a restart of droverd",
@@ -413,9 +416,12 @@ void override_expire(struct type *type, int64_t wall_ms)
 	if (override->paused && override->paused_until_ms && wall_ms >= override->paused_until_ms) {
 		override->paused = false;
 		override->paused_until_ms = 0;
-		log_notice("%s: the pause by %s has run out; it takes events again", type->name,
-			   override->paused_by.author);
-		pair_say(type, "resume");
+		log_notice("%s: the pause by %s has run out; %s", type->name,
+			   override->paused_by.author,
+			   orders_of(type)->paused ? "it stays paused in the whole cluster"
+						   : "it takes events again");
+		if (!orders_of(type)->paused)
+			pair_say(type, "resume");
 		by = &override->paused_by;
 	}
 	if (by) {

@@ -3,7 +3,7 @@
  * How a type is, in a word and a sentence: one table, in the order in which a state hides those
  * after it. Decides nothing else; called by whatever shows a type or records why it has no workers.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -23,12 +23,19 @@ static bool is_leaving(const struct type *type)
 
 static bool is_draining(const struct type *type)
 {
-	return type->supervisor->draining || type->supervisor->stopping;
+	return cluster_drains(type->supervisor) || type->supervisor->stopping;
 }
 
-static bool is_paused(const struct type *type)
+bool type_is_paused(const struct type *type)
 {
-	return type->override.paused;
+	return type->override.paused || orders_of(type)->paused;
+}
+
+/* Its file is being tried, or may be among those that were just written. */
+static bool is_arriving(const struct type *type)
+{
+	return !type->handler &&
+	       (type->candidate || (!type->refused[0] && watch_waits(type->supervisor)));
 }
 
 static bool has_no_handler(const struct type *type)
@@ -81,32 +88,51 @@ static void tell_leaving(const struct type *type, char *text, size_t size)
 		 type->dropin ? "handler file was removed" : "configuration was removed");
 }
 
+static void tell_by(const char *what, const struct signature *by, const char *end, char *text,
+		    size_t size)
+{
+	snprintf(text, size, "%s%s%s%s%s%s", what, *by->author ? " by " : "", by->author,
+		 *by->note ? ": " : "", by->note, end);
+}
+
 static void tell_draining(const struct type *type, char *text, size_t size)
 {
-	snprintf(text, size, "%s",
-		 type->supervisor->stopping
-			 ? "droverd is being stopped"
-			 : "the node is drained; droverctl resume --all ends it");
+	const struct supervisor *supervisor = type->supervisor;
+	const char *reason = supervisor->cluster ? supervisor->cluster->maintenance_reason : "";
+
+	if (supervisor->stopping)
+		snprintf(text, size, "droverd is being stopped");
+	else if (supervisor->draining)
+		snprintf(text, size, "the node is drained; droverctl resume --all ends it");
+	else if (supervisor->cluster && supervisor->cluster->maintenance)
+		snprintf(text, size, "taken out of service in the registry%s%s",
+			 *reason ? ": " : "", reason);
+	else
+		tell_by("all nodes are drained", orders_drained_by(supervisor),
+			"; droverctl resume --all --cluster ends it", text, size);
 }
 
 static void tell_paused(const struct type *type, char *text, size_t size)
 {
-	const struct signature *by = &type->override.paused_by;
+	if (type->override.paused)
+		tell_by("paused", &type->override.paused_by, "", text, size);
+	else
+		tell_by("paused in the whole cluster", &orders_of(type)->paused_by, "", text, size);
+}
 
-	snprintf(text, size, "paused%s%s%s%s", *by->author ? " by " : "", by->author,
-		 *by->note ? ": " : "", by->note);
+static void tell_arriving(const struct type *type, char *text, size_t size)
+{
+	if (type->candidate)
+		snprintf(text, size, "its handler %s is being tried", type->candidate->path);
+	else
+		snprintf(text, size,
+			 "new files in the handlers directories are looked at in a moment");
 }
 
 static void tell_no_handler(const struct type *type, char *text, size_t size)
 {
-	if (type->candidate)
-		snprintf(text, size, "its handler %s is being tried", type->candidate->path);
-	else if (type->refused[0])
+	if (type->refused[0])
 		snprintf(text, size, "its handler was refused: %s", type->refused);
-	else if (watch_waits(type->supervisor))
-		snprintf(text, size,
-			 "no handler yet: files were just written, and are looked at in a "
-			 "moment");
 	else
 		snprintf(text, size, "no handler: no file of that name is in a handlers directory");
 }
@@ -150,11 +176,17 @@ static const struct {
 	bool (*holds)(const struct type *type);
 	void (*tell)(const struct type *type, char *text, size_t size);
 } states[] = {
-	{"leaving", is_leaving, tell_leaving}, {"draining", is_draining, tell_draining},
-	{"paused", is_paused, tell_paused},    {"unservable", has_no_handler, tell_no_handler},
-	{"failing", is_failing, tell_death},   {"cut off", is_cut_off, tell_broker},
-	{"starting", is_starting, NULL},       {"probe", is_probing, tell_probe},
-	{"failing", is_crashing, tell_error},  {"running", is_running, NULL},
+	{"leaving", is_leaving, tell_leaving},
+	{"draining", is_draining, tell_draining},
+	{"paused", type_is_paused, tell_paused},
+	{"starting", is_arriving, tell_arriving},
+	{"unservable", has_no_handler, tell_no_handler},
+	{"failing", is_failing, tell_death},
+	{"cut off", is_cut_off, tell_broker},
+	{"starting", is_starting, NULL},
+	{"probe", is_probing, tell_probe},
+	{"failing", is_crashing, tell_error},
+	{"running", is_running, NULL},
 };
 
 const char *type_caveat(const struct type *type)

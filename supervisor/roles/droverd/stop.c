@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The end of droverd: at SIGTERM or SIGINT everything drains, then all roles end, then droverd
- * does; a second signal skips the draining. Decides how long each step may take, and that nothing
- * can keep the last one from being reached.
+ * The end of droverd: at SIGTERM or SIGINT the others of the cluster are told, everything drains, the
+ * node is removed from the registry, then all roles end, then droverd does; a second signal skips all
+ * that. Decides how long each step may take, and that nothing can keep the last one from being
+ * reached.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/cluster.h"
 
 #include <signal.h>
 #include <string.h>
@@ -30,6 +31,8 @@ static void arm_stop_timer(struct supervisor *supervisor, int64_t wait_ms)
 /* Everybody's end is wanted now. */
 static void die(struct supervisor *supervisor)
 {
+	if (supervisor->dying)
+		return;
 	supervisor->dying = true;
 	for (size_t i = 0; i < supervisor->n_types; i++)
 		pair_kill(supervisor->types[i]);
@@ -38,6 +41,17 @@ static void die(struct supervisor *supervisor)
 			child_leave(child);
 	arm_stop_timer(supervisor, DEATH_MS);
 	supervisor_progress(supervisor);
+}
+
+/* Nothing is in hand any more: the registry forgets us, and that is the last thing to wait for. */
+static void conclude(struct supervisor *supervisor)
+{
+	if (supervisor->concluding)
+		return;
+	supervisor->concluding = true;
+	supervisor->stop_timer = sd_event_source_disable_unref(supervisor->stop_timer);
+	saying_end(supervisor);
+	checks_deregister(supervisor, die);
 }
 
 static int on_stop_timer(sd_event_source *source, uint64_t usec, void *context)
@@ -49,7 +63,9 @@ static int on_stop_timer(sd_event_source *source, uint64_t usec, void *context)
 	if (!supervisor->dying) {
 		log_warning(
 			"not everything has drained in time; what is still in hand is given out again later");
-		die(supervisor);
+		for (size_t i = 0; i < supervisor->n_types; i++)
+			pair_kill(supervisor->types[i]);
+		conclude(supervisor);
 		return 0;
 	}
 	for (struct child *child = supervisor->children.first; child; child = child->next) {
@@ -73,7 +89,7 @@ void supervisor_progress(struct supervisor *supervisor)
 	for (size_t i = 0; i < supervisor->n_types; i++)
 		if (supervisor->types[i]->pair != PAIR_NONE)
 			return;
-	die(supervisor);
+	conclude(supervisor);
 }
 
 static int64_t longest_stop_ms(const struct supervisor *supervisor)
@@ -110,8 +126,10 @@ static int on_stop_signal(sd_event_source *source, const struct signalfd_siginfo
 	log_notice("SIG%s: stopping; busy workers get up to %s to finish", name,
 		   units_human_duration(wait_ms, human, sizeof human));
 	sd_notifyf(0, "STOPPING=1\nEXTEND_TIMEOUT_USEC=%llu\nSTATUS=Draining",
-		   (unsigned long long)(wait_ms + DEATH_MS) * 1000);
+		   (unsigned long long)(wait_ms + CHECKS_DEREGISTER_MS + DEATH_MS) * 1000);
 	supervisor->stopping = true;
+	/* At once, for the others are to take over while we finish what we have in hand. */
+	checks_leave(supervisor, true);
 	arm_stop_timer(supervisor, wait_ms);
 	decide_soon(supervisor);
 	supervisor_progress(supervisor);

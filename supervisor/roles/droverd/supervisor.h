@@ -19,6 +19,7 @@
 #include "policy/demand.h"
 #include "policy/drain.h"
 #include "policy/histogram.h"
+#include "policy/override.h"
 #include "policy/ramp.h"
 #include "roles/droverd/child.h"
 #include "system/config.h"
@@ -28,6 +29,7 @@
 #define REPORT_TEXT_MAX 256
 
 struct supervisor;
+struct cluster;
 
 /* One version of a type's handler. */
 struct handler {
@@ -73,23 +75,6 @@ struct report {
 	unsigned generation;
 	int generation_outcomes, generation_crashes, generation_failed_starts;
 	uint64_t log_dropped;
-};
-
-/* Who did something by hand, and why. */
-struct signature {
-	char author[64];
-	char note[128];
-};
-
-/* What an operator set over the configuration; kept over restarts. */
-struct override {
-	bool scaled;      /* min and max below hold */
-	int min, max;     /* -1: not overridden */
-	int64_t until_ms; /* wall clock; 0: until reset */
-	struct signature scaled_by;
-	bool paused;
-	int64_t paused_until_ms;
-	struct signature paused_by;
 };
 
 enum pair_state {
@@ -156,6 +141,14 @@ struct type {
 	char *last_error; /* of an event; outlives the pair; never NULL; text_set */
 	int64_t last_error_wall_ms;
 
+	/* standing.c: what the plan in force makes of it here */
+	struct {
+		uint64_t serial, shape;     /* of the plan (planning.c); 0: of none */
+		int total, node_max, group; /* of its row there */
+		int workers, nodes;         /* here, and that it is shared out over */
+		bool at_once; /* what that takes away goes now; until decide.c saw to it */
+	} placed;
+
 	/* decide.c */
 	struct demand demand;
 	struct drain drain; /* in its place, of a type that consumes by itself */
@@ -182,7 +175,10 @@ struct broker {
 	unsigned restarts;
 	enum drover_broker_state state; /* as the gauge last said, once it */
 	bool reported;
+	bool missing; /* nobody knows where it is: it has no gauge until it is found */
 	char sentence[REPORT_TEXT_MAX];
+	enum drover_broker_scope scope; /* as its gauge once said; 0: it never has */
+	bool asleep;                    /* the leader of the cluster samples its queues */
 
 	struct child *declarer; /* the errand that declares the queues */
 	struct backoff declare_backoff;
@@ -218,6 +214,7 @@ struct supervisor {
 	sd_event_source *registrar_timer, *stop_timer;
 	unsigned api_restarts;
 	char registry_state[16], registry_sentence[REPORT_TEXT_MAX];
+	struct cluster *cluster; /* cluster.h; never NULL once types exist */
 
 	struct broker *brokers;
 	struct type **types; /* sorted by name */
@@ -240,6 +237,7 @@ struct supervisor {
 	struct request *requests; /* commands.c: what the api waits for */
 	bool draining;            /* by command: nothing is taken until resumed */
 	bool stopping;            /* by signal: drain, then exit */
+	bool concluding;          /* all has drained: the registry is told */
 	bool ready;
 	bool dying; /* exit as soon as all children are gone */
 	int exit_code;
@@ -248,6 +246,8 @@ struct supervisor {
 
 /* types.c: the set of types, from configuration and handler files. */
 struct type *type_find(struct supervisor *supervisor, const char *name);
+/* The first one whose name is greater than `after`; NULL: there is none. */
+struct type *type_after(const struct supervisor *supervisor, const char *after);
 struct type *type_of_queue(struct supervisor *supervisor, struct broker *broker, const char *queue);
 /* Sets one of a type's texts that are "" most of the time and then take no memory. */
 void text_set(char **text, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -273,6 +273,8 @@ static inline bool type_consumes(const struct type *type)
 
 /* states.c */
 const char *type_state(const struct type *type, char *reason, size_t size); /* a word, and why */
+/* By hand, here or in the whole cluster. */
+bool type_is_paused(const struct type *type);
 /* What Drover does not promise about its events; NULL: it keeps all that it promises. */
 const char *type_caveat(const struct type *type);
 
@@ -335,6 +337,7 @@ void pair_target(struct type *type); /* sends type->target */
 void pair_policy(struct type *type); /* sends the policy fields */
 void pair_say(struct type *type, const char *verb);
 void pair_broker(struct type *type); /* sends the broker's state */
+void pair_hosts(struct type *type);  /* sends where the broker was found */
 
 /* report.c: what its dispatcher says of a type. */
 void report_take(struct type *type, const struct message_view *view);
@@ -345,16 +348,27 @@ int64_t report_waiting(const struct type *type);
 /* Consumers of its queue that are not this node's; -1: not known. */
 int64_t report_foreign(const struct type *type);
 
-/* brokers.c: gauges, and the errands that declare the queues. */
+/* brokers.c: the set of brokers, and their gauges. */
 /* Brokers of the configuration in force; the one before must still exist. */
 void brokers_apply(struct supervisor *supervisor);
-void brokers_start(struct supervisor *supervisor);   /* the gauges */
-void brokers_declare(struct supervisor *supervisor); /* queues came or changed: soon, until done */
+void brokers_start(struct supervisor *supervisor); /* the gauges */
+/* While asleep its queues are not sampled, and their depths unknown; only its state is known. */
+void broker_sleep(struct broker *broker, bool asleep);
 void brokers_free(struct supervisor *supervisor);
 struct broker *broker_find(struct supervisor *supervisor, const char *name);
+/* It was found somewhere, or it is known why it was not: its gauge goes there. */
+void broker_found(struct broker *broker);
 void broker_add_type(struct type *type);
 void broker_drop_type(struct type *type);
 const char *broker_state_name(enum drover_broker_state state);
+
+/* declaring.c: the errands that declare the queues. */
+void brokers_declare(struct supervisor *supervisor); /* queues came or changed: soon, until done */
+/* By brokers.c alone. */
+int declaring_open(struct broker *broker);
+void declaring_close(struct broker *broker);
+void declaring_up(struct broker *broker); /* it can be reached: what is undeclared is declared */
+void declaring_restart(struct broker *broker); /* it has other settings */
 
 /* describe.c: the configuration in messages. */
 void message_add_broker(struct message *message, const struct supervisor *supervisor,
@@ -371,6 +385,7 @@ const char *type_queue_name(const struct config_type *type);
 int decide_open(struct supervisor *supervisor);
 void decide_close(struct supervisor *supervisor);
 void decide_soon(struct supervisor *supervisor); /* something changed */
+bool budget_covers(const struct config_budget *budget, const char *type);
 
 /* errands.c: disposable processes. */
 /*
@@ -399,6 +414,15 @@ int errand_start(struct supervisor *supervisor, const char *title, const struct 
 /* state.c: what is kept in the state directory. */
 int state_open(struct supervisor *supervisor, struct why *why);
 void state_close(struct supervisor *supervisor);
+/*
+ * What a file of the state directory holds, NUL-terminated, for the caller to free; `size` of it
+ * without that. -ENOENT: there is none; -EINVAL: it is larger than `max`, or no regular file.
+ */
+int state_read(const struct supervisor *supervisor, const char *name, size_t max, char **ret_text,
+	       size_t *ret_size);
+/* The whole of it or, when that fails, what was there before; on disk when it returns. */
+int state_write(const struct supervisor *supervisor, const char *name, const void *data,
+		size_t size);
 void state_load_overrides(struct supervisor *supervisor); /* of types that are new */
 void state_save_overrides(struct supervisor *supervisor);
 void override_expire(struct type *type, int64_t wall_ms);
@@ -410,9 +434,9 @@ void commands_close(struct supervisor *supervisor);
 void commands_dispatcher_row(struct type *type,
 			     const struct message_view *view); /* "row" and "end" of ps */
 
-/* registry.c: the registrar. */
-void registry_start(struct supervisor *supervisor);
-void registry_close(struct supervisor *supervisor);
+/* registrar.c */
+void registrar_start(struct supervisor *supervisor);
+void registrar_close(struct supervisor *supervisor);
 
 /* reload.c: reading the configuration. */
 int reload_open(struct supervisor *supervisor); /* SIGHUP; 0 or -errno */
@@ -426,6 +450,12 @@ int supervisor_reload(struct supervisor *supervisor, struct why *why);
 /* stop.c: the end. */
 int stop_open(struct supervisor *supervisor);            /* SIGTERM and SIGINT; 0 or -errno */
 void supervisor_progress(struct supervisor *supervisor); /* a child ended: drained? stopped? */
+
+/* Nothing is started any more. */
+static inline bool supervisor_ends(const struct supervisor *supervisor)
+{
+	return supervisor->stopping || supervisor->dying;
+}
 
 /* droverd.c */
 double supervisor_random(void); /* [0,1) */

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/sorted.h"
 
 #include "base/banned.h"
 
@@ -35,34 +36,38 @@ void text_set(char **text, const char *format, ...)
 		free(fresh);
 }
 
-/* The place of a name among the types: of the type, or where it would be put. */
-static size_t place_of(const struct supervisor *supervisor, const char *name, bool *ret_found)
+static const char *name_of(const void *entry)
 {
-	size_t low = 0, high = supervisor->n_types;
+	return (*(struct type *const *)entry)->name;
+}
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		int order = strcmp(name, supervisor->types[middle]->name);
+static struct sorted by_name(const struct supervisor *supervisor)
+{
+	return (struct sorted){supervisor->types, supervisor->n_types, sizeof *supervisor->types,
+			       name_of};
+}
 
-		if (!order) {
-			*ret_found = true;
-			return middle;
-		}
-		if (order < 0)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	*ret_found = false;
-	return low;
+/* Whether it is there; its place, or where it would be. */
+static bool find(const struct supervisor *supervisor, const char *name, size_t *ret_at)
+{
+	const struct sorted types = by_name(supervisor);
+
+	return sorted_find(&types, name, ret_at);
+}
+
+struct type *type_after(const struct supervisor *supervisor, const char *after)
+{
+	const struct sorted types = by_name(supervisor);
+	size_t at = sorted_after(&types, after);
+
+	return at < supervisor->n_types ? supervisor->types[at] : NULL;
 }
 
 struct type *type_find(struct supervisor *supervisor, const char *name)
 {
-	bool found;
-	size_t at = place_of(supervisor, name, &found);
+	size_t at;
 
-	return found ? supervisor->types[at] : NULL;
+	return find(supervisor, name, &at) ? supervisor->types[at] : NULL;
 }
 
 static bool has_queue(const struct type *type, const struct broker *broker, const char *queue)
@@ -107,7 +112,6 @@ static struct type *type_add(struct supervisor *supervisor, struct config_type *
 {
 	size_t n = supervisor->n_types, at;
 	struct type *type = calloc(1, sizeof *type), **types = NULL;
-	bool found;
 
 	/* Room grows by doubling: a power of two is full. */
 	if (type && !(n & (n - 1)))
@@ -127,7 +131,7 @@ static struct type *type_add(struct supervisor *supervisor, struct config_type *
 	type->report = (struct report){.handling_us = -1, .idle_low = -1};
 	for (size_t i = 0; i < TEMPLATES_MAX; i++)
 		type->templates[i].link = -1;
-	at = place_of(supervisor, type->name, &found);
+	find(supervisor, type->name, &at);
 	memmove(types + at + 1, types + at, (n - at) * sizeof *types);
 	types[at] = type;
 	supervisor->n_types++;
@@ -194,12 +198,11 @@ void type_leave(struct type *type)
 void type_reap(struct type *type)
 {
 	struct supervisor *supervisor = type->supervisor;
-	bool found;
 	size_t at;
 
 	if (!type->gone || type->pair != PAIR_NONE || type->trial)
 		return;
-	at = place_of(supervisor, type->name, &found);
+	find(supervisor, type->name, &at);
 	supervisor->n_types--;
 	memmove(supervisor->types + at, supervisor->types + at + 1,
 		(supervisor->n_types - at) * sizeof(struct type *));

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "system/timer.h"
 
 #include "base/banned.h"
 
@@ -23,14 +24,13 @@
 	(IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_ATTRIB | \
 	 IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 
-static void arm(sd_event_source *timer, uint64_t ms)
+static void arm(sd_event_source *timer, int64_t ms)
 {
 	int enabled = SD_EVENT_OFF;
 
 	if (sd_event_source_get_enabled(timer, &enabled) >= 0 && enabled != SD_EVENT_OFF)
 		return;
-	sd_event_source_set_time_relative(timer, ms * 1000);
-	sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
+	timer_start(timer, ms);
 }
 
 /* Something else lies there than what serves and what was refused. */
@@ -241,15 +241,9 @@ int watch_open(struct supervisor *supervisor, struct why *why)
 	r = sd_event_add_io(event, &supervisor->inotify_source, supervisor->inotify, EPOLLIN,
 			    on_inotify, supervisor);
 	if (r >= 0)
-		r = sd_event_add_time_relative(event, &supervisor->quiet_timer, CLOCK_MONOTONIC, 0,
-					       ACCURACY_US, on_quiet, supervisor);
+		r = timer_new(event, &supervisor->quiet_timer, ACCURACY_US, on_quiet, supervisor);
 	if (r >= 0)
-		r = sd_event_source_set_enabled(supervisor->quiet_timer, SD_EVENT_OFF);
-	if (r >= 0)
-		r = sd_event_add_time_relative(event, &supervisor->links_timer, CLOCK_MONOTONIC, 0,
-					       ACCURACY_US, on_poll, supervisor);
-	if (r >= 0)
-		r = sd_event_source_set_enabled(supervisor->links_timer, SD_EVENT_OFF);
+		r = timer_new(event, &supervisor->links_timer, ACCURACY_US, on_poll, supervisor);
 	return r < 0 ? why_set(why, r, "event loop: %s", strerror(-r)) : 0;
 }
 

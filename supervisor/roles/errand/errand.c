@@ -19,6 +19,7 @@
 
 #include "base/log.h"
 #include "system/plugin.h"
+#include "system/timer.h"
 
 #include "base/banned.h"
 
@@ -92,8 +93,7 @@ void errand_hold_input(struct errand *errand, bool hold)
 
 void errand_wake(struct errand *errand, int64_t delay_ms)
 {
-	sd_event_source_set_time_relative(errand->alarm, (uint64_t)delay_ms * 1000);
-	sd_event_source_set_enabled(errand->alarm, SD_EVENT_ONESHOT);
+	timer_start(errand->alarm, delay_ms);
 }
 
 static void send_answer(struct errand *errand, size_t least)
@@ -368,6 +368,20 @@ static void tell_secrets(struct errand *errand, enum drover_plugin_kind kind)
 	plugin_close(handle);
 }
 
+/* That service discovery can give it its hosts. */
+static int check_discovery(const struct drover_broker *calls, struct why *why)
+{
+	const struct drover_option *option = calls->plugin.options;
+
+	while (option && option->name && strcmp(option->name, "hosts"))
+		option++;
+	if (calls->hosts && option && option->name)
+		return 0;
+	return why_set(why, -ENOTSUP,
+		       "service: the plugin %s has no hosts that could be discovered; leave it out",
+		       calls->plugin.name);
+}
+
 static void check(struct errand *errand)
 {
 	const char *kind = errand_arg(errand, "kind");
@@ -381,7 +395,9 @@ static void check(struct errand *errand)
 	} else {
 		r = broker_client_open(&errand->broker, errand->role.event, &errand->args,
 				       DROVER_USE_MANAGE, &errand->callbacks, &why);
-		if (r >= 0)
+		if (r >= 0 && errand_arg_flag(errand, "discovered"))
+			r = check_discovery(errand->broker.calls, &why);
+		if (errand->broker.broker)
 			broker_client_close(&errand->broker);
 	}
 	errand_end(errand, r < 0 ? r : 0, "%s", why.text);
@@ -469,8 +485,7 @@ static void go(struct errand *errand)
 		check(errand);
 		return;
 	}
-	sd_event_source_set_time_relative(errand->deadline, (uint64_t)START_PATIENCE_MS * 1000);
-	sd_event_source_set_enabled(errand->deadline, SD_EVENT_ONESHOT);
+	timer_start(errand->deadline, START_PATIENCE_MS);
 	r = broker_client_open(&errand->broker, errand->role.event, &errand->args,
 			       DROVER_USE_MANAGE, &errand->callbacks, &why);
 	if (r < 0) {
@@ -502,14 +517,6 @@ static void on_message(void *context, const struct message_view *view, const int
 		close(fds[i]);
 }
 
-static int add_timer(struct errand *errand, sd_event_source **ret_timer, sd_event_time_handler_t on)
-{
-	int r = sd_event_add_time(errand->role.event, ret_timer, CLOCK_MONOTONIC, 0, 1000, on,
-				  errand);
-
-	return r < 0 ? r : sd_event_source_set_enabled(*ret_timer, SD_EVENT_OFF);
-}
-
 int main(void)
 {
 	static struct errand errand;
@@ -531,9 +538,9 @@ int main(void)
 	errand.role.message = on_message;
 	errand.role.context = &errand;
 	role_open(&errand.role, "errand");
-	r = add_timer(&errand, &errand.deadline, on_deadline);
+	r = timer_new(errand.role.event, &errand.deadline, 1000, on_deadline, &errand);
 	if (r >= 0)
-		r = add_timer(&errand, &errand.alarm, on_alarm);
+		r = timer_new(errand.role.event, &errand.alarm, 1000, on_alarm, &errand);
 	if (r >= 0)
 		r = sd_event_add_post(errand.role.event, NULL, on_turn, &errand);
 	if (r < 0)

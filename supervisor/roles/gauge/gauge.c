@@ -3,8 +3,8 @@
  * The gauge of a broker: samples the depths of its queues and tells the supervisor what changed,
  * and finds out when the broker is lost and when it is back. Decides how often to look: a queue in
  * motion every interval, a quiet one ever less often, one that the broker gives a hint of at once;
- * and after a costly pass it rests. A sample that failed is unknown, never zero. Started by the
- * supervisor, one per broker.
+ * and after a costly pass it rests. While another node of the cluster samples it only watches the
+ * broker. A sample that failed is unknown, never zero. Started by the supervisor, one per broker.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -15,9 +15,11 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/sorted.h"
 #include "policy/backoff.h"
 #include "system/broker.h"
 #include "system/role.h"
+#include "system/timer.h"
 
 #include "base/banned.h"
 
@@ -49,7 +51,8 @@ struct gauge {
 	struct drover_broker_callbacks callbacks;
 	struct broker_client broker;
 	bool open;
-	bool hints; /* the broker says when a queue changed */
+	bool hints;  /* the broker says when a queue changed */
+	bool asleep; /* another node samples */
 
 	enum drover_broker_state state;
 	enum drover_broker_state told_state;
@@ -85,23 +88,21 @@ static const char *name_of(const struct queue *queue)
 	return queue->queue->name;
 }
 
+static const char *name_at(const void *entry)
+{
+	return name_of(*(struct queue *const *)entry);
+}
+
 /* The place of that name, or where it would be. */
 static size_t place(const struct gauge *gauge, const char *name)
 {
-	size_t low = 0, high = gauge->n_queues;
+	const struct sorted queues = {gauge->queues, gauge->n_queues, sizeof *gauge->queues,
+				      name_at};
+	size_t n = gauge->n_queues;
 
 	/* They come in order, mostly: behind the last is the first guess. */
-	if (high && strcmp(name_of(gauge->queues[high - 1]), name) < 0)
-		return high;
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (strcmp(name_of(gauge->queues[middle]), name) < 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return n && strcmp(name_of(gauge->queues[n - 1]), name) < 0 ? n
+								    : sorted_from(&queues, name);
 }
 
 static struct queue *find(const struct gauge *gauge, const char *name)
@@ -127,7 +128,7 @@ static void arm(struct gauge *gauge, int64_t due_ms)
 /* A broker that refuses something may still know its depths. */
 static bool can_sample(const struct gauge *gauge)
 {
-	return gauge->open &&
+	return gauge->open && !gauge->asleep &&
 	       (gauge->state == DROVER_BROKER_UP || gauge->state == DROVER_BROKER_REFUSED);
 }
 
@@ -332,6 +333,8 @@ static void tell_state(struct gauge *gauge, const char *sentence)
 	message_start(&message, "broker");
 	message_add_int(&message, "state", gauge->state);
 	message_add_text(&message, "sentence", gauge->told_sentence);
+	if (gauge->broker.scope)
+		message_add_int(&message, "scope", gauge->broker.scope);
 	endpoint_send(&gauge->role.supervisor, &message);
 	message_free(&message);
 }
@@ -353,8 +356,7 @@ static void plan_reopening(struct gauge *gauge)
 		delay_ms = backoff_next_ms(&gauge->backoff, &refused_policy, 0, 0.5);
 	if (delay_ms < RECONNECT_MS)
 		delay_ms = RECONNECT_MS;
-	sd_event_source_set_time_relative(gauge->reopen, (uint64_t)delay_ms * 1000);
-	sd_event_source_set_enabled(gauge->reopen, SD_EVENT_ONESHOT);
+	timer_start(gauge->reopen, delay_ms);
 }
 
 static void on_state(void *context, enum drover_broker_state state, const char *sentence)
@@ -495,6 +497,29 @@ static void take_queue(struct gauge *gauge, const struct message_view *view)
 		make_due(gauge, queue, clock_now_ms());
 }
 
+/* For the next opening, and for a broker that is open; a connection that works stays. */
+static void take_hosts(struct gauge *gauge, const struct message_view *view)
+{
+	int r = broker_setup_hosts(&gauge->setup, view);
+
+	if (r >= 0 && gauge->open)
+		r = broker_client_hosts(&gauge->broker, view);
+	if (r < 0)
+		log_error(
+			"the hosts that were found for the broker are not taken: %s; it is looked "
+			"for where it was",
+			strerror(-r));
+}
+
+static void fall_asleep(struct gauge *gauge, bool asleep)
+{
+	if (asleep == gauge->asleep)
+		return;
+	gauge->asleep = asleep;
+	if (!asleep)
+		begin_anew(gauge);
+}
+
 static void on_message(void *context, const struct message_view *view, const int *fds, size_t n_fds)
 {
 	struct gauge *gauge = context;
@@ -508,16 +533,17 @@ static void on_message(void *context, const struct message_view *view, const int
 		forget_queue(gauge, name);
 	} else if (message_is(view, "queue") && *name) {
 		take_queue(gauge, view);
+	} else if (message_is(view, "hosts") && buf_size(&gauge->setup)) {
+		take_hosts(gauge, view);
+	} else if (message_is(view, "sleep")) {
+		fall_asleep(gauge, message_flag(view, "on"));
 	}
 }
 
 static int add_timer(struct gauge *gauge, sd_event_source **ret_source, sd_event_time_handler_t on)
 {
-	int r = sd_event_add_time(gauge->role.event, ret_source, CLOCK_MONOTONIC, 0, 1000, on,
-				  gauge);
+	int r = timer_new(gauge->role.event, ret_source, 1000, on, gauge);
 
-	if (r >= 0)
-		r = sd_event_source_set_enabled(*ret_source, SD_EVENT_OFF);
 	/* After the I/O of a turn, so that one pass asks for all that the turn made due. */
 	return r < 0 ? r : sd_event_source_set_priority(*ret_source, SD_EVENT_PRIORITY_NORMAL + 5);
 }

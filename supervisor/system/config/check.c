@@ -22,6 +22,7 @@
 #define TYPE_NAME_MAX 128
 #define LABEL_MAX     63
 #define VARIABLE_MAX  128
+#define ADDRESS_MAX   127
 #define QUEUE_MAX     255 /* bytes; AMQP's bound, the tightest of the brokers */
 
 /* The socket's own name, and the end of the text. */
@@ -140,6 +141,17 @@ int config_check_group(const char *text, struct why *why)
 	if (*text && getgrnam(text))
 		return 0;
 	return why_set(why, -EINVAL, "no such group on this machine; create it or name another");
+}
+
+int config_check_address(const char *text, struct why *why)
+{
+	size_t length = strlen(text);
+
+	if (length && length <= ADDRESS_MAX && !text[strspn(text, LETTERS DIGITS "._-:")])
+		return 0;
+	return why_set(why, -EINVAL,
+		       "not the name or address of a host; one like \"10.0.0.1\", "
+		       "\"2001:db8::1\" or \"web1.example.net\" is needed");
 }
 
 int config_check_filled(const char *text, struct why *why)

@@ -17,7 +17,8 @@ int config_check_socket_dir(const char *text, struct why *why);   /* and short e
 int config_check_handler_path(const char *text, struct why *why); /* and no command line */
 int config_check_user(const char *text, struct why *why);         /* known to this machine */
 int config_check_group(const char *text, struct why *why);
-int config_check_filled(const char *text, struct why *why); /* not empty */
+int config_check_address(const char *text, struct why *why); /* of a host */
+int config_check_filled(const char *text, struct why *why);  /* not empty */
 int config_check_queue(const char *text, struct why *why);
 int config_check_media_type(const char *text, struct why *why);
 int config_check_variable(const char *text, struct why *why); /* a name in an environment */

@@ -194,8 +194,10 @@ static bool same_setting(const struct config_setting *a, const struct config_set
 
 bool config_plugin_same(const struct config_plugin *a, const struct config_plugin *b)
 {
+	const struct config_row *service = config_row_find(&config_table_brokers, "service");
+
 	if (strcmp(a->name, b->name) || strcmp(a->plugin, b->plugin) ||
-	    a->n_settings != b->n_settings)
+	    a->n_settings != b->n_settings || !config_value_same(service, a, b))
 		return false;
 	for (size_t i = 0; i < a->n_settings; i++)
 		if (!same_setting(&a->settings[i], &b->settings[i]))

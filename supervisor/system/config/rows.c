@@ -30,6 +30,7 @@ static const char *const modes[] = {"event", "stream", "consumer", NULL};
 static const char *const brakes[] = {"auto", "off", NULL};
 static const char *const declares[] = {"auto", "none", NULL};
 static const char *const inboxes[] = {"none", "sqlite", NULL};
+static const char *const scopes[] = {"node", "cluster", NULL};
 
 #define N_ROWS(rows) (sizeof(rows) / sizeof *(rows))
 #define FIELD(field) .offset = offsetof(ROW_STRUCT, field)
@@ -59,6 +60,22 @@ static const struct config_row node_rows[] = {
 	 .touch = CONFIG_TOUCH_TEMPLATE,
 	 .sentence = "The user that workers run as, unless their type names another. Default: "
 		     "droverd's own, which may not be root; say \"root\" here if it must be"},
+	{"weight", CONFIG_KIND_INT, FIELD(weight), .max = CONFIG_WEIGHT_MAX, .example = "4",
+	 .touch = CONFIG_TOUCH_RESTART,
+	 .sentence = "This node's part of the cluster's workers, beside the weights of the other "
+		     "nodes; 0 is none. Default: the number of its processors"},
+	{"address", CONFIG_KIND_TEXT, FIELD(address), .example = "10.0.0.1",
+	 .check = config_check_address, .touch = CONFIG_TOUCH_RESTART,
+	 .sentence = "The name or address of this node in the registry. Default: the one that the "
+		     "registry has of this host"},
+	{"autonomy_after", CONFIG_KIND_DURATION, FIELD(autonomy_after_ms), .min = SECOND,
+	 .max = 30 * DAY, .fallback = "30s", .touch = CONFIG_TOUCH_LIVE,
+	 .sentence = "When no node of the cluster has led for so long, this one sizes its workers "
+		     "by itself until one does; workers are never taken away for it"},
+	{"settle", CONFIG_KIND_DURATION, FIELD(settle_ms), .max = DAY, .fallback = "12s",
+	 .touch = CONFIG_TOUCH_LIVE,
+	 .sentence = "A node that is not there any more keeps its part of the workers for so long; "
+		     "one that says that it leaves does not"},
 };
 #undef ROW_STRUCT
 
@@ -71,6 +88,10 @@ static const struct config_row broker_rows[] = {
 	 .flags = CONFIG_ROW_REQUIRED, .check = config_check_plugin,
 	 .touch = CONFIG_TOUCH_DISPATCHER,
 	 .sentence = "Which plugin talks to it; `droverctl plugins` lists them"},
+	{"service", CONFIG_KIND_TEXT, FIELD(service), .example = "rabbitmq",
+	 .check = config_check_name, .touch = CONFIG_TOUCH_DISPATCHER,
+	 .sentence = "The service of the registry whose instances are the broker's hosts, in place "
+		     "of the plugin's own setting for them"},
 };
 
 static const struct config_row registry_rows[] = {
@@ -254,10 +275,14 @@ static const struct config_row budget_rows[] = {
 	 .sentence = "Patterns of the types that share it, as the shell's: \"order.*\""},
 	{"max", CONFIG_KIND_INT, FIELD(max), .min = 1, .max = 10 * WORKERS_MAX, .example = "30",
 	 .flags = CONFIG_ROW_REQUIRED, .touch = CONFIG_TOUCH_LIVE,
-	 .sentence = "Workers at most, of all of them on this node"},
+	 .sentence = "Workers at most, of all of them"},
 	{"floor", CONFIG_KIND_INT, FIELD(floor), .max = WORKERS_MAX, .fallback = "0",
 	 .touch = CONFIG_TOUCH_LIVE,
 	 .sentence = "Workers that each of them gets before any gets more"},
+	{"scope", CONFIG_KIND_CHOICE, FIELD(scope), .fallback = "node", .choices = scopes,
+	 .touch = CONFIG_TOUCH_LIVE,
+	 .sentence = "Where they are counted: on this node, or in the whole cluster; the node that "
+		     "leads it goes by its own configuration"},
 };
 #undef ROW_STRUCT
 

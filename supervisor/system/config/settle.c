@@ -35,6 +35,18 @@ static void name_node(struct config *config, struct config_errors *errors)
 	config->node = arena_text(&config->memory, host);
 }
 
+static void weigh_node(struct config *config)
+{
+	long processors;
+
+	if (config->weight >= 0)
+		return;
+	processors = sysconf(_SC_NPROCESSORS_ONLN);
+	config->weight = processors < 1                   ? 1
+			 : processors > CONFIG_WEIGHT_MAX ? CONFIG_WEIGHT_MAX
+							  : (int)processors;
+}
+
 /* Two entries of a name, in whatever files. */
 static void refuse_twice(struct config_errors *errors, const char *section, const char *name,
 			 const struct config_place *first, const struct config_place *again)
@@ -287,6 +299,7 @@ int config_settle(struct config *config, struct config_errors *errors)
 	if (!config->handlers)
 		config->handlers = no_directories;
 	name_node(config, errors);
+	weigh_node(config);
 	settle_brokers(config, errors);
 	settle_budgets(config, errors);
 	/* Before the types, which inherited from it and are told only what is their own. */

@@ -19,7 +19,7 @@
 
 #include "base/banned.h"
 
-#define UNSET     INT64_C(-1) /* of a duration that is computed, and a limit that is not set */
+#define UNSET     INT64_C(-1) /* of a number that is computed, and a limit that is not set */
 #define UNLIMITED INT64_MAX   /* RLIM_INFINITY, which as a number would be -1 */
 
 struct kind {
@@ -358,7 +358,8 @@ void config_value_fill(const struct config_row *row, const char *text, void *bas
 			fill_list(row, text, base, memory);
 	} else if (text) {
 		r = config_value_parse(row, text, base, memory, &why);
-	} else if (row->kind == CONFIG_KIND_DURATION || row->kind == CONFIG_KIND_CHOICE) {
+	} else if (row->kind == CONFIG_KIND_DURATION || row->kind == CONFIG_KIND_CHOICE ||
+		   (row->kind == CONFIG_KIND_INT && !(row->flags & CONFIG_ROW_REQUIRED))) {
 		r = set_number(row, UNSET, base, memory);
 	}
 	assert(r == 0 || r == -ENOMEM);
