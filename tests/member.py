@@ -81,8 +81,8 @@ class Node:
         said = self.last("put")
         return int(said[0]), said[1]
 
-    def wait_state(self, state):
-        wait(lambda: self.state() == state, lambda: f"the state is {state}: {self.heard} {self.log}")
+    def wait_state(self, state, timeout=PATIENCE):
+        wait(lambda: self.state() == state, lambda: f"the state is {state}: {self.heard} {self.log}", timeout)
 
     def members(self):
         """name → flags"""
