@@ -14,9 +14,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "../../common.h"
+#include "../../transfers.h"
 
 #define UNKNOWN     (-1)
 #define CONNECTIONS 4
@@ -30,74 +30,17 @@ struct question {
 	void *context;
 	char *name;   /* of one queue; NULL: all */
 	cJSON *queue; /* what was said of it, while we ask for its bindings */
-	char *body;
-	size_t size;
+	struct transfer_body body;
 	char error[CURL_ERROR_SIZE];
 };
 
 struct management {
-	CURLM *multi;
-	int epoll_fd;
-	int64_t due_ms; /* when libcurl wants to be called; -1: not */
+	struct transfers transfers;
 	struct question *questions;
 	char *url, *vhost, *exchange, *ca_file, *user, *password;
 	bool verify;
 	long timeout_ms;
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
-}
-
-/* libcurl's place in the loop. */
-
-static int on_socket(CURL *curl, curl_socket_t fd, int what, void *context, void *known)
-{
-	struct management *management = context;
-	struct epoll_event event = {.data.fd = fd};
-
-	(void)curl;
-	if (what == CURL_POLL_REMOVE) {
-		epoll_ctl(management->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-		return 0;
-	}
-	event.events =
-		(what & CURL_POLL_IN ? EPOLLIN : 0u) | (what & CURL_POLL_OUT ? EPOLLOUT : 0u);
-	epoll_ctl(management->epoll_fd, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event);
-	curl_multi_assign(management->multi, fd, management);
-	return 0;
-}
-
-static int on_timer(CURLM *multi, long timeout_ms, void *context)
-{
-	struct management *management = context;
-
-	(void)multi;
-	management->due_ms = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
-	return 0;
-}
-
-static size_t on_body(char *data, size_t size, size_t n, void *context)
-{
-	struct question *question = context;
-	char *body;
-
-	n *= size;
-	if (n > BODY_MAX - question->size)
-		return 0;
-	body = realloc(question->body, question->size + n + 1);
-	if (!body)
-		return 0;
-	memcpy(body + question->size, data, n);
-	question->body = body;
-	question->size += n;
-	body[question->size] = '\0';
-	return n;
-}
 
 /* Asking. */
 
@@ -110,12 +53,12 @@ static void question_free(struct question *question)
 		at = &(*at)->next;
 	*at = question->next;
 	if (question->curl) {
-		curl_multi_remove_handle(management->multi, question->curl);
+		curl_multi_remove_handle(management->transfers.multi, question->curl);
 		curl_easy_cleanup(question->curl);
 	}
 	cJSON_Delete(question->queue);
 	free(question->name);
-	free(question->body);
+	free(question->body.data);
 	free(question);
 }
 
@@ -164,8 +107,8 @@ static int send_question(struct question *question)
 	curl_easy_setopt(curl, CURLOPT_URL, url);
 	free(url);
 	curl_easy_setopt(curl, CURLOPT_PRIVATE, question);
-	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
-	curl_easy_setopt(curl, CURLOPT_WRITEDATA, question);
+	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, transfer_body_add);
+	curl_easy_setopt(curl, CURLOPT_WRITEDATA, &question->body);
 	curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, question->error);
 	curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(curl, CURLOPT_NOPROXY, "*");
@@ -179,7 +122,7 @@ static int send_question(struct question *question)
 		curl_easy_setopt(curl, CURLOPT_USERNAME, management->user);
 		curl_easy_setopt(curl, CURLOPT_PASSWORD, management->password);
 	}
-	code = curl_multi_add_handle(management->multi, curl);
+	code = curl_multi_add_handle(management->transfers.multi, curl);
 	return code == CURLM_OK ? 0 : -ENOMEM;
 }
 
@@ -197,6 +140,7 @@ static int ask(struct management *management, const char *name, management_answe
 		.curl = curl_easy_init(),
 		.answer = answer,
 		.context = context,
+		.body.most = BODY_MAX,
 		.name = name ? strdup(name) : NULL,
 	};
 	management->questions = question;
@@ -310,17 +254,18 @@ static bool ask_on(struct question *question, cJSON *json)
 {
 	if (!question->name || question->queue || !cJSON_IsObject(json))
 		return false;
-	curl_multi_remove_handle(question->management->multi, question->curl);
+	curl_multi_remove_handle(question->management->transfers.multi, question->curl);
 	question->queue = json;
-	free(question->body);
-	question->body = NULL;
-	question->size = 0;
+	free(question->body.data);
+	question->body.data = NULL;
+	question->body.size = 0;
 	return send_question(question) == 0;
 }
 
 static void take_answer(struct question *question)
 {
-	cJSON *json = cJSON_ParseWithLength(question->body ? question->body : "", question->size);
+	cJSON *json = cJSON_ParseWithLength(question->body.data ? question->body.data : "",
+					    question->body.size);
 
 	if (ask_on(question, json))
 		return;
@@ -345,8 +290,9 @@ static void fail(struct question *question, int error, const char *sentence)
 	question_free(question);
 }
 
-static void finish(struct question *question, CURLcode code)
+static void finish(void *of, CURLcode code)
 {
+	struct question *question = of;
 	char sentence[CURL_ERROR_SIZE + 64];
 	long status = 0;
 
@@ -381,12 +327,7 @@ static void api_close(struct management *management)
 {
 	while (management->questions)
 		question_free(management->questions);
-	if (management->multi) {
-		curl_multi_cleanup(management->multi);
-		curl_global_cleanup();
-	}
-	if (management->epoll_fd >= 0)
-		close(management->epoll_fd);
+	transfers_close(&management->transfers);
 	if (management->password)
 		explicit_bzero(management->password, strlen(management->password));
 	free(management->password);
@@ -405,8 +346,6 @@ static struct management *api_open(const struct management_setup *setup)
 	if (!management)
 		return NULL;
 	*management = (struct management){
-		.epoll_fd = epoll_create1(EPOLL_CLOEXEC),
-		.due_ms = -1,
 		.url = strdup(setup->url),
 		.vhost = strdup(setup->vhost),
 		.exchange = strdup(setup->exchange),
@@ -414,19 +353,13 @@ static struct management *api_open(const struct management_setup *setup)
 		.verify = setup->verify,
 		.timeout_ms = (long)setup->timeout_ms,
 	};
-	if (curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK)
-		management->multi = curl_multi_init();
-	if (!management->multi || management->epoll_fd < 0 || !management->url ||
-	    !management->vhost || !management->exchange ||
-	    (setup->ca_file && !management->ca_file)) {
+	if (transfers_open(&management->transfers) < 0 || !management->url || !management->vhost ||
+	    !management->exchange || (setup->ca_file && !management->ca_file)) {
 		api_close(management);
 		return NULL;
 	}
-	curl_multi_setopt(management->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
-	curl_multi_setopt(management->multi, CURLMOPT_SOCKETDATA, management);
-	curl_multi_setopt(management->multi, CURLMOPT_TIMERFUNCTION, on_timer);
-	curl_multi_setopt(management->multi, CURLMOPT_TIMERDATA, management);
-	curl_multi_setopt(management->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)CONNECTIONS);
+	curl_multi_setopt(management->transfers.multi, CURLMOPT_MAX_HOST_CONNECTIONS,
+			  (long)CONNECTIONS);
 	return management;
 }
 
@@ -450,43 +383,21 @@ static int api_login(struct management *management, const char *user, const char
 
 static int api_fd(struct management *management)
 {
-	return management->epoll_fd;
+	return management->transfers.epoll_fd;
 }
 
 static int64_t api_timeout_ms(struct management *management)
 {
 	int64_t now = now_ms();
 
-	if (management->due_ms < 0)
+	if (management->transfers.due_ms == INT64_MAX)
 		return -1;
-	return management->due_ms > now ? management->due_ms - now : 0;
+	return management->transfers.due_ms > now ? management->transfers.due_ms - now : 0;
 }
 
 static void api_process(struct management *management)
 {
-	struct epoll_event events[16];
-	int running, left, n = epoll_wait(management->epoll_fd, events, 16, 0);
-	const CURLMsg *message;
-
-	for (int i = 0; i < n; i++) {
-		int flags = (events[i].events & EPOLLIN ? CURL_CSELECT_IN : 0) |
-			    (events[i].events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
-			    (events[i].events & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0);
-
-		curl_multi_socket_action(management->multi, events[i].data.fd, flags, &running);
-	}
-	if (management->due_ms >= 0 && management->due_ms <= now_ms()) {
-		management->due_ms = -1;
-		curl_multi_socket_action(management->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-	}
-	while ((message = curl_multi_info_read(management->multi, &left))) {
-		void *question = NULL;
-
-		if (message->msg != CURLMSG_DONE)
-			continue;
-		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &question);
-		finish(question, message->data.result);
-	}
+	transfers_process(&management->transfers, finish);
 }
 
 static int api_queues(struct management *management, management_answer *answer, void *context)

@@ -17,7 +17,7 @@
  *   maintenance.c  whether an operator took us out of service
  *   describe.c   what we are, in the agent's words
  *   beat.c       the TTL checks: alive, and the ones that were reported
- *   members.c    who is in the cluster, from the health of its service
+ *   members.c    who is in the cluster: the instances of its service, less whose checks are critical
  *   services.c   discovery of others' services
  *   answers.c    what the agent's JSON says of keys and sessions, as structs; fuzzed
  *   catalog.c    what it says of services and checks; fuzzed

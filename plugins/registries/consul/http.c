@@ -13,40 +13,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <unistd.h>
 
 #define ORDINARY 2   /* at a time */
 #define IDLE_MAX 8   /* connections */
 #define SAID_MAX 160 /* of an error's text that is repeated */
-
-/* libcurl's place in the loop. */
-
-static int on_socket(CURL *curl, curl_socket_t fd, int what, void *context, void *known)
-{
-	struct http *http = context;
-	struct epoll_event event = {.data.fd = fd};
-
-	(void)curl;
-	if (what == CURL_POLL_REMOVE) {
-		epoll_ctl(http->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-		return 0;
-	}
-	event.events =
-		(what & CURL_POLL_IN ? EPOLLIN : 0u) | (what & CURL_POLL_OUT ? EPOLLOUT : 0u);
-	epoll_ctl(http->epoll_fd, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event);
-	curl_multi_assign(http->multi, fd, http);
-	return 0;
-}
-
-static int on_timer(CURLM *multi, long timeout_ms, void *context)
-{
-	struct http *http = context;
-
-	(void)multi;
-	http->curl_ms = timeout_ms < 0 ? NEVER : now_ms() + timeout_ms;
-	return 0;
-}
 
 /* Sending. */
 
@@ -300,12 +270,13 @@ static void tell(struct request *request)
 	request_free(request);
 }
 
-static void finish(struct request *request, CURLcode code)
+static void finish(void *of, CURLcode code)
 {
+	struct request *request = of;
 	struct answer *answer = &request->answer;
 
-	answer->body = request->got && code == CURLE_OK ? request->got : "";
-	answer->length = code == CURLE_OK ? request->n_got : 0;
+	answer->body = request->got.data && code == CURLE_OK ? request->got.data : "";
+	answer->length = code == CURLE_OK ? request->got.size : 0;
 	if (code == CURLE_WRITE_ERROR) {
 		answer->failure = FAILURE_REFUSED;
 		snprintf(answer->sentence, sizeof answer->sentence,
@@ -388,6 +359,7 @@ const char *http_encode_key(struct consul *consul, const char *key)
 int http_open(struct consul *consul)
 {
 	struct http *http = calloc(1, sizeof *http);
+	int r;
 
 	if (!http)
 		return -ENOMEM;
@@ -395,18 +367,10 @@ int http_open(struct consul *consul)
 	TAILQ_INIT(&http->waiting);
 	TAILQ_INIT(&http->running);
 	TAILQ_INIT(&http->broken);
-	http->curl_ms = NEVER;
-	http->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	http->global = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-	if (http->global)
-		http->multi = curl_multi_init();
-	if (!http->multi || http->epoll_fd < 0)
-		return http->epoll_fd < 0 ? -errno : -ENOMEM;
-	curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
-	curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
-	curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timer);
-	curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
-	curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long)IDLE_MAX);
+	r = transfers_open(&http->transfers);
+	if (r < 0)
+		return r;
+	curl_multi_setopt(http->transfers.multi, CURLMOPT_MAXCONNECTS, (long)IDLE_MAX);
 	return 0;
 }
 
@@ -420,12 +384,7 @@ void http_close(struct consul *consul)
 	while ((request = take_first(&http->waiting)) || (request = take_first(&http->broken)) ||
 	       (request = take_first(&http->running)))
 		request_free(request);
-	if (http->multi)
-		curl_multi_cleanup(http->multi);
-	if (http->global)
-		curl_global_cleanup();
-	if (http->epoll_fd >= 0)
-		close(http->epoll_fd);
+	transfers_close(&http->transfers);
 	secret_free(http->token);
 	free(http);
 	consul->http = NULL;
@@ -433,14 +392,14 @@ void http_close(struct consul *consul)
 
 int http_fd(struct consul *consul)
 {
-	return consul->http->epoll_fd;
+	return consul->http->transfers.epoll_fd;
 }
 
 int64_t http_due_ms(const struct consul *consul)
 {
 	const struct http *http = consul->http;
 	const struct request *request;
-	int64_t due = http->curl_ms;
+	int64_t due = http->transfers.due_ms;
 
 	if (!TAILQ_EMPTY(&http->broken) || http->token_changed)
 		return 0;
@@ -465,31 +424,10 @@ static void drop_late(struct http *http, int64_t now)
 void http_process(struct consul *consul, int64_t now)
 {
 	struct http *http = consul->http;
-	struct epoll_event events[16];
-	int running, left, n = epoll_wait(http->epoll_fd, events, 16, 0);
-	const CURLMsg *message;
 	struct request *request;
 	unsigned n_broken = 0;
 
-	for (int i = 0; i < n; i++) {
-		int flags = (events[i].events & EPOLLIN ? CURL_CSELECT_IN : 0) |
-			    (events[i].events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
-			    (events[i].events & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0);
-
-		curl_multi_socket_action(http->multi, events[i].data.fd, flags, &running);
-	}
-	if (http->curl_ms <= now) {
-		http->curl_ms = NEVER;
-		curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-	}
-	while ((message = curl_multi_info_read(http->multi, &left))) {
-		void *of = NULL;
-
-		if (message->msg != CURLMSG_DONE)
-			continue;
-		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &of);
-		finish(of, message->data.result);
-	}
+	transfers_process(&http->transfers, finish);
 	drop_late(http, now);
 	/* Not those that are made by telling. */
 	TAILQ_FOREACH(request, &http->broken, next)

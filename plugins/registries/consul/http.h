@@ -10,6 +10,7 @@
 #include <sys/queue.h>
 #include <sys/stat.h>
 
+#include "../../transfers.h"
 #include "consul.h"
 
 #define PATH_LENGTH    2048
@@ -33,23 +34,19 @@ struct request {
 	unsigned token; /* the one that was sent */
 	bool again;     /* it was denied, and sent with another token */
 	int refused;    /* of the broken: why they were not sent */
-	char *got;
-	size_t n_got;
+	struct transfer_body got;
 	char error[CURL_ERROR_SIZE];
 	struct answer answer;
 };
 
 struct http {
-	CURLM *multi;
-	int epoll_fd;
-	int64_t curl_ms; /* when libcurl wants to be called; NEVER: not */
+	struct transfers transfers;
 	struct request_list waiting, running, broken /* never sent; to be told */;
 	char *token; /* NULL: none */
 	struct stat token_stamp;
 	unsigned token_count;     /* how many there were */
 	bool token_changed;       /* to be told */
 	struct fault token_fault; /* its file cannot be read, and there was none before */
-	bool global;
 	char path[PATH_LENGTH];
 	char encoded[8][SEGMENT_LENGTH];
 	unsigned n_encoded;

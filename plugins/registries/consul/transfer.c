@@ -15,24 +15,6 @@
 #define CONNECT_MS 1000
 #define AGE_S      600 /* of a connection: new ones see new certificates */
 
-static size_t on_body(char *data, size_t size, size_t n, void *context)
-{
-	struct request *request = context;
-	char *got;
-
-	n *= size;
-	if (n > BODY_MAX - request->n_got)
-		return 0;
-	got = realloc(request->got, request->n_got + n + 1);
-	if (!got)
-		return 0;
-	memcpy(got + request->n_got, data, n);
-	request->got = got;
-	request->n_got += n;
-	got[request->n_got] = '\0';
-	return n;
-}
-
 /* The value of this header, in `text`; false: it is another one. */
 static bool header_is(const char *line, size_t size, const char *name, char *text, size_t room)
 {
@@ -172,8 +154,9 @@ static void set_answer(struct request *request)
 	CURL *curl = request->curl;
 
 	curl_easy_setopt(curl, CURLOPT_PRIVATE, request);
-	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
-	curl_easy_setopt(curl, CURLOPT_WRITEDATA, request);
+	request->got.most = BODY_MAX;
+	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, transfer_body_add);
+	curl_easy_setopt(curl, CURLOPT_WRITEDATA, &request->got);
 	curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, on_header);
 	curl_easy_setopt(curl, CURLOPT_HEADERDATA, request);
 	curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, request->error);
@@ -226,13 +209,15 @@ int transfer_start(struct request *request)
 	set_answer(request);
 	set_order(request);
 	set_manners(request->curl, &consul->settings);
-	return curl_multi_add_handle(consul->http->multi, request->curl) == CURLM_OK ? 0 : -ENOMEM;
+	return curl_multi_add_handle(consul->http->transfers.multi, request->curl) == CURLM_OK
+		       ? 0
+		       : -ENOMEM;
 }
 
 void transfer_end(struct request *request)
 {
 	if (request->curl) {
-		curl_multi_remove_handle(request->consul->http->multi, request->curl);
+		curl_multi_remove_handle(request->consul->http->transfers.multi, request->curl);
 		curl_easy_cleanup(request->curl);
 	}
 	request->curl = NULL;
@@ -241,9 +226,8 @@ void transfer_end(struct request *request)
 	curl_slist_free_all(request->headers);
 	curl_slist_free_all(request->place);
 	request->headers = request->place = NULL;
-	free(request->got);
-	request->got = NULL;
-	request->n_got = 0;
+	free(request->got.data);
+	request->got = (struct transfer_body){0};
 	*request->error = '\0';
 	request->answer = (struct answer){0};
 }

@@ -7,7 +7,10 @@
  *   cluster.c   who leads, and since when nobody does: leading, following, on our own (autonomy)
  *   peers.c     the other nodes: members of the registry, their offers and loads, settled
  *   saying.c    our own offer and load, published
- *   survey.c    while we lead: the union of all nodes' types, their depths and demand
+ *   survey.c    while we lead: the totals of all nodes' types, from their depths and demand; with
+ *               roster.c (who offers and can serve what), subjects.c (the types), tally.c (the
+ *               numbers of all nodes), strangers.c (queues of types that are not ours) and
+ *               differ.c (in what the nodes' policies differ)
  *   planning.c  the plan: written while we lead, taken and kept on disk always
  *   standing.c  what the plan, or autonomy, makes of one type here: its share
  *   judging.c   how a type is doing, as a check may tell it
