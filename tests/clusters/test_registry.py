@@ -1,5 +1,6 @@
 """What happens to a cluster when something happens to Consul: nothing, as far as its work goes."""
 
+import json
 import time
 
 import pytest
@@ -133,12 +134,21 @@ def test_a_session_is_destroyed(rig):
     rig.settle()
 
 
+def stamp(plan):
+    return plan["epoch"], plan["seq"]
+
+
+def on_disk(node):
+    file = node.drover.state / "plan"
+    return stamp(json.loads(file.read_text())) if file.exists() else None
+
+
 def test_a_droverd_starts_without_consul(rig):
     """By what it knew last: plan and members are on disk."""
     leader = start(rig)
     node = rig.but(leader)[0]
     share = rig.workers()[TYPE][node.name]
-    time.sleep(6)  # it writes what it knows every 5 s at most, and says so nowhere
+    wait(lambda: on_disk(node) == stamp(rig.plan()), lambda: f"the plan is on its disk: {on_disk(node)}, {rig.plan()}")
     for agent in [*(n.agent for n in rig.nodes), *rig.servers]:
         agent.kill()
     node.kill()
