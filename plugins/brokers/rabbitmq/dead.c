@@ -446,6 +446,7 @@ static int browser_get(struct rabbit *rabbit, struct browser **ret_browser)
 		STAILQ_INIT(&browser->to_send);
 		STAILQ_INIT(&browser->sent);
 		STAILQ_INIT(&browser->barred);
+		TAILQ_INIT(&browser->late);
 		for (size_t i = 0; i < GETS; i++)
 			browser->idle[browser->n_idle++] = &browser->gets[i];
 	}
@@ -602,6 +603,7 @@ void dead_close(struct rabbit *rabbit)
 			rotate_over(box, -ECANCELED, NULL);
 		box_free(box);
 	}
+	rotate_close(browser);
 	free(browser);
 	rabbit->browser = NULL;
 }

@@ -114,6 +114,8 @@ struct browser {
 	struct rpc *idle[GETS];
 	size_t n_idle;
 	struct acks to_send, sent, barred;
+	struct passings
+		late; /* rotate.c: of passes that are over, until their copies are confirmed */
 	struct rpc barrier;
 	bool barring;
 	uint32_t barrier_epoch;
@@ -169,5 +171,7 @@ size_t rotate_window(const struct box *box);
 bool rotate_keeps(struct letter *letter);
 /* The pass is over: nothing passes any more. */
 void rotate_over(struct box *box, int error, const char *sentence);
+/* After all passes, and after what published their copies was closed: nobody confirms them now. */
+void rotate_close(struct browser *browser);
 
 #endif

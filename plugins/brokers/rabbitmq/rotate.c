@@ -21,7 +21,7 @@
 struct passing {
 	TAILQ_ENTRY(passing) link;
 	struct browser *browser;
-	struct box *box;       /* NULL: its pass is over */
+	struct box *box;       /* NULL: its pass is over, and it is among the browser's late ones */
 	struct letter *letter; /* of the box */
 	uint64_t tag;
 	uint32_t epoch; /* of the channel it came by */
@@ -145,6 +145,7 @@ static void pass_on(struct box *box)
 /* Of a pass that is over. */
 static void on_late(struct rabbit *rabbit, struct passing *passing, int error)
 {
+	TAILQ_REMOVE(&passing->browser->late, passing, link);
 	if (rabbit->main.channels[CHANNEL_WORK].epoch == passing->epoch &&
 	    (error || ack_send(passing->browser, passing->tag, NULL) < 0))
 		ack_return(passing->browser, passing->tag);
@@ -421,7 +422,8 @@ static void end_passing(struct passing *passing, int error, const char *sentence
 	} else if (passing->published) {
 		if (letter)
 			dead_tell(letter, error, sentence);
-		leave(box, passing); /* see on_late */
+		leave(box, passing); /* its copy may yet be confirmed: see on_late */
+		TAILQ_INSERT_TAIL(&box->browser->late, passing, link);
 	} else {
 		ack_return(box->browser, passing->tag);
 		drop(box, passing);
@@ -443,5 +445,15 @@ void rotate_over(struct box *box, int error, const char *sentence)
 	for (letter = TAILQ_FIRST(&box->letters); letter; letter = next) {
 		next = TAILQ_NEXT(letter, link);
 		end_letter(box, letter, error, sentence);
+	}
+}
+
+void rotate_close(struct browser *browser)
+{
+	struct passing *passing;
+
+	while ((passing = TAILQ_FIRST(&browser->late))) {
+		TAILQ_REMOVE(&browser->late, passing, link);
+		passing_free(passing);
 	}
 }
