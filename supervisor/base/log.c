@@ -202,10 +202,11 @@ void log_printed(enum log_level level, const struct log_about *about, const char
 	int saved = errno;
 	char line[TEXT_MAX];
 
-	if ((level == LOG_LEVEL_DEBUG && !log_debugging) || journal_printed(level, about, text))
+	if (level == LOG_LEVEL_DEBUG && !log_debugging)
 		return;
 	snprintf(line, sizeof line, "%s[%d]%s%.64s: %s", about->type, (int)about->worker,
 		 about->event ? " " : "", about->event ? about->event : "", text);
-	write_line(level, line);
+	if (!journal_printed(level, about, text))
+		write_line(level, line);
 	errno = saved;
 }

@@ -379,6 +379,7 @@ int main(void)
 	start(d);
 	code = sd_event_loop(d->role.event);
 	channel_flush(&d->role.supervisor.channel);
+	report_left_out(d, NEVER);
 	/* What is still in our hands goes back with the connection; workers end with their sockets. */
 	generations_free(d);
 	setup_free(d);

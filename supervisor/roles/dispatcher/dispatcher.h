@@ -185,6 +185,7 @@ struct policy {
 	struct retry_policy retry;
 	int64_t inbox_keep_ms;
 	int64_t recycle_events, recycle_age_ms, recycle_bytes; /* 0: never */
+	int64_t log_rate;                                      /* lines a second */
 	char inbox_key[128];                                   /* "": (source, id) */
 	char handler[128];                                     /* for logs */
 };
@@ -420,6 +421,8 @@ void talk_close(struct worker *worker);
 /* report.c */
 void report_turn(struct dispatcher *d, int64_t now_ms);
 int64_t report_send(struct dispatcher *d, int64_t now_ms); /* the duty */
-void report_processes(struct dispatcher *d, int64_t ask);  /* the answer to `ps` */
+void report_left_out(struct dispatcher *d,
+		     int64_t now_ms);                     /* says how many lines, if any, of late */
+void report_processes(struct dispatcher *d, int64_t ask); /* the answer to `ps` */
 
 #endif

@@ -85,7 +85,7 @@ static void note_dead(struct dispatcher *d, const struct job *job)
 	if (dropped)
 		log_change(KIND_EVENT_DEAD, NULL, "%" PRIu64 " more events became dead letters",
 			   dropped);
-	if (lines_allow(&d->event_limit, now_ms))
+	if (lines_allow(&d->event_limit, LINES_PER_SECOND, now_ms))
 		log_change(KIND_EVENT_DEAD, LOG_ABOUT(.event = job->delivery->event.id),
 			   "event %.64s is a dead letter now: %s", job->delivery->event.id,
 			   job->reason ? job->reason : "no reason given");
@@ -285,7 +285,7 @@ static void stay(struct dispatcher *d, const struct job *job, int error, const c
 	if (dropped)
 		log_change(KIND_EVENT_UNSETTLED, NULL,
 			   "%" PRIu64 " more events could not be settled", dropped);
-	if (lines_allow(&d->loose_limit, now_ms))
+	if (lines_allow(&d->loose_limit, LINES_PER_SECOND, now_ms))
 		log_change(KIND_EVENT_UNSETTLED, LOG_ABOUT(.event = job->delivery->event.id), "%s",
 			   d->last_error);
 	if (moves(job) && !lost && !dispatcher_holds(d, HOLD_HANDOUT))
