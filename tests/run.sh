@@ -146,7 +146,7 @@ unit_valgrind() {
 
 lint() {
 	local r=0
-	for check in "includes" "format" "php" "needed $root/gcc" "static $root/gcc" "manual $root/gcc"; do
+	for check in "includes" "format" "kinds" "php" "needed $root/gcc" "static $root/gcc" "manual $root/gcc"; do
 		# shellcheck disable=SC2086
 		if "$top"/tests/lint/$check; then echo "$check: 1 passed, 0 failed"; else
 			echo "$check: 0 passed, 1 failed"

@@ -103,9 +103,10 @@ static void take_frames(struct worker *worker)
 		frame_take(&worker->in, &frame);
 	}
 	if (r < 0 || worker->in.failed) {
-		log_warning("worker %d sent what no worker may send (%zu bytes from it are left "
-			    "unread); it is killed",
-			    (int)worker->pid, buf_size(&worker->in));
+		log_change(KIND_WORKER_GARBAGE, LOG_ABOUT(.worker = worker->pid),
+			   "worker %d sent what no worker may send (%zu bytes from it are left "
+			   "unread); it is killed",
+			   (int)worker->pid, buf_size(&worker->in));
 		buf_free(&worker->in);
 		worker->answers = sd_event_source_disable_unref(worker->answers);
 		worker_condemn(worker, DOOM_GARBAGE, now_ms);
@@ -190,8 +191,10 @@ static void log_one(void *context, int level, const char *text)
 
 	if (!lines_allow(&d->log_limit, clock_now_ms()))
 		return;
-	log_line((enum log_level)level, "%s[%d]%s%.64s: %s", d->type, (int)worker->pid,
-		 job ? " " : "", job ? job->delivery->event.id : "", text);
+	log_printed((enum log_level)level,
+		    LOG_ABOUT(.type = d->type, .worker = worker->pid,
+			      .event = job ? job->delivery->event.id : NULL),
+		    text);
 }
 
 /* As read_some. */

@@ -63,8 +63,8 @@ static void give_up(struct child *child)
 		snprintf(child->said, sizeof child->said, "%s",
 			 child->ready ? "it did not answer in time"
 				      : "it did not become ready in time");
-	log_warning("%s (pid %d) does not %s; it is killed", child->title, (int)child->pid,
-		    child->leaving ? "end" : "answer");
+	log_change(KIND_ROLE_HUNG, NULL, "%s (pid %d) does not %s; it is killed", child->title,
+		   (int)child->pid, child->leaving ? "end" : "answer");
 	child_kill(child);
 }
 
@@ -118,8 +118,9 @@ static void on_ended(void *context, int error)
 	 * A child that hung up exits by itself; one that sent garbage or lingers does not live on.
 	 */
 	if (error == -EPROTO) {
-		log_error("%s (pid %d) sent something that is no message; it is killed",
-			  child->title, (int)child->pid);
+		log_change(KIND_ROLE_GARBAGE, NULL,
+			   "%s (pid %d) sent something that is no message; it is killed",
+			   child->title, (int)child->pid);
 		child_kill(child);
 	} else if (!child->deadline_ms || child->mute) {
 		child->mute = true;
@@ -216,7 +217,7 @@ static char **make_environment(bool trusted)
 	static const char *const kept[] = {"PATH",          "LANG",           "TZ",
 					   "DROVER_DEBUG",  "DROVER_TEST_ID", "ASAN_OPTIONS",
 					   "UBSAN_OPTIONS", "LSAN_OPTIONS",   "JOURNAL_STREAM",
-					   "GCOV_PREFIX",   CREDENTIALS};
+					   "DROVER_NODE",   "GCOV_PREFIX",    CREDENTIALS};
 	char **environment = calloc(sizeof kept / sizeof *kept + 1, sizeof *environment);
 	size_t n = 0;
 

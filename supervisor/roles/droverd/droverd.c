@@ -248,7 +248,7 @@ static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 	commands_start(supervisor);
 	registrar_start(supervisor);
 	supervisor->ready = true;
-	reload_announce(supervisor, "ready");
+	reload_announce(supervisor, KIND_READY, "ready");
 	return 0;
 }
 
@@ -257,7 +257,8 @@ static void warn_of_root(const struct supervisor *supervisor)
 	const struct config *config = supervisor->config;
 
 	if (!geteuid() && config->user && !strcmp(config->user, "root"))
-		log_warning(
+		log_change(
+			KIND_RUNS_AS_ROOT, NULL,
 			"handlers run as root, as user = \"root\" says; whatever goes wrong in one "
 			"can change everything on this host");
 }
@@ -288,24 +289,28 @@ static int run(struct supervisor *supervisor)
 	if (reload_read(supervisor, &supervisor->config, &errors) < 0) {
 		reload_log(&errors);
 		buf_free(&errors);
-		log_error(
+		log_change(
+			KIND_CONFIG_REFUSED, NULL,
 			"not started: the configuration is wrong; mend it, and try it with droverd --check");
 		return EXIT_CONFIG;
 	}
 	buf_free(&errors);
+	/* For the log, in each process of this node's. */
+	setenv("DROVER_NODE", supervisor->config->node, 1);
 	warn_of_root(supervisor);
 	if (start(supervisor, &why, &r) < 0) {
-		log_error("not started: %s", why.text);
+		log_change(KIND_NOT_STARTED, NULL, "not started: %s", why.text);
 		return r; /* what was started ends with this process */
 	}
 	r = sd_event_loop(supervisor->event);
 	if (r < 0) {
-		log_error("event loop: %s; exiting, and everything that was started with it",
-			  strerror(-r));
+		log_change(KIND_LOOP_FAILED, NULL,
+			   "event loop: %s; exiting, and everything that was started with it",
+			   strerror(-r));
 		return EXIT_FAILURE;
 	}
 	close_all(supervisor);
-	log_notice("stopped");
+	log_change(KIND_STOPPED, NULL, "stopped");
 	return r;
 }
 

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
+#include "base/kinds.h"
 #include "base/why.h"
 #include "policy/backoff.h"
 #include "policy/decision.h"
@@ -444,7 +445,7 @@ int reload_open(struct supervisor *supervisor); /* SIGHUP; 0 or -errno */
 int reload_read(const struct supervisor *supervisor, struct config **ret_config,
 		struct buf *errors);
 size_t reload_log(struct buf *errors); /* how many there were */
-void reload_announce(struct supervisor *supervisor, const char *what);
+void reload_announce(struct supervisor *supervisor, enum log_kind kind, const char *what);
 int supervisor_reload(struct supervisor *supervisor, struct why *why);
 
 /* stop.c: the end. */
