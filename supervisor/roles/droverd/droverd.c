@@ -224,17 +224,34 @@ static int open_loop(struct supervisor *supervisor, struct why *why)
 	return 0;
 }
 
+/*
+ * A trial that could not be made, or did not come to its end, says nothing about what is written in
+ * the configuration: the next start may go well.
+ */
+static int exit_for(int error)
+{
+	static const int passing[] = {EAGAIN, ENOMEM, EMFILE, ENFILE, ETIMEDOUT, EPIPE};
+
+	for (size_t i = 0; i < sizeof passing / sizeof *passing; i++)
+		if (error == -passing[i])
+			return EXIT_FAILURE;
+	return EXIT_CONFIG;
+}
+
 /* Each step needs the ones before it; the first that fails ends the start. */
 static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 {
+	int r;
+
 	*ret_exit = EXIT_FAILURE;
 	raise_limits();
 	if (open_basics(supervisor, why) < 0 || state_open(supervisor, why) < 0 ||
 	    open_loop(supervisor, why) < 0 || commands_open(supervisor, why) < 0 ||
 	    watch_open(supervisor, why) < 0)
 		return -1;
-	if (errand_check(supervisor, supervisor->config, why) < 0) {
-		*ret_exit = EXIT_CONFIG;
+	r = errand_check(supervisor, supervisor->config, why);
+	if (r < 0) {
+		*ret_exit = exit_for(r);
 		return -1;
 	}
 	if (cluster_open(supervisor, why) < 0 ||
