@@ -4,7 +4,7 @@
  * again. Decides only that; each other file of this folder decides for its own concern. Touches no
  * network and loads no plugin.
  */
-#include "roles/droverd/cluster.h"
+#include "roles/droverd/notify.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "roles/droverd/cluster.h"
 
 #include "base/banned.h"
 
@@ -203,13 +204,12 @@ static void on_reaped(void *context)
 
 static int open_loop(struct supervisor *supervisor, struct why *why)
 {
-	sd_event *event = supervisor->event;
 	int r = stop_open(supervisor);
 
 	if (r >= 0)
 		r = reload_open(supervisor);
 	if (r >= 0)
-		r = sd_event_set_watchdog(event, true);
+		r = notify_open(supervisor);
 	if (r >= 0)
 		r = decide_open(supervisor);
 	if (r < 0)
@@ -268,6 +268,7 @@ static void close_all(struct supervisor *supervisor)
 	cluster_close(supervisor);
 	commands_close(supervisor);
 	decide_close(supervisor);
+	notify_close(supervisor);
 	watch_close(supervisor);
 	types_free(supervisor);
 	brokers_free(supervisor);
