@@ -265,6 +265,21 @@ class Container:
         """A command that goes on; ends with the container at the latest."""
         return subprocess.Popen(self.command(words), preexec_fn=die_with_parent, **options)
 
+    @contextlib.contextmanager
+    def memory_limit(self, room):
+        """Where its systemd has no memory controller, which is so with cgroup v1, all of it gets no more than what it has
+        and this."""
+        group = next((g for g in self.cgroups if (g / "memory.limit_in_bytes").exists()), None)
+        if not group:
+            yield
+            return
+        limit = group / "memory.limit_in_bytes"
+        limit.write_text(str(int((group / "memory.usage_in_bytes").read_text()) + room))
+        try:
+            yield
+        finally:
+            limit.write_text("-1")
+
     # files and processes
 
     def path(self, inside):
