@@ -8,8 +8,6 @@
 #include "roles/droverd/supervisor.h"
 
 #include <errno.h>
-#include <grp.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,14 +15,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "roles/droverd/account.h"
+
 #include "base/banned.h"
 
 #define LOAD_PATIENCE_MS 30000 /* for a handler's load */
-#define GROUPS_MAX       64
-
-/* What a login would set, and systemd does too. */
-#define USER_VARIABLES    3
-#define USER_VARIABLE_MAX 512
 
 static void free_list(char **list)
 {
@@ -42,15 +37,6 @@ void handler_free(struct handler *handler)
 	free_list(handler->command);
 	free(handler->path);
 	free(handler);
-}
-
-static uid_t worker_uid(const struct type *type)
-{
-	const struct config *config = type->supervisor->config;
-	const char *name = type->config->user ? type->config->user : config->user;
-	const struct passwd *entry = name ? getpwnam(name) : NULL;
-
-	return entry ? entry->pw_uid : geteuid();
 }
 
 /* argv from an optional first word and a list. NULL: no memory. */
@@ -98,14 +84,20 @@ static int prepare(struct handler *handler, const struct type *type,
 		   const struct handler_source *source, struct why *why)
 {
 	const char *interpreter = NULL;
+	struct account account;
+	uid_t uid;
 	int r;
 
+	r = account_find(type, &account, why);
+	if (r < 0)
+		return r;
+	uid = account.process.uid;
 	if (source->words) {
-		r = trust_words(source->words, worker_uid(type), why);
+		r = trust_words(source->words, uid, why);
 		if (r >= 0)
 			handler->command = make_command(NULL, source->words, NULL);
 	} else {
-		r = dropin_trust(source->path, worker_uid(type), why);
+		r = dropin_trust(source->path, uid, why);
 		if (r >= 0 && dropin_is_object(source->path)) {
 			handler->memfd = dropin_copy(source->path, why);
 			return handler->memfd < 0 ? handler->memfd : 0;
@@ -160,74 +152,21 @@ bool handler_is_of(const struct handler *handler, const struct handler_source *s
 	       (!source->words || same_words(handler->command, source->words));
 }
 
-struct user {
-	struct process_user process;
-	gid_t groups[GROUPS_MAX];
-	char variables[USER_VARIABLES][USER_VARIABLE_MAX]; /* "HOME=/home/app" */
-};
-
-static int add_groups(struct user *user, char *const *names, struct why *why)
-{
-	for (; names && *names; names++) {
-		const struct group *group = getgrnam(*names);
-
-		if (!group)
-			return why_set(why, -ENOENT, "there is no group \"%s\"", *names);
-		if (user->process.n_groups == GROUPS_MAX)
-			return why_set(why, -E2BIG, "more than %d groups", GROUPS_MAX);
-		user->groups[user->process.n_groups++] = group->gr_gid;
-	}
-	return 0;
-}
-
-/* Who a type's handler runs as. *ret_change is false where that is who we are already. */
-static int find_user(const struct type *type, struct user *user, bool *ret_change, struct why *why)
-{
-	const struct config_type *config = type->config;
-	const char *name = config->user ? config->user : type->supervisor->config->user;
-	const struct passwd *entry = name ? getpwnam(name) : getpwuid(geteuid());
-	const struct group *group;
-
-	*ret_change = false;
-	*user = (struct user){.process = {.groups = user->groups}};
-	if (name && !entry)
-		return why_set(why, -ENOENT, "there is no user \"%s\"", name);
-	if (entry) {
-		user->process.uid = entry->pw_uid;
-		user->process.gid = entry->pw_gid;
-		snprintf(user->variables[0], USER_VARIABLE_MAX, "HOME=%s", entry->pw_dir);
-		snprintf(user->variables[1], USER_VARIABLE_MAX, "USER=%s", entry->pw_name);
-		snprintf(user->variables[2], USER_VARIABLE_MAX, "LOGNAME=%s", entry->pw_name);
-	}
-	if (!name)
-		return 0;
-	if (config->group) {
-		group = getgrnam(config->group);
-		if (!group)
-			return why_set(why, -ENOENT, "there is no group \"%s\"", config->group);
-		user->process.gid = group->gr_gid;
-	}
-	/* Without privileges there is nothing to change, and changing to oneself is refused. */
-	*ret_change =
-		!geteuid() || user->process.uid != geteuid() || user->process.gid != getegid();
-	return add_groups(user, config->groups, why);
-}
-
 /* The type's own variables, and the user's that it does not set itself; only the array is new. */
-static char **make_environment(struct user *user, char *const *own)
+static char **make_environment(struct account *account, char *const *own)
 {
 	size_t n = 0;
 	char **environment;
 
 	while (own && own[n])
 		n++;
-	environment = calloc(n + USER_VARIABLES + 1, sizeof *environment);
+	environment = calloc(n + ACCOUNT_VARIABLES + 1, sizeof *environment);
 	if (!environment)
 		return NULL;
 	if (n)
 		memcpy(environment, own, n * sizeof *environment);
-	for (size_t i = 0; i < USER_VARIABLES; i++) {
-		char *variable = user->variables[i];
+	for (size_t i = 0; i < ACCOUNT_VARIABLES; i++) {
+		char *variable = account->variables[i];
 		size_t name = strcspn(variable, "=") + 1;
 		bool set = !*variable;
 
@@ -298,9 +237,8 @@ int handler_start(struct type *type, const struct handler *handler, const struct
 {
 	char title[PROCESS_TITLE_MAX];
 	char **environment = NULL;
-	bool change = false;
+	struct account account;
 	struct child *child;
-	struct user user;
 	struct child_request request = {
 		.program = PROGRAM_TEMPLATE,
 		.title = title,
@@ -317,9 +255,9 @@ int handler_start(struct type *type, const struct handler *handler, const struct
 	int r;
 
 	snprintf(title, sizeof title, "%s %s", trial ? "trial" : "template", type->name);
-	r = find_user(type, &user, &change, why);
+	r = account_find(type, &account, why);
 	if (r >= 0) {
-		environment = make_environment(&user, type->config->environment);
+		environment = make_environment(&account, type->config->environment);
 		r = environment ? 0 : why_set(why, -ENOMEM, "out of memory");
 	}
 	if (r < 0) {
@@ -327,7 +265,7 @@ int handler_start(struct type *type, const struct handler *handler, const struct
 			close(link);
 		return r;
 	}
-	request.user = change ? &user.process : NULL;
+	request.user = account.change ? &account.process : NULL;
 	request.environment = environment;
 	r = child_start(&type->supervisor->children, &request, &child, why);
 	free(environment);

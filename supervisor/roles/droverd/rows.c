@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "policy/limits.h"
+#include "roles/droverd/account.h"
 #include "roles/droverd/cluster.h"
 
 #include "base/banned.h"
@@ -237,6 +238,7 @@ static void add_sandbox(struct message *row, const struct type *type)
 	for (char **e = config->environment; e && *e; e++)
 		variables++;
 	row_add_text(row, "sandbox.user", user);
+	row_add_text(row, "sandbox.not_isolated", account_caveat(type));
 	message_add_flag(row, "sandbox.no_new_privs", true);
 	message_add_flag(row, "sandbox.broker_secrets", false);
 	message_add_int(row, "sandbox.limits", (int64_t)config->n_limits);

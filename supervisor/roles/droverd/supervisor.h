@@ -303,6 +303,8 @@ void handlers_refuse(struct type *type, const char *path, const struct dropin_st
 void handlers_forget_refusal(struct type *type);
 void handlers_reconsider(struct supervisor *supervisor); /* what was refused gets another chance */
 void handlers_next_trial(struct supervisor *supervisor); /* starts trial loads that wait */
+/* What serves may not any more: busy workers finish, and its file is looked at again. */
+void handlers_bar(struct type *type, const char *reason);
 void handlers_restart(struct type *type);                /* a new generation from the same file */
 void handlers_judge(struct type *type); /* after a report: is the generation on trial good? */
 /*
