@@ -8,6 +8,7 @@
 #include "roles/droverd/supervisor.h"
 
 #include <errno.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include "roles/droverd/account.h"
+#include "roles/droverd/outfit.h"
 
 #include "base/banned.h"
 
@@ -68,15 +70,70 @@ static char **make_command(const char *first, char *const *words, const char *on
 	return command;
 }
 
+static bool is_below(const char *path, const char *directory)
+{
+	size_t length = strlen(directory);
+
+	while (length && directory[length - 1] == '/')
+		length--;
+	return !strncmp(path, directory, length) && path[length] == '/';
+}
+
+static size_t count_owners(const struct config *config)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < config->n_handler_owners; i++)
+		for (char **name = config->handler_owners[i].owners; *name; name++)
+			n++;
+	return n;
+}
+
+/*
+ * The user that a handler runs as may own it, and whom handler_owners names for the directory that it
+ * is in: by the path that names it, or where that leads.
+ */
+static int trust(const struct type *type, const char *path, uid_t user, struct why *why)
+{
+	const struct config *config = type->supervisor->config;
+	uid_t *uids = calloc(count_owners(config) + 1, sizeof *uids);
+	struct dropin_owners owners = {.uids = uids};
+	char *real = realpath(path, NULL);
+	int r;
+
+	if (!uids) {
+		free(real);
+		return why_set(why, -ENOMEM, "out of memory");
+	}
+	uids[owners.n++] = user;
+	for (size_t i = 0; i < config->n_handler_owners; i++) {
+		const struct config_owners *there = &config->handler_owners[i];
+
+		if (!is_below(path, there->directory) &&
+		    !(real && is_below(real, there->directory)))
+			continue;
+		for (char **name = there->owners; *name; name++) {
+			const struct passwd *entry = getpwnam(*name);
+
+			if (entry)
+				uids[owners.n++] = entry->pw_uid;
+		}
+	}
+	r = dropin_trust(path, &owners, why);
+	free(uids);
+	free(real);
+	return r;
+}
+
 /* Every file that a command line names by an absolute path must be trusted. */
-static int trust_words(char *const *words, uid_t owner, struct why *why)
+static int trust_words(const struct type *type, char *const *words, uid_t user, struct why *why)
 {
 	struct stat st;
 	int r = 0;
 
 	for (; *words && r >= 0; words++)
 		if (**words == '/' && !stat(*words, &st) && S_ISREG(st.st_mode))
-			r = dropin_trust(*words, owner, why);
+			r = trust(type, *words, user, why);
 	return r;
 }
 
@@ -85,19 +142,19 @@ static int prepare(struct handler *handler, const struct type *type,
 {
 	const char *interpreter = NULL;
 	struct account account;
-	uid_t uid;
+	uid_t user;
 	int r;
 
 	r = account_find(type, &account, why);
 	if (r < 0)
 		return r;
-	uid = account.process.uid;
+	user = account.process.uid;
 	if (source->words) {
-		r = trust_words(source->words, uid, why);
+		r = trust_words(type, source->words, user, why);
 		if (r >= 0)
 			handler->command = make_command(NULL, source->words, NULL);
 	} else {
-		r = dropin_trust(source->path, uid, why);
+		r = trust(type, source->path, user, why);
 		if (r >= 0 && dropin_is_object(source->path)) {
 			handler->memfd = dropin_copy(source->path, why);
 			return handler->memfd < 0 ? handler->memfd : 0;
@@ -150,32 +207,6 @@ bool handler_is_of(const struct handler *handler, const struct handler_source *s
 	       dropin_same(&handler->stamp, &source->stamp) &&
 	       handler->line == (source->words != NULL) &&
 	       (!source->words || same_words(handler->command, source->words));
-}
-
-/* The type's own variables, and the user's that it does not set itself; only the array is new. */
-static char **make_environment(struct account *account, char *const *own)
-{
-	size_t n = 0;
-	char **environment;
-
-	while (own && own[n])
-		n++;
-	environment = calloc(n + ACCOUNT_VARIABLES + 1, sizeof *environment);
-	if (!environment)
-		return NULL;
-	if (n)
-		memcpy(environment, own, n * sizeof *environment);
-	for (size_t i = 0; i < ACCOUNT_VARIABLES; i++) {
-		char *variable = account->variables[i];
-		size_t name = strcspn(variable, "=") + 1;
-		bool set = !*variable;
-
-		for (size_t j = 0; own && own[j]; j++)
-			set |= !strncmp(own[j], variable, name);
-		if (!set)
-			environment[n++] = variable;
-	}
-	return environment;
 }
 
 static int describe(const struct type *type, const struct handler *handler, struct message *message,
@@ -236,7 +267,7 @@ int handler_start(struct type *type, const struct handler *handler, const struct
 		  struct why *why)
 {
 	char title[PROCESS_TITLE_MAX];
-	char **environment = NULL;
+	struct outfit outfit;
 	struct account account;
 	struct child *child;
 	struct child_request request = {
@@ -256,19 +287,19 @@ int handler_start(struct type *type, const struct handler *handler, const struct
 
 	snprintf(title, sizeof title, "%s %s", trial ? "trial" : "template", type->name);
 	r = account_find(type, &account, why);
-	if (r >= 0) {
-		environment = make_environment(&account, type->config->environment);
-		r = environment ? 0 : why_set(why, -ENOMEM, "out of memory");
-	}
+	if (r >= 0)
+		r = outfit_make(type, &account, &outfit, why);
 	if (r < 0) {
 		if (link >= 0)
 			close(link);
 		return r;
 	}
 	request.user = account.change ? &account.process : NULL;
-	request.environment = environment;
+	request.environment = outfit.environment;
+	request.credentials = outfit.credentials;
+	outfit.credentials = NULL;
 	r = child_start(&type->supervisor->children, &request, &child, why);
-	free(environment);
+	outfit_free(&outfit);
 	if (r < 0)
 		return r;
 	/* From here on its end is told by `exited`: it has no setup and no future. */
