@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "roles/droverd/cluster.h"
+#include "roles/droverd/outfit.h"
 
 #include "base/banned.h"
 
@@ -224,6 +225,14 @@ static int open_loop(struct supervisor *supervisor, struct why *why)
 	return 0;
 }
 
+/* What a droverd that was killed could not take away, and at the end all. */
+static void clear_credentials(const struct supervisor *supervisor)
+{
+	char path[PATH_MAX];
+
+	credentials_clear(outfit_parent(supervisor, path));
+}
+
 /*
  * A trial that could not be made, or did not come to its end, says nothing about what is written in
  * the configuration: the next start may go well.
@@ -249,6 +258,7 @@ static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 	    open_loop(supervisor, why) < 0 || commands_open(supervisor, why) < 0 ||
 	    watch_open(supervisor, why) < 0)
 		return -1;
+	clear_credentials(supervisor);
 	r = errand_check(supervisor, supervisor->config, why);
 	if (r < 0) {
 		*ret_exit = exit_for(r);
@@ -292,6 +302,7 @@ static void close_all(struct supervisor *supervisor)
 	brokers_free(supervisor);
 	supervisor->stop_timer = sd_event_source_disable_unref(supervisor->stop_timer);
 	children_close(&supervisor->children);
+	clear_credentials(supervisor);
 	sd_event_unref(supervisor->event);
 	state_close(supervisor);
 	config_free(supervisor->config);
