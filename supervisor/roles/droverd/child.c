@@ -226,18 +226,10 @@ static int open_programs(struct children *children, const char *directory, struc
 /* Roles get a clean environment; what sanitizers and tests pass along is harmless to them. */
 static char **make_environment(bool trusted)
 {
-	static const char *const kept[] = {"PATH",
-					   "LANG",
-					   "TZ",
-					   "DROVER_DEBUG",
-					   "DROVER_TEST_ID",
-					   "ASAN_OPTIONS",
-					   "UBSAN_OPTIONS",
-					   "LSAN_OPTIONS",
-					   "JOURNAL_STREAM",
-					   "DROVER_NODE",
-					   "GCOV_PREFIX",
-					   CREDENTIALS_VARIABLE};
+	static const char *const kept[] = {"PATH",          "LANG",           "TZ",
+					   "DROVER_DEBUG",  "DROVER_TEST_ID", "ASAN_OPTIONS",
+					   "UBSAN_OPTIONS", "LSAN_OPTIONS",   "JOURNAL_STREAM",
+					   "DROVER_NODE",   "GCOV_PREFIX",    CREDENTIALS_VARIABLE};
 	char **environment = calloc(sizeof kept / sizeof *kept + 1, sizeof *environment);
 	size_t n = 0;
 
