@@ -69,12 +69,10 @@ static void crash(struct worker *worker, int64_t ran_ms, const char *how)
 			 *d->policy.handler ? "; its handler is " : "", d->policy.handler);
 }
 
-void consumer_ended(struct worker *worker, int status)
+void consumer_ended(struct worker *worker, int status, const char *how)
 {
 	int64_t ran_ms = worker->pid ? clock_now_ms() - worker->forked_ms : 0;
-	char how[128];
 
-	process_describe_status(status, how, sizeof how);
 	if (worker->stop_sent || worker->doom)
 		leave(worker, how);
 	else if (!status)

@@ -29,6 +29,7 @@
 #include "system/broker.h"
 #include "system/definition.h"
 #include "system/frame.h"
+#include "system/oom.h"
 #include "system/role.h"
 
 #define NEVER INT64_MAX
@@ -286,6 +287,7 @@ struct dispatcher {
 	struct lines_limit loose_limit; /* and not settled */
 
 	/* report.c */
+	struct oom_watch oom;
 	bool changed;
 	int64_t reported_ms;
 	bool reported_busy, reported_handled;
@@ -406,8 +408,9 @@ void worker_gone(struct worker *worker);               /* its socket has ended *
 void worker_exited(struct worker *worker, int status); /* frees it */
 
 /* consumer.c */
-void consumer_ended(struct worker *worker, int status); /* its program did: what follows */
-int64_t consumer_grace_ms(const struct dispatcher *d);  /* for it to end after SIGTERM */
+void consumer_ended(struct worker *worker, int status,
+		    const char *how);                  /* its program did: what follows */
+int64_t consumer_grace_ms(const struct dispatcher *d); /* for it to end after SIGTERM */
 
 /* talk.c */
 int talk_open(struct worker *worker, int ret_theirs[TALK_FDS]); /* as `fork` has them */

@@ -20,6 +20,8 @@
 
 #include "base/banned.h"
 
+#define KILLED_FOR_MEMORY "was killed by the kernel, which was out of memory for it (SIGKILL)"
+
 static const struct {
 	const char *words; /* after "it " */
 	enum retry_outcome outcome;
@@ -156,6 +158,9 @@ void worker_exited(struct worker *worker, int status)
 	bool counts;
 
 	process_describe_status(status, how, sizeof how);
+	/* Of those that we send ourselves the reason is known. */
+	if (was_killed(status) && !worker->doom && oom_watch_claim(&d->oom))
+		snprintf(how, sizeof how, "%s", KILLED_FOR_MEMORY);
 	talk_finish(worker);
 	if (worker->state != WORKER_GONE)
 		worker_set_state(worker, WORKER_GONE);
@@ -173,7 +178,7 @@ void worker_exited(struct worker *worker, int status)
 			dispatcher_hold(d, DUTY_SPAWN, &d->spawn_backoff,
 					clock_now_ms() - worker->forked_ms);
 	} else if (d->consumer) {
-		consumer_ended(worker, status);
+		consumer_ended(worker, status, how);
 	} else {
 		note_end(worker, status, how);
 	}

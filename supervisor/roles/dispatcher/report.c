@@ -150,6 +150,7 @@ int64_t report_send(struct dispatcher *d, int64_t now_ms)
 	if (dropped)
 		log_warning("%" PRIu64 " lines of handlers were left out: more than %d a second",
 			    dropped, LINES_PER_SECOND);
+	oom_watch_sample(&d->oom, now_ms);
 	if (d->role.supervisor.channel.queued > UNREAD)
 		return now_ms + ALIVE_MS;
 	message_start(&d->message, "report");
