@@ -358,6 +358,7 @@ static void start(struct dispatcher *d)
 	d->role.context = d;
 	role_open(&d->role, "dispatcher");
 	raise_limit();
+	oom_watch_start(&d->oom, "", clock_now_ms());
 	srand48((long)clock_now_ns() ^ getpid());
 	r = sd_event_add_defer(d->role.event, &d->turn, on_turn, d);
 	if (r >= 0)

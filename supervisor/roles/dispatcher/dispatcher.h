@@ -30,6 +30,7 @@
 #include "system/broker.h"
 #include "system/definition.h"
 #include "system/frame.h"
+#include "system/oom.h"
 #include "system/role.h"
 
 #define NEVER INT64_MAX
@@ -160,6 +161,7 @@ struct worker {
 	enum doom doom;         /* first reason only */
 	uint32_t doom_sequence; /* the event in hand at that time, where it had one */
 	bool doom_unread;       /* it had not even read that event */
+	bool out_of_memory;     /* the kernel killed it for that */
 };
 TAILQ_HEAD(worker_list, worker);
 
@@ -288,6 +290,7 @@ struct dispatcher {
 	struct lines_limit loose_limit; /* and not settled */
 
 	/* report.c */
+	struct oom_watch oom;
 	bool changed;
 	int64_t reported_ms;
 	bool reported_busy, reported_handled;
@@ -406,10 +409,12 @@ bool worker_is_doomed_for(const struct worker *worker, const struct job *job);
 void worker_judge(struct worker *worker, struct job *job, const char *how);
 void worker_gone(struct worker *worker);               /* its socket has ended */
 void worker_exited(struct worker *worker, int status); /* frees it */
+enum log_kind worker_crash_kind(const struct worker *worker);
 
 /* consumer.c */
-void consumer_ended(struct worker *worker, int status); /* its program did: what follows */
-int64_t consumer_grace_ms(const struct dispatcher *d);  /* for it to end after SIGTERM */
+void consumer_ended(struct worker *worker, int status,
+		    const char *how);                  /* its program did: what follows */
+int64_t consumer_grace_ms(const struct dispatcher *d); /* for it to end after SIGTERM */
 
 /* talk.c */
 int talk_open(struct worker *worker, int ret_theirs[TALK_FDS]); /* as `fork` has them */

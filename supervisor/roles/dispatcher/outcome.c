@@ -123,9 +123,7 @@ static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outco
 		settle_as(d, job, DROVER_SETTLE_RETRY, result.delay_ms);
 		return;
 	case RETRY_DEAD:
-		/* Of a crash or timeout tells whoever tells of the worker. */
-		if (outcome == RETRY_OUTCOME_FAILED || outcome == RETRY_OUTCOME_REJECTED)
-			note_dead(d, job);
+		note_dead(d, job);
 		settle_as(d, job, DROVER_SETTLE_DEAD, 0);
 		return;
 	}

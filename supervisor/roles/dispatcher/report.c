@@ -157,6 +157,7 @@ void report_left_out(struct dispatcher *d, int64_t now_ms)
 int64_t report_send(struct dispatcher *d, int64_t now_ms)
 {
 	report_left_out(d, now_ms);
+	oom_watch_sample(&d->oom, now_ms);
 	if (d->role.supervisor.channel.queued > UNREAD)
 		return now_ms + ALIVE_MS;
 	message_start(&d->message, "report");
