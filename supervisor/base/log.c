@@ -100,8 +100,10 @@ static void tell_lost(void)
 	log_journal.lost = 0;
 	log_change(
 		KIND_JOURNAL_LOST, NULL,
-		"%lu lines of this process are missing here: the journal did not take them in time",
-		lost);
+		"%lu line%s of this process %s missing here: the journal did not take %s in time",
+		lost, lost == 1 ? "" : "s", lost == 1 ? "is" : "are", lost == 1 ? "it" : "them");
+	if (log_journal.lost)
+		log_journal.lost = lost; /* not even that was taken */
 }
 
 /* False: it is for stderr. */
