@@ -405,6 +405,8 @@ void worker_signal(struct worker *worker, int signal_number);
 void worker_condemn(struct worker *worker, enum doom doom, int64_t now_ms);
 /* It was condemned because of this event, which so had an attempt. */
 bool worker_is_doomed_for(const struct worker *worker, const struct job *job);
+/* It was told to end while it had this event in hand, through no fault of that. */
+bool worker_is_stopped_with(const struct worker *worker, const struct job *job);
 /* The event in hand when it ended, or gave up, failed with it; says so. */
 void worker_judge(struct worker *worker, struct job *job, const char *how);
 void worker_gone(struct worker *worker);               /* its socket has ended */

@@ -100,6 +100,12 @@ bool worker_is_doomed_for(const struct worker *worker, const struct job *job)
 	       job->sequence == worker->doom_sequence;
 }
 
+bool worker_is_stopped_with(const struct worker *worker, const struct job *job)
+{
+	return worker->doom && !dooms[worker->doom].counts &&
+	       job->sequence == worker->doom_sequence;
+}
+
 void worker_judge(struct worker *worker, struct job *job, const char *how)
 {
 	struct dispatcher *d = worker->dispatcher;

@@ -182,6 +182,10 @@ void outcome_verdict(struct dispatcher *d, struct worker *worker,
 		worker_judge(worker, job, how);
 		return;
 	}
+	if (verdict->verdict == DROVER_RETRY && worker_is_stopped_with(worker, job)) {
+		outcome_back(d, job);
+		return;
+	}
 	handout_measured(d, us);
 	/* The handler works: what waits for a delay of its crash loop waits no more. */
 	if (d->spawn_backoff.failures) {
