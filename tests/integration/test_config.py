@@ -6,6 +6,7 @@ import signal
 import subprocess
 
 import pytest
+
 from drover import BUILD, DROVERD, compile_handler, wait
 from handlers import LEDGER, SCRIPTED, ledger_type, read_ledger
 
@@ -53,6 +54,58 @@ def test_settings_of_a_plugin_are_checked(drover):
     drover.configure('brokers = ( { name = "main"; plugin = "no-such"; } );')
     checked = check(drover, "--check")
     assert checked.returncode == 78 and "no-such" in checked.stderr + checked.stdout
+
+
+@pytest.fixture
+def installed(drover):
+    """Programs and plugins of its own, of which some can be missing: `droverd` finds them beside it."""
+    for folder in ("supervisor", "plugins/brokers", "plugins/handlers", "plugins/registries"):
+        (drover.directory / "tree" / folder).mkdir(parents=True)
+        for file in (BUILD / folder).iterdir():
+            if file.is_file() and (file.suffix == ".so" or os.access(file, os.X_OK)):
+                shutil.copy(file, drover.directory / "tree" / folder)
+    drover.program = drover.directory / "tree" / "supervisor" / "droverd"
+    return drover
+
+
+RABBITMQ = 'brokers = ( { name = "main"; plugin = "rabbitmq"; hosts = "127.0.0.1:1"; } );'
+LIBRARY, MISSING = b"librabbitmq.so.4", b"librabbitmq.so.9"
+
+
+def miss_the_file(plugin):
+    plugin.unlink()
+    return f"{plugin}: No such file or directory; install the package drover-rabbitmq"
+
+
+def miss_the_library(plugin):
+    content = plugin.read_bytes()
+    assert LIBRARY in content
+    plugin.with_suffix(".new").write_bytes(content.replace(LIBRARY, MISSING))
+    plugin.with_suffix(".new").rename(plugin)
+    return f"{MISSING.decode()}: cannot open shared object file: No such file or directory; install the package drover-rabbitmq"
+
+
+@pytest.mark.parametrize("miss", [miss_the_file, miss_the_library])
+def test_what_a_plugin_misses_is_named_with_its_package(installed, miss):
+    """By --check, by the start and by a reload; and by status, until it is there."""
+    plugin = installed.directory / "tree" / "plugins" / "brokers" / "rabbitmq.so"
+    whole = plugin.read_bytes()
+    words = miss(plugin)
+    installed.configure(RABBITMQ)
+    for arguments in (["--check"], []):
+        said = subprocess.run([installed.program, "--config", installed.config_file, *arguments], capture_output=True, text=True,
+                              timeout=30)
+        assert said.returncode == 78 and "drover.conf:" in said.stderr and words in said.stderr, said.stderr
+    installed.configure("")
+    installed.start()
+    installed.configure(RABBITMQ)
+    reloaded = installed.ctl("reload", check=False)
+    assert reloaded.returncode != 0 and words in reloaded.stdout + reloaded.stderr, reloaded
+    assert words in installed.ctl("status").stdout
+    plugin.with_suffix(".new").write_bytes(whole)
+    plugin.with_suffix(".new").rename(plugin)
+    installed.ctl("reload")
+    assert words not in installed.ctl("status").stdout
 
 
 def test_dump_can_be_loaded_again(drover):
