@@ -19,6 +19,7 @@
 #include <systemd/sd-event.h>
 
 #include "base/buf.h"
+#include "base/log.h"
 #include "base/why.h"
 #include "policy/backoff.h"
 #include "policy/brake.h"
@@ -302,8 +303,8 @@ bool dispatcher_holds(const struct dispatcher *d, enum duty duty);        /* not
 int64_t dispatcher_hold(struct dispatcher *d, enum duty duty, struct backoff *backoff,
 			int64_t ran_ms);
 /* Logged and kept for status; the same again within a while is no news. */
-void dispatcher_error(struct dispatcher *d, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
+void dispatcher_error(struct dispatcher *d, enum log_kind kind, const struct log_about *about,
+		      const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* Kept for status only. */
 void dispatcher_note(struct dispatcher *d, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));

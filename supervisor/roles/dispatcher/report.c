@@ -148,8 +148,9 @@ int64_t report_send(struct dispatcher *d, int64_t now_ms)
 	uint64_t dropped = lines_dropped(&d->log_limit, now_ms);
 
 	if (dropped)
-		log_warning("%" PRIu64 " lines of handlers were left out: more than %d a second",
-			    dropped, LINES_PER_SECOND);
+		log_change(KIND_LINES_LEFT_OUT, NULL,
+			   "%" PRIu64 " lines of handlers were left out: more than %d a second",
+			   dropped, LINES_PER_SECOND);
 	if (d->role.supervisor.channel.queued > UNREAD)
 		return now_ms + ALIVE_MS;
 	message_start(&d->message, "report");

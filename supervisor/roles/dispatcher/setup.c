@@ -52,7 +52,8 @@ void setup_policy(struct dispatcher *d, const struct message_view *view)
 		d->inbox = NULL;
 	}
 	if (definition_read(&d->definition, view) < 0)
-		dispatcher_error(d, "out of memory: the definition of the type stays as it was");
+		dispatcher_error(d, KIND_OUT_OF_MEMORY, NULL,
+				 "out of memory: the definition of the type stays as it was");
 	dispatcher_due(d, DUTY_INBOX, now_ms);
 	dispatcher_due(d, DUTY_WORKERS, now_ms);
 	d->changed = true;
@@ -74,6 +75,7 @@ int setup_read(struct dispatcher *d, const struct message_view *view, struct why
 	d->consumer = !strcmp(message_text(view, "mode", ""), "consumer");
 	snprintf(ident, sizeof ident, "dispatcher %s", type);
 	log_open(ident);
+	log_belong(type, message_text(view, "broker", NULL));
 	setup_policy(d, view);
 	dispatcher_due(d, DUTY_REPORT, clock_now_ms());
 	if (!d->consumer)

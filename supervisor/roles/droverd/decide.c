@@ -243,7 +243,8 @@ static void record(const struct round *round, const struct budget_want *want,
 		describe_share(round, &decision.share);
 	add_note(&decision, type);
 	decision_ring_add(&type->decisions, &decision);
-	log_info("%s: %s", type->name, decision_format(&decision, text, sizeof text));
+	log_change(KIND_WORKERS, LOG_ABOUT(.type = type->name), "%s: %s", type->name,
+		   decision_format(&decision, text, sizeof text));
 }
 
 /*

@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "roles/droverd/cluster.h"
+#include "roles/droverd/outfit.h"
 
 #include "base/banned.h"
 
@@ -224,17 +225,43 @@ static int open_loop(struct supervisor *supervisor, struct why *why)
 	return 0;
 }
 
+/* What a droverd that was killed could not take away, and at the end all. */
+static void clear_credentials(const struct supervisor *supervisor)
+{
+	char path[PATH_MAX];
+
+	credentials_clear(outfit_parent(supervisor, path));
+}
+
+/*
+ * A trial that could not be made, or did not come to its end, says nothing about what is written in
+ * the configuration: the next start may go well.
+ */
+static int exit_for(int error)
+{
+	static const int passing[] = {EAGAIN, ENOMEM, EMFILE, ENFILE, ETIMEDOUT, EPIPE};
+
+	for (size_t i = 0; i < sizeof passing / sizeof *passing; i++)
+		if (error == -passing[i])
+			return EXIT_FAILURE;
+	return EXIT_CONFIG;
+}
+
 /* Each step needs the ones before it; the first that fails ends the start. */
 static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 {
+	int r;
+
 	*ret_exit = EXIT_FAILURE;
 	raise_limits();
 	if (open_basics(supervisor, why) < 0 || state_open(supervisor, why) < 0 ||
 	    open_loop(supervisor, why) < 0 || commands_open(supervisor, why) < 0 ||
 	    watch_open(supervisor, why) < 0)
 		return -1;
-	if (errand_check(supervisor, supervisor->config, why) < 0) {
-		*ret_exit = EXIT_CONFIG;
+	clear_credentials(supervisor);
+	r = errand_check(supervisor, supervisor->config, why);
+	if (r < 0) {
+		*ret_exit = exit_for(r);
 		return -1;
 	}
 	if (cluster_open(supervisor, why) < 0 ||
@@ -248,7 +275,7 @@ static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 	commands_start(supervisor);
 	registrar_start(supervisor);
 	supervisor->ready = true;
-	reload_announce(supervisor, "ready");
+	reload_announce(supervisor, KIND_READY, "ready");
 	return 0;
 }
 
@@ -257,7 +284,8 @@ static void warn_of_root(const struct supervisor *supervisor)
 	const struct config *config = supervisor->config;
 
 	if (!geteuid() && config->user && !strcmp(config->user, "root"))
-		log_warning(
+		log_change(
+			KIND_RUNS_AS_ROOT, NULL,
 			"handlers run as root, as user = \"root\" says; whatever goes wrong in one "
 			"can change everything on this host");
 }
@@ -274,6 +302,7 @@ static void close_all(struct supervisor *supervisor)
 	brokers_free(supervisor);
 	supervisor->stop_timer = sd_event_source_disable_unref(supervisor->stop_timer);
 	children_close(&supervisor->children);
+	clear_credentials(supervisor);
 	sd_event_unref(supervisor->event);
 	state_close(supervisor);
 	config_free(supervisor->config);
@@ -289,24 +318,28 @@ static int run(struct supervisor *supervisor)
 	if (reload_read(supervisor, &supervisor->config, &errors) < 0) {
 		reload_log(&errors);
 		buf_free(&errors);
-		log_error(
+		log_change(
+			KIND_CONFIG_REFUSED, NULL,
 			"not started: the configuration is wrong; mend it, and try it with droverd --check");
 		return EXIT_CONFIG;
 	}
 	buf_free(&errors);
+	/* For the log, in each process of this node's. */
+	setenv("DROVER_NODE", supervisor->config->node, 1);
 	warn_of_root(supervisor);
 	if (start(supervisor, &why, &r) < 0) {
-		log_error("not started: %s", why.text);
+		log_change(KIND_NOT_STARTED, NULL, "not started: %s", why.text);
 		return r; /* what was started ends with this process */
 	}
 	r = sd_event_loop(supervisor->event);
 	if (r < 0) {
-		log_error("event loop: %s; exiting, and everything that was started with it",
-			  strerror(-r));
+		log_change(KIND_LOOP_FAILED, NULL,
+			   "event loop: %s; exiting, and everything that was started with it",
+			   strerror(-r));
 		return EXIT_FAILURE;
 	}
 	close_all(supervisor);
-	log_notice("stopped");
+	log_change(KIND_STOPPED, NULL, "stopped");
 	return r;
 }
 

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
+#include "base/kinds.h"
 #include "base/why.h"
 #include "policy/backoff.h"
 #include "policy/decision.h"
@@ -231,6 +232,8 @@ struct supervisor {
 	/* handlers.c */
 	int trials; /* trial loads that run */
 
+	unsigned credentials_serial; /* outfit.c: of the last directory of credentials */
+
 	/* decide.c */
 	sd_event_source *tick, *soon;
 	int64_t decided_ms;
@@ -314,8 +317,10 @@ void handlers_refuse(struct type *type, const char *path, const struct dropin_st
 void handlers_forget_refusal(struct type *type);
 void handlers_reconsider(struct supervisor *supervisor); /* what was refused gets another chance */
 void handlers_next_trial(struct supervisor *supervisor); /* starts trial loads that wait */
-void handlers_restart(struct type *type);                /* a new generation from the same file */
-void handlers_judge(struct type *type); /* after a report: is the generation on trial good? */
+/* What serves may not any more: busy workers finish, and its file is looked at again. */
+void handlers_bar(struct type *type, const char *reason);
+void handlers_restart(struct type *type); /* a new generation from the same file */
+void handlers_judge(struct type *type);   /* after a report: is the generation on trial good? */
 /*
  * The newest generation's template failed. When its handler was on trial it is refused, the one
  * before takes its place, and true is returned.
@@ -457,7 +462,7 @@ int reload_open(struct supervisor *supervisor); /* SIGHUP; 0 or -errno */
 int reload_read(const struct supervisor *supervisor, struct config **ret_config,
 		struct buf *errors);
 size_t reload_log(struct buf *errors); /* how many there were */
-void reload_announce(struct supervisor *supervisor, const char *what);
+void reload_announce(struct supervisor *supervisor, enum log_kind kind, const char *what);
 int supervisor_reload(struct supervisor *supervisor, struct why *why);
 
 /* stop.c: the end. */

@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/sorted.h"
+#include "roles/droverd/account.h"
 
 #include "base/banned.h"
 
@@ -326,12 +327,15 @@ static void apply_change(struct supervisor *supervisor, struct change *change)
 {
 	struct type *type = change->type;
 	struct config_type *before;
+	struct account account;
 	bool same_handler;
+	struct why why;
 
 	if (!type) {
 		type = type_add(supervisor, change->config, false);
 		if (!type) {
-			log_error(
+			log_change(
+				KIND_OUT_OF_MEMORY, LOG_ABOUT(.type = change->config->name),
 				"%s: no memory for a new type; it is not served until the next reload",
 				change->config->name);
 			config_type_free(change->config);
@@ -354,11 +358,15 @@ static void apply_change(struct supervisor *supervisor, struct change *change)
 	if (!type->broker && !type->gone)
 		join_broker(type);
 	if (change->touch != CONFIG_TOUCH_NOTHING && supervisor->ready)
-		log_info("%s: its configuration changed%s", type->name,
-			 change->touch == CONFIG_TOUCH_LIVE       ? ""
-			 : change->touch == CONFIG_TOUCH_TEMPLATE ? "; new workers take over"
-								  : "; it is started anew");
-	touch(type, change->touch, same_handler);
+		log_change(KIND_TYPE_CHANGED, LOG_ABOUT(.type = type->name),
+			   "%s: its configuration changed%s", type->name,
+			   change->touch == CONFIG_TOUCH_LIVE       ? ""
+			   : change->touch == CONFIG_TOUCH_TEMPLATE ? "; new workers take over"
+								    : "; it is started anew");
+	if (type->handler && account_find(type, &account, &why) < 0)
+		handlers_bar(type, why.text);
+	else
+		touch(type, change->touch, same_handler);
 	config_type_free(before);
 }
 
