@@ -336,9 +336,14 @@ run_step() {
 	echo "   $p ok, $f not ok; $((SECONDS - start)) s"
 	[ "$f" = 0 ] && return
 	failures+=("$step")
-	echo "   the end of $logs/$step.log:"
-	tail -n "${DROVER_LOG_LINES:-100}" "$logs/$step.log" |
-		sed 's/^/   | /; s/passed, \([0-9]*\) failed$/passed and \1 failed/'
+	echo "   what failed, and the end of $logs/$step.log:"
+	{
+		# What pytest, cmocka and ours say of a test, which may be far from the end.
+		grep -aE -m 40 '^(E  |_+ .* _+$|FAILED |ERROR |\[  FAILED  \]|\[  ERROR   \])|: 0 passed, 1 failed$' "$logs/$step.log" |
+			cut -c1-500
+		echo
+		tail -n "${DROVER_LOG_LINES:-100}" "$logs/$step.log"
+	} | sed 's/^/   | /; s/passed, \([0-9]*\) failed$/passed and \1 failed/'
 	return 1
 }
 

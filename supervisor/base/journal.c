@@ -21,7 +21,8 @@
 
 #include "base/banned.h"
 
-#define FIRST_FD 24 /* 3, 4, … are what a process is started with */
+#define SEND_ROOM (8 << 20)
+#define FIRST_FD  24 /* 3, 4, … are what a process is started with */
 
 /* Bytes of the character that begins at `text`, as UTF-8 has it; 0: it is none. */
 static size_t character_size(const unsigned char *text)
@@ -31,12 +32,13 @@ static size_t character_size(const unsigned char *text)
 		unsigned char low, high, second_low, second_high, size;
 	} rows[] = {
 		{0x20, 0x7e, 0, 0, 1},       {'\t', '\t', 0, 0, 1},
-		{0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-		{0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3},
-		{0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4},
-		{0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
+		{0xc2, 0xc2, 0xa0, 0xbf, 2}, {0xc3, 0xdf, 0x80, 0xbf, 2},
+		{0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3},
+		{0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
+		{0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4},
+		{0xf4, 0xf4, 0x80, 0x8f, 4},
 	};
-	size_t i = 0, n = 1;
+	size_t i = 0;
 
 	while (i < sizeof rows / sizeof *rows && (*text < rows[i].low || *text > rows[i].high))
 		i++;
@@ -44,13 +46,13 @@ static size_t character_size(const unsigned char *text)
 		return 0;
 	if (rows[i].size > 1 && (text[1] < rows[i].second_low || text[1] > rows[i].second_high))
 		return 0;
-	for (n = rows[i].size > 1 ? 2 : 1; n < rows[i].size; n++)
+	for (size_t n = 2; n < rows[i].size; n++)
 		if ((text[n] & 0xc0) != 0x80)
 			return 0;
-	return n;
+	return rows[i].size;
 }
 
-void journal_clean(char *text)
+static void clean(char *text)
 {
 	while (*text) {
 		size_t size = character_size((const unsigned char *)text);
@@ -75,7 +77,7 @@ void journal_add(struct journal_entry *entry, const char *name, const char *form
 	va_end(ap);
 	if (body < 0 || (size_t)head + (size_t)body + 1 >= room)
 		return;
-	journal_clean(at + head);
+	clean(at + head);
 	at[head + body] = '\n';
 	entry->size += (size_t)(head + body) + 1;
 }
@@ -101,6 +103,7 @@ static struct sockaddr_un address_of(const char *path)
 int journal_open(struct journal *journal, const char *path)
 {
 	const struct timeval patience = {.tv_usec = JOURNAL_PATIENCE_MS * 1000};
+	const int room = SEND_ROOM;
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), moved;
 
 	*journal = (struct journal){.fd = -1, .path = path};
@@ -110,6 +113,8 @@ int journal_open(struct journal *journal, const char *path)
 	close(fd);
 	if (moved < 0)
 		return -errno;
+	/* As much as we may have, for a burst that journald is slow to take. */
+	setsockopt(moved, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
 	setsockopt(moved, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
 	journal->fd = moved;
 	return 0;

@@ -26,9 +26,6 @@ struct journal_entry {
 void journal_add(struct journal_entry *entry, const char *name, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* `text` in place, as journal_add shows it. */
-void journal_clean(char *text);
-
 /* Whether `fd` is a stream to the journal: $JOURNAL_STREAM names it by device and inode. */
 bool journal_is_stream(int fd);
 

@@ -59,7 +59,7 @@
 	KIND(WORKER_START_FAILED, WARNING, "81e4c4d8b12b4d9f9cc5e4e56493d038")                     \
 	KIND(WORKER_GARBAGE, WARNING, "8a379b5550b843d68cfe308e5b49925f")                          \
 	KIND(WORKER_KICKED, NOTICE, "82ba64f03d1742d8801100a9bde85184")                            \
-	KIND(WORKER_ENDED, NOTICE, "a19e9dd8ccfa4adeae144ba8154e085d")                            \
+	KIND(WORKER_ENDED, NOTICE, "a19e9dd8ccfa4adeae144ba8154e085d")                             \
 	KIND(WORKER_KILLED, WARNING, "1fdb70ec569148dfa1880530cea90c83")                           \
 	/* events */                                                                               \
 	KIND(EVENT_DEAD, WARNING, "fd14c1b21f384f1f829d061b77276a74")                              \
@@ -81,7 +81,7 @@
 	KIND(CONNECTION_DOWN, WARNING, "38e09f371179442c9fa92db043194b20")                         \
 	KIND(CONNECTION_REFUSED, WARNING, "b079bb7c87b24553a9500361849c2f9e")                      \
 	KIND(QUEUES_NOT_DECLARED, WARNING, "809ca86c21864a0cab9ce7b03ea0467f")                     \
-	KIND(QUEUES_DIFFER, NOTICE, "f5629b4a870a4e198235d7e1f1403cc2")                            \
+	KIND(QUEUES_DECLARED, NOTICE, "f5629b4a870a4e198235d7e1f1403cc2")                          \
 	KIND(SERVICE_FOUND, NOTICE, "2468ad136d544b66bfd86ba703ed2271")                            \
 	KIND(SERVICE_MISSING, WARNING, "0a744d12d39340c88a4973b9e41e5050")                         \
 	KIND(SERVICE_SKIPPED, WARNING, "62539cf3c726454aa9541adf5270ed5b")                         \

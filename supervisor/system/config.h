@@ -92,6 +92,9 @@ struct config_type {
 	char *group;        /* NULL: the user's primary group */
 	char **groups;      /* supplementary ones; NULL: none */
 	char **environment; /* "NAME=value"; ends with NULL; NULL: none */
+	/* files, or credentials of our own: of variables; "NAME" or "NAME:FILE", ends with NULL */
+	char *environment_file;
+	char **credentials;
 	char *working_directory;
 	struct process_limit *limits;
 	size_t n_limits;
@@ -129,6 +132,13 @@ struct config_budget {
 	struct config_place place;
 };
 
+/* Who may own the handlers of a directory, besides root and the users they run as. */
+struct config_owners {
+	char *directory; /* and all below it */
+	char **owners;   /* names of users; ends with NULL */
+	struct config_place place;
+};
+
 struct config {
 	char *node; /* default: the host's name */
 	char *cluster;
@@ -147,6 +157,8 @@ struct config {
 	size_t n_types; /* sorted by name */
 	struct config_budget *budgets;
 	size_t n_budgets;
+	struct config_owners *handler_owners;
+	size_t n_handler_owners;
 
 	char **files; /* that were read, in this order; what config_place.file points to */
 	size_t n_files;

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,8 @@
 #include <unistd.h>
 
 #include "base/banned.h"
+
+#define LINKS_MAX 40 /* on the way to a file, as the kernel has it */
 
 static const struct {
 	const char *suffix;
@@ -87,39 +90,125 @@ bool dropin_same(const struct dropin_stamp *a, const struct dropin_stamp *b)
 	       a->changed_ns == b->changed_ns;
 }
 
-static int trust_one(const char *path, uid_t owner, struct why *why)
+/* "root", "app" or "1001", of one that has no name. */
+static void add_owner(uid_t uid, const char *before, char *text, size_t size)
 {
-	struct stat st;
+	const struct passwd *entry = getpwuid(uid);
+	size_t used = strlen(text);
 
-	if (lstat(path, &st) < 0)
-		return why_set(why, -errno, "%s: %s", path, strerror(errno));
-	if (st.st_uid && st.st_uid != owner)
-		return why_set(
-			why, -EPERM,
-			"%s belongs to user %u, who could change what runs; root or user %u must own it",
-			path, st.st_uid, owner);
-	if ((st.st_mode & 022) && !(S_ISDIR(st.st_mode) && (st.st_mode & S_ISVTX) && !st.st_uid))
+	if (entry)
+		snprintf(text + used, size - used, "%s%s", before, entry->pw_name);
+	else
+		snprintf(text + used, size - used, "%suser %u", before, uid);
+}
+
+static int refuse_owner(const char *path, uid_t uid, const struct dropin_owners *owners,
+			struct why *why)
+{
+	char owner[64] = "", allowed[512] = "root";
+
+	add_owner(uid, "", owner, sizeof owner);
+	for (size_t i = 0; i < owners->n; i++)
+		if (owners->uids[i])
+			add_owner(owners->uids[i], " or ", allowed, sizeof allowed);
+	return why_set(why, -EPERM,
+		       "%s belongs to user %u (%s), who could change what runs; %s must own it",
+		       path, uid, owner, allowed);
+}
+
+static bool is_owner(uid_t uid, const struct dropin_owners *owners)
+{
+	for (size_t i = 0; i < owners->n; i++)
+		if (owners->uids[i] == uid)
+			return true;
+	return !uid;
+}
+
+static int trust_one(const char *path, const struct stat *st, const struct dropin_owners *owners,
+		     struct why *why)
+{
+	if (!is_owner(st->st_uid, owners))
+		return refuse_owner(path, st->st_uid, owners, why);
+	/* Of a link all bits are set, and mean nothing. */
+	if (!S_ISLNK(st->st_mode) && (st->st_mode & 022) &&
+	    !(S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX) && !st->st_uid))
 		return why_set(why, -EPERM,
 			       "%s can be written by others (mode %04o); chmod go-w it", path,
-			       st.st_mode & 07777);
+			       st->st_mode & 07777);
 	return 0;
 }
 
-int dropin_trust(const char *path, uid_t owner, struct why *why)
+/* A path that is walked. */
+struct walk {
+	/* what has been looked at, without links and without a slash at its end */
+	char done[PATH_MAX + NAME_MAX + 2];
+	char rest[2 * PATH_MAX];
+	int links;
+};
+
+/* Moves the next name; false when there is none. */
+static bool step(struct walk *walk)
 {
-	char *real = realpath(path, NULL), *slash;
+	const char *name = walk->rest + strspn(walk->rest, "/");
+	size_t length = strcspn(name, "/"), used = strlen(walk->done);
+	bool dot = length == 1 && *name == '.', dots = length == 2 && !strncmp(name, "..", 2);
+	/* One that is too long is so for lstat, too, which says it. */
+	size_t kept = length > NAME_MAX ? NAME_MAX + 1 : length;
+
+	if (!length)
+		return false;
+	if (dots && used)
+		*strrchr(walk->done, '/') = '\0';
+	if (!dot && !dots) {
+		walk->done[used] = '/';
+		memcpy(walk->done + used + 1, name, kept);
+		walk->done[used + 1 + kept] = '\0';
+	}
+	memmove(walk->rest, name + length, strlen(name + length) + 1);
+	return true;
+}
+
+/* What was looked at last is a link: where it leads is still to be walked. */
+static int follow(struct walk *walk, struct why *why)
+{
+	char target[PATH_MAX];
+	ssize_t size = readlink(walk->done, target, sizeof target - 1);
+	size_t rest = strlen(walk->rest);
+
+	if (size < 0)
+		return why_set(why, -errno, "%s: %s", walk->done, strerror(errno));
+	if (++walk->links > LINKS_MAX || (size_t)size + rest + 2 > sizeof walk->rest)
+		return why_set(why, -ELOOP, "%s: %s", walk->done, strerror(ELOOP));
+	memmove(walk->rest + size + 1, walk->rest, rest + 1);
+	memcpy(walk->rest, target, (size_t)size);
+	walk->rest[size] = '/';
+	*(*target == '/' ? walk->done : strrchr(walk->done, '/')) = '\0';
+	return 0;
+}
+
+static int look(struct walk *walk, const struct dropin_owners *owners, struct why *why)
+{
+	const char *path = *walk->done ? walk->done : "/";
+	struct stat st;
 	int r;
 
-	if (!real)
+	if (lstat(path, &st) < 0)
 		return why_set(why, -errno, "%s: %s", path, strerror(errno));
-	for (;;) {
-		r = trust_one(real, owner, why);
-		slash = strrchr(real, '/');
-		if (r < 0 || !strcmp(real, "/"))
-			break;
-		slash[slash == real] = '\0';
-	}
-	free(real);
+	r = trust_one(path, &st, owners, why);
+	return r == 0 && S_ISLNK(st.st_mode) ? follow(walk, why) : r;
+}
+
+int dropin_trust(const char *path, const struct dropin_owners *owners, struct why *why)
+{
+	struct walk walk = {0};
+	int r;
+
+	if (*path != '/' || strlen(path) >= PATH_MAX)
+		return why_set(why, -EINVAL, "%s is no absolute path", path);
+	memcpy(walk.rest, path, strlen(path) + 1);
+	do {
+		r = look(&walk, owners, why);
+	} while (r == 0 && step(&walk));
 	return r;
 }
 

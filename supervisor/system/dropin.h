@@ -34,12 +34,19 @@ bool dropin_is_object(const char *path); /* a .so */
 int dropin_stat(const char *path, struct dropin_stamp *ret_stamp);
 bool dropin_same(const struct dropin_stamp *a, const struct dropin_stamp *b);
 
+/* The users that may change a file, besides root. */
+struct dropin_owners {
+	const uid_t *uids;
+	size_t n;
+};
+
 /*
- * Whether nobody but root and `owner` can change the file or replace it: it, its directory and all
- * above, links resolved, are owned by one of them and not writable by others (a sticky directory of
- * root's excepted). 0, or -errno and who could.
+ * Whether nobody but root and the owners can change the file or replace it: it, its directory and
+ * all above, the links on the way to it and where they lead, are owned by one of them and not
+ * writable by others (a sticky directory of root's excepted). The path is absolute. 0, or -errno and
+ * who could.
  */
-int dropin_trust(const char *path, uid_t owner, struct why *why);
+int dropin_trust(const char *path, const struct dropin_owners *owners, struct why *why);
 
 /*
  * The command line that runs a script or executable: the file itself where it is executable, else

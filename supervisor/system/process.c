@@ -52,6 +52,16 @@ bool process_tie(int signal, pid_t parent)
 	return getppid() == parent;
 }
 
+bool process_may_change_user(void)
+{
+	struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct data[2] = {0};
+	/* The parent-death signal of a child of another user does not arrive without CAP_KILL. */
+	const unsigned needed = 1u << CAP_SETUID | 1u << CAP_SETGID | 1u << CAP_KILL;
+
+	return syscall(SYS_capget, &head, data) == 0 && (data[0].effective & needed) == needed;
+}
+
 /* To the user, if there is one to change to, and to no more rights than any user has. */
 static int drop(const struct process_user *user, struct why *why)
 {

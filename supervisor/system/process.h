@@ -49,6 +49,9 @@ struct process_spec {
  */
 int process_spawn(const struct process_spec *spec, pid_t *ret_pid, struct why *why);
 
+/* Whether this process may start children as other users, and end them. */
+bool process_may_change_user(void);
+
 /* Sets the parent-death signal; then false when `parent` is not (any more) our parent. */
 bool process_tie(int signal, pid_t parent);
 

@@ -2,16 +2,17 @@
 
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
 
-from drover import BUILD, DROVERD, wait
+from drover import BUILD, DROVERD, compile_handler, wait
 from handlers import LEDGER, SCRIPTED, ledger_type, read_ledger
 
 
 def check(drover, *arguments):
-    return subprocess.run([DROVERD, "--config", drover.config_file, *arguments], capture_output=True, text=True, timeout=30)
+    return subprocess.run([drover.program, "--config", drover.config_file, *arguments], capture_output=True, text=True, timeout=30)
 
 
 def test_an_empty_file_is_right(drover):
@@ -132,6 +133,47 @@ def test_a_second_droverd_is_refused(drover):
     drover.start()
     second = check(drover)
     assert second.returncode == 1 and str(drover.process.pid) in second.stderr, second.stderr
+
+
+def test_a_trial_that_dies_is_no_wrong_configuration(drover):
+    """The unit starts droverd again, but for a configuration that a person must mend (78)."""
+    install = drover.directory / "install"
+    for part in ("supervisor", "plugins/brokers", "plugins/registries", "plugins/handlers"):
+        (install / part).mkdir(parents=True)
+        for file in (BUILD / part).iterdir():
+            if file.is_file() and file.name != "droverd":
+                (install / part / file.name).symlink_to(file)
+    shutil.copy(DROVERD, install / "supervisor/droverd")  # it finds the others beside itself
+    drover.program = install / "supervisor/droverd"
+    compile_handler("#include <signal.h>\n__attribute__((constructor)) static void die(void) { raise(SIGKILL); }\n",
+                    install / "plugins/brokers/mortal.so")
+    drover.configure('brokers = ( { name = "main"; plugin = "mortal"; } );')
+    dead = check(drover)
+    assert dead.returncode == 1 and "its trial was killed" in dead.stderr, dead.stderr
+    drover.configure('brokers = ( { name = "main"; plugin = "missing"; } );')
+    missing = check(drover)
+    assert missing.returncode == 78 and "missing.so" in missing.stderr, missing.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_stop_is_no_failure(drover, name):
+    drover.start()
+    drover.process.send_signal(getattr(signal, name))
+    assert drover.process.wait(30) == 0
+    drover.process = None
+
+
+def test_a_stop_that_is_cut_short_is_none_either(drover):
+    drover.configure('types = ( { type = "job"; timeout = "1h"; stop_timeout = "1h"; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.publish("job", "hang")
+    drover.wait_type("job", lambda t: t["workers"]["busy"] == 1, "is busy")
+    drover.process.send_signal(signal.SIGTERM)
+    drover.wait_log("SIGTERM: stopping")
+    drover.process.send_signal(signal.SIGTERM)
+    assert drover.process.wait(30) == 0
+    drover.process = None
 
 
 def test_a_bad_reload_changes_nothing(drover):

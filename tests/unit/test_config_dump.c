@@ -29,6 +29,10 @@ static void assert_same(const struct config *a, const struct config *b)
 	assert_int_equal(a->n_budgets, b->n_budgets);
 	for (size_t i = 0; i < a->n_budgets; i++)
 		assert_same_rows(&config_table_budgets, &a->budgets[i], &b->budgets[i]);
+	assert_int_equal(a->n_handler_owners, b->n_handler_owners);
+	for (size_t i = 0; i < a->n_handler_owners; i++)
+		assert_same_rows(&config_table_owners, &a->handler_owners[i],
+				 &b->handler_owners[i]);
 	assert_null(config_restart_key(a, b));
 }
 
@@ -42,6 +46,8 @@ static void test_a_dump_loads_as_what_it_was(void **state)
 		"handlers = [ ];",
 		"defaults = { rlimits = { as = 1234567; nofile = 7; }; };\n"
 		"types = ( { type = \"x\"; rlimits = { nofile = 8; cpu = \"unlimited\"; }; } );",
+		"handler_owners = ( { directory = \"/srv/app\"; owners = [ \"daemon\", \"bin\" ]; },\n"
+		"  { directory = \"/srv/other\"; owners = [ \"bin\" ]; } );",
 	};
 
 	(void)state;
@@ -139,6 +145,7 @@ static void test_the_sample_works_uncommented(void **state)
 	assert_int_equal(config->types[0].n_limits, 9);
 	assert_string_equal(config->types[0].environment[0], "APP_ENV=production");
 	assert_int_equal(config->n_budgets, 1);
+	assert_int_equal(config->n_handler_owners, 1);
 	free(rest);
 	buf_free(&sample);
 	buf_free(&text);
@@ -151,7 +158,8 @@ static void test_the_manual_has_every_key(void **state)
 							    &config_table_brokers,
 							    &config_table_registry,
 							    &config_table_types,
-							    &config_table_budgets};
+							    &config_table_budgets,
+							    &config_table_owners};
 	char *manual = read_source("docs/man/drover.conf.5"), heading[80];
 
 	(void)state;

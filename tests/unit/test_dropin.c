@@ -152,6 +152,11 @@ static void test_stat(void **state)
 	assert_false(dropin_same(&first, &second));
 }
 
+static int trust(const char *path, uid_t owner, struct why *why)
+{
+	return dropin_trust(path, &(struct dropin_owners){&owner, 1}, why);
+}
+
 static const struct {
 	const char *name;
 	mode_t file, dir;
@@ -176,13 +181,13 @@ static void test_trust(void **state)
 		why.text[0] = '\0';
 		write_file(place->path, "#!/bin/sh\n", trusts[i].file);
 		assert_int_equal(chmod(place->dir, trusts[i].dir), 0);
-		want_int(trusts[i].name, dropin_trust(place->path, getuid(), &why), trusts[i].r);
+		want_int(trusts[i].name, trust(place->path, getuid(), &why), trusts[i].r);
 		if (!strstr(why.text, trusts[i].word))
 			want_text(trusts[i].name, why.text, trusts[i].word);
 	}
 	assert_int_equal(chmod(place->dir, 0755), 0);
 	assert_int_equal(unlink(place->path), 0);
-	assert_int_equal(dropin_trust(place->path, getuid(), &why), -ENOENT);
+	assert_int_equal(trust(place->path, getuid(), &why), -ENOENT);
 	assert_non_null(strstr(why.text, place->path));
 }
 
@@ -192,9 +197,48 @@ static void test_trust_follows_links(void **state)
 
 	write_file("other.sh", "#!/bin/sh\n", 0777);
 	assert_int_equal(symlink("other.sh", place->path), 0);
-	assert_int_equal(dropin_trust(place->path, getuid(), NULL), -EPERM);
+	assert_int_equal(trust(place->path, getuid(), NULL), -EPERM);
 	assert_int_equal(chmod("other.sh", 0755), 0);
-	assert_int_equal(dropin_trust(place->path, getuid(), NULL), 0);
+	assert_int_equal(trust(place->path, getuid(), NULL), 0);
+}
+
+/* What a link may be made to lead to is not what matters, but who can make it. */
+static void test_trust_of_ways(void **state)
+{
+	struct place *place = *state;
+	char path[PATH_MAX + 400], long_name[300];
+	struct why why;
+
+	write_file(place->path, "#!/bin/sh\n", 0755);
+	assert_int_equal(mkdir("way", 0755), 0);
+	assert_int_equal(symlink("../order.paid.sh", "way/link"), 0);
+	assert_int_equal(symlink("way/.././/way", "turn"), 0);
+	assert_int_equal(symlink("round", "round"), 0);
+	snprintf(path, sizeof path, "%s/turn/link", place->dir);
+	assert_int_equal(trust(path, getuid(), &why), 0);
+	assert_int_equal(chmod("way", 0777), 0);
+	assert_int_equal(trust(path, getuid(), &why), -EPERM);
+	assert_non_null(strstr(why.text, "/way can be written by others"));
+	snprintf(path, sizeof path, "%s/way/../order.paid.sh", place->dir);
+	assert_int_equal(trust(path, getuid(), &why), -EPERM);
+	snprintf(path, sizeof path, "%s/round", place->dir);
+	assert_int_equal(trust(path, getuid(), &why), -ELOOP);
+	memset(long_name, 'x', sizeof long_name - 1);
+	long_name[sizeof long_name - 1] = '\0';
+	snprintf(path, sizeof path, "%s/%s/../order.paid.sh", place->dir, long_name);
+	assert_int_equal(trust(path, getuid(), &why), -ENAMETOOLONG);
+	assert_int_equal(trust("order.paid.sh", getuid(), &why), -EINVAL);
+	if (!geteuid()) {
+		assert_int_equal(chmod("way", 0755), 0);
+		assert_int_equal(lchown("turn", 65534, (gid_t)-1), 0);
+		snprintf(path, sizeof path, "%s/turn/link", place->dir);
+		assert_int_equal(trust(path, 54321, &why), -EPERM);
+		assert_non_null(strstr(why.text, "/turn belongs to user 65534"));
+	}
+	assert_int_equal(unlink("way/link"), 0);
+	assert_int_equal(rmdir("way"), 0);
+	assert_int_equal(unlink("turn"), 0);
+	assert_int_equal(unlink("round"), 0);
 }
 
 static void test_trust_owner(void **state)
@@ -206,14 +250,21 @@ static void test_trust_owner(void **state)
 		skip(); /* only root can give a file away */
 	write_file(place->path, "#!/bin/sh\n", 0755);
 	assert_int_equal(chown(place->path, 65534, (gid_t)-1), 0);
-	assert_int_equal(dropin_trust(place->path, 1000, &why), -EPERM);
-	assert_non_null(strstr(why.text, "belongs to user 65534"));
-	assert_int_equal(dropin_trust(place->path, 65534, &why), 0);
+	assert_int_equal(trust(place->path, 54321, &why), -EPERM);
+	assert_non_null(strstr(why.text, "belongs to user 65534 (nobody), who could change what "
+					 "runs; root or user 54321 must own it"));
+	assert_int_equal(dropin_trust(place->path, &(struct dropin_owners){0}, &why), -EPERM);
+	assert_non_null(strstr(why.text, "; root must own it"));
+	assert_int_equal(dropin_trust(place->path,
+				      &(struct dropin_owners){(const uid_t[]){54321, 65534}, 2},
+				      &why),
+			 0);
+	assert_int_equal(trust(place->path, 65534, &why), 0);
 	/* The sticky bit of somebody else's directory protects nothing. */
 	assert_int_equal(chmod(place->dir, 01777), 0);
-	assert_int_equal(dropin_trust(place->path, 65534, &why), 0);
+	assert_int_equal(trust(place->path, 65534, &why), 0);
 	assert_int_equal(chown(place->dir, 65534, (gid_t)-1), 0);
-	assert_int_equal(dropin_trust(place->path, 65534, &why), -EPERM);
+	assert_int_equal(trust(place->path, 65534, &why), -EPERM);
 }
 
 static const struct {
@@ -306,6 +357,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_stat, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_trust, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_trust_follows_links, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_trust_of_ways, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_trust_owner, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_command, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_copy, set_up, tear_down),

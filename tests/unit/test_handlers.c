@@ -24,7 +24,7 @@ static struct config_type policy;
 static struct supervisor supervisor;
 static struct type type, *types[1];
 static struct child trial;
-static int started, rolled, proved, reverted, left, refuse_start;
+static int started, rolled, proved, reverted, left, drained, refuse_start;
 
 void text_set(char **text, const char *format, ...)
 {
@@ -63,6 +63,12 @@ void pair_revert(struct type *t)
 void pair_policy(struct type *t)
 {
 	(void)t;
+}
+
+void pair_leave(struct type *t)
+{
+	(void)t;
+	drained++;
 }
 
 void type_leave(struct type *t)
@@ -192,7 +198,7 @@ static int set_up(void **unused)
 			     .death = nothing};
 	types[0] = &type;
 	supervisor = (struct supervisor){.config = &config, .types = types, .n_types = 1};
-	started = rolled = proved = reverted = left = refuse_start = 0;
+	started = rolled = proved = reverted = left = drained = refuse_start = 0;
 	return 0;
 }
 
@@ -307,6 +313,22 @@ static void test_removed_while_tried(void **unused)
 	failed("killed");
 	assert_null(type.handler);
 	assert_int_equal(supervisor.trials, 0);
+}
+
+static void test_barred(void **unused)
+{
+	(void)unused;
+	serve();
+	handlers_bar(&type, "as user app");
+	assert_null(type.handler);
+	assert_int_equal(drained, 1);
+	assert_string_equal(type.refused, "as user app");
+	assert_string_equal(type.refused_path, "/h/t.so");
+	assert_int_equal(left, 0); /* it stays known, */
+	found((char[]){"/h/t.so"}, 1);
+	loaded(); /* and the same file may serve it again */
+	assert_non_null(type.handler);
+	assert_string_equal(type.refused, "");
 }
 
 static void replace(void)
@@ -426,6 +448,7 @@ int main(void)
 		TEST(test_command_needs_no_trial),
 		TEST(test_superseded_while_tried),
 		TEST(test_removed_while_tried),
+		TEST(test_barred),
 		TEST(test_proven),
 		TEST(test_refused_by_crashes),
 		TEST(test_refused_by_failed_starts),

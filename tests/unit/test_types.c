@@ -5,6 +5,7 @@
  */
 #include "roles/droverd/cluster.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,6 +14,8 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+
+#include "roles/droverd/account.h"
 
 #include "base/banned.h"
 
@@ -95,6 +98,21 @@ void pair_leave(struct type *type)
 void pair_policy(struct type *type)
 {
 	say("policy", type->name);
+}
+
+void handlers_bar(struct type *type, const char *reason)
+{
+	assert_string_equal(reason, "may not");
+	type->handler = NULL;
+	say("bar", type->name);
+}
+
+int account_find(const struct type *type, struct account *ret_account, struct why *why)
+{
+	(void)ret_account;
+	return type->config->user && !strcmp(type->config->user, "games")
+		       ? why_set(why, -EPERM, "may not")
+		       : 0;
 }
 
 void handlers_restart(struct type *type)
@@ -231,6 +249,21 @@ static void test_changes(void **unused)
 	}
 }
 
+static void test_barred(void **unused)
+{
+	struct handler handler = {0};
+
+	(void)unused;
+	begin("types = ( { type = \"a\"; }, { type = \"b\"; } );");
+	for (size_t i = 0; i < supervisor.n_types; i++)
+		supervisor.types[i]->handler = &handler;
+	apply("types = ( { type = \"a\"; user = \"games\"; }, { type = \"b\"; max = 1; } );");
+	assert_string_equal(said, "bar a;policy b;");
+	for (size_t i = 0; i < supervisor.n_types; i++)
+		supervisor.types[i]->handler = NULL;
+	end();
+}
+
 static void test_leaving(void **unused)
 {
 	struct type *type;
@@ -313,11 +346,9 @@ static void test_states(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_order),
-		cmocka_unit_test(test_bad_name),
-		cmocka_unit_test(test_changes),
-		cmocka_unit_test(test_leaving),
-		cmocka_unit_test(test_file_outlives_configuration),
+		cmocka_unit_test(test_order),   cmocka_unit_test(test_bad_name),
+		cmocka_unit_test(test_changes), cmocka_unit_test(test_barred),
+		cmocka_unit_test(test_leaving), cmocka_unit_test(test_file_outlives_configuration),
 		cmocka_unit_test(test_states),
 	};
 

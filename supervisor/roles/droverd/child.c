@@ -18,12 +18,12 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "system/credentials.h"
 
 #include "base/banned.h"
 
 #define PING_EVERY_MS   1000
 #define REAPED_PER_TURN 64
-#define CREDENTIALS     "CREDENTIALS_DIRECTORY" /* systemd.exec(5) */
 
 static const struct {
 	const char *name;
@@ -141,6 +141,17 @@ static bool is_known(void *context, pid_t pid)
 	return find(context, pid) != NULL;
 }
 
+/* Nobody is left who would read them. */
+static void remove_credentials(char *directory)
+{
+	int r = directory ? credentials_remove(directory) : 0;
+
+	if (r < 0)
+		log_warning("the credentials in %s could not be removed: %s; they are left there",
+			    directory, strerror(-r));
+	free(directory);
+}
+
 static void bury(struct child *child)
 {
 	struct children *children = child->children;
@@ -160,6 +171,7 @@ static void bury(struct child *child)
 	while (*at != child)
 		at = &(*at)->next;
 	*at = child->next;
+	remove_credentials(child->credentials);
 	child->owner->exited(child->context, child, child->status, child->said);
 	free(child);
 }
@@ -217,14 +229,14 @@ static char **make_environment(bool trusted)
 	static const char *const kept[] = {"PATH",          "LANG",           "TZ",
 					   "DROVER_DEBUG",  "DROVER_TEST_ID", "ASAN_OPTIONS",
 					   "UBSAN_OPTIONS", "LSAN_OPTIONS",   "JOURNAL_STREAM",
-					   "DROVER_NODE",   "GCOV_PREFIX",    CREDENTIALS};
+					   "DROVER_NODE",   "GCOV_PREFIX",    CREDENTIALS_VARIABLE};
 	char **environment = calloc(sizeof kept / sizeof *kept + 1, sizeof *environment);
 	size_t n = 0;
 
 	for (size_t i = 0; environment && i < sizeof kept / sizeof *kept; i++) {
 		const char *value = getenv(kept[i]);
 
-		if (!trusted && !strcmp(kept[i], CREDENTIALS))
+		if (!trusted && !strcmp(kept[i], CREDENTIALS_VARIABLE))
 			continue;
 		if (value && asprintf(&environment[n], "%s=%s", kept[i], value) >= 0)
 			n++;
@@ -383,6 +395,7 @@ int child_start(struct children *children, const struct child_request *request,
 		endpoint_close(&child->endpoint);
 		goto out;
 	}
+	child->credentials = request->credentials;
 	register_child(child, request->patience_ms);
 	*ret_child = child;
 	child = NULL;
@@ -393,6 +406,8 @@ out:
 		close(pair[1]);
 	if (request->link >= 0)
 		close(request->link);
+	if (r < 0)
+		remove_credentials(request->credentials);
 	free(environment);
 	free(child);
 	return r;

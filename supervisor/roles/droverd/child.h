@@ -55,7 +55,8 @@ struct child {
 	bool killed; /* for not answering */
 	bool reaped; /* with this status; its pid may be another process's from now on */
 	int status;
-	bool leaving; /* its end is wanted */
+	bool leaving;      /* its end is wanted */
+	char *credentials; /* directory that is removed after its end; NULL: none */
 	char said[sizeof(struct why)];
 };
 
@@ -88,6 +89,7 @@ struct child_request {
 	int nice;
 	const char *working_directory;
 	char *const *environment; /* entries added to the roles' own; ends with NULL; NULL: none */
+	char *credentials;        /* directory, taken: removed after its end; NULL: none */
 	int death_signal;         /* 0: SIGKILL */
 	/* mute until ready, which is due within this; 0: pinged from the start */
 	int64_t patience_ms;

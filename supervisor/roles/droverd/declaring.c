@@ -108,7 +108,7 @@ static void on_exited(void *context, struct child *child, int status, const char
 		broker->declare_failure[0] = '\0';
 		backoff_reset(&broker->declare_backoff);
 		if (*broker->declare_why)
-			log_change(KIND_QUEUES_DIFFER, LOG_ABOUT(.broker = broker->config->name),
+			log_change(KIND_QUEUES_DECLARED, LOG_ABOUT(.broker = broker->config->name),
 				   "broker %s: %s", broker->config->name, broker->declare_why);
 		if (broker->declare_again)
 			timer_start(broker->declare_timer, 0);

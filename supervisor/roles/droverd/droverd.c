@@ -4,7 +4,7 @@
  * again. Decides only that; each other file of this folder decides for its own concern. Touches no
  * network and loads no plugin.
  */
-#include "roles/droverd/cluster.h"
+#include "roles/droverd/notify.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -19,6 +19,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "roles/droverd/cluster.h"
+#include "roles/droverd/outfit.h"
 
 #include "base/banned.h"
 
@@ -203,13 +205,12 @@ static void on_reaped(void *context)
 
 static int open_loop(struct supervisor *supervisor, struct why *why)
 {
-	sd_event *event = supervisor->event;
 	int r = stop_open(supervisor);
 
 	if (r >= 0)
 		r = reload_open(supervisor);
 	if (r >= 0)
-		r = sd_event_set_watchdog(event, true);
+		r = notify_open(supervisor);
 	if (r >= 0)
 		r = decide_open(supervisor);
 	if (r < 0)
@@ -224,17 +225,43 @@ static int open_loop(struct supervisor *supervisor, struct why *why)
 	return 0;
 }
 
+/* What a droverd that was killed could not take away, and at the end all. */
+static void clear_credentials(const struct supervisor *supervisor)
+{
+	char path[PATH_MAX];
+
+	credentials_clear(outfit_parent(supervisor, path));
+}
+
+/*
+ * A trial that could not be made, or did not come to its end, says nothing about what is written in
+ * the configuration: the next start may go well.
+ */
+static int exit_for(int error)
+{
+	static const int passing[] = {EAGAIN, ENOMEM, EMFILE, ENFILE, ETIMEDOUT, EPIPE};
+
+	for (size_t i = 0; i < sizeof passing / sizeof *passing; i++)
+		if (error == -passing[i])
+			return EXIT_FAILURE;
+	return EXIT_CONFIG;
+}
+
 /* Each step needs the ones before it; the first that fails ends the start. */
 static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 {
+	int r;
+
 	*ret_exit = EXIT_FAILURE;
 	raise_limits();
 	if (open_basics(supervisor, why) < 0 || state_open(supervisor, why) < 0 ||
 	    open_loop(supervisor, why) < 0 || commands_open(supervisor, why) < 0 ||
 	    watch_open(supervisor, why) < 0)
 		return -1;
-	if (errand_check(supervisor, supervisor->config, why) < 0) {
-		*ret_exit = EXIT_CONFIG;
+	clear_credentials(supervisor);
+	r = errand_check(supervisor, supervisor->config, why);
+	if (r < 0) {
+		*ret_exit = exit_for(r);
 		return -1;
 	}
 	if (cluster_open(supervisor, why) < 0 ||
@@ -269,11 +296,13 @@ static void close_all(struct supervisor *supervisor)
 	cluster_close(supervisor);
 	commands_close(supervisor);
 	decide_close(supervisor);
+	notify_close(supervisor);
 	watch_close(supervisor);
 	types_free(supervisor);
 	brokers_free(supervisor);
 	supervisor->stop_timer = sd_event_source_disable_unref(supervisor->stop_timer);
 	children_close(&supervisor->children);
+	clear_credentials(supervisor);
 	sd_event_unref(supervisor->event);
 	state_close(supervisor);
 	config_free(supervisor->config);

@@ -8,7 +8,6 @@
 #include "roles/droverd/supervisor.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,14 +16,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "roles/droverd/account.h"
+#include "roles/droverd/outfit.h"
+
 #include "base/banned.h"
 
 #define LOAD_PATIENCE_MS 30000 /* for a handler's load */
-#define GROUPS_MAX       64
-
-/* What a login would set, and systemd does too. */
-#define USER_VARIABLES    3
-#define USER_VARIABLE_MAX 512
 
 static void free_list(char **list)
 {
@@ -42,15 +39,6 @@ void handler_free(struct handler *handler)
 	free_list(handler->command);
 	free(handler->path);
 	free(handler);
-}
-
-static uid_t worker_uid(const struct type *type)
-{
-	const struct config *config = type->supervisor->config;
-	const char *name = type->config->user ? type->config->user : config->user;
-	const struct passwd *entry = name ? getpwnam(name) : NULL;
-
-	return entry ? entry->pw_uid : geteuid();
 }
 
 /* argv from an optional first word and a list. NULL: no memory. */
@@ -82,15 +70,70 @@ static char **make_command(const char *first, char *const *words, const char *on
 	return command;
 }
 
+static bool is_below(const char *path, const char *directory)
+{
+	size_t length = strlen(directory);
+
+	while (length && directory[length - 1] == '/')
+		length--;
+	return !strncmp(path, directory, length) && path[length] == '/';
+}
+
+static size_t count_owners(const struct config *config)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < config->n_handler_owners; i++)
+		for (char **name = config->handler_owners[i].owners; *name; name++)
+			n++;
+	return n;
+}
+
+/*
+ * The user that a handler runs as may own it, and whom handler_owners names for the directory that it
+ * is in: by the path that names it, or where that leads.
+ */
+static int trust(const struct type *type, const char *path, uid_t user, struct why *why)
+{
+	const struct config *config = type->supervisor->config;
+	uid_t *uids = calloc(count_owners(config) + 1, sizeof *uids);
+	struct dropin_owners owners = {.uids = uids};
+	char *real = realpath(path, NULL);
+	int r;
+
+	if (!uids) {
+		free(real);
+		return why_set(why, -ENOMEM, "out of memory");
+	}
+	uids[owners.n++] = user;
+	for (size_t i = 0; i < config->n_handler_owners; i++) {
+		const struct config_owners *there = &config->handler_owners[i];
+
+		if (!is_below(path, there->directory) &&
+		    !(real && is_below(real, there->directory)))
+			continue;
+		for (char **name = there->owners; *name; name++) {
+			const struct passwd *entry = getpwnam(*name);
+
+			if (entry)
+				uids[owners.n++] = entry->pw_uid;
+		}
+	}
+	r = dropin_trust(path, &owners, why);
+	free(uids);
+	free(real);
+	return r;
+}
+
 /* Every file that a command line names by an absolute path must be trusted. */
-static int trust_words(char *const *words, uid_t owner, struct why *why)
+static int trust_words(const struct type *type, char *const *words, uid_t user, struct why *why)
 {
 	struct stat st;
 	int r = 0;
 
 	for (; *words && r >= 0; words++)
 		if (**words == '/' && !stat(*words, &st) && S_ISREG(st.st_mode))
-			r = dropin_trust(*words, owner, why);
+			r = trust(type, *words, user, why);
 	return r;
 }
 
@@ -98,14 +141,20 @@ static int prepare(struct handler *handler, const struct type *type,
 		   const struct handler_source *source, struct why *why)
 {
 	const char *interpreter = NULL;
+	struct account account;
+	uid_t user;
 	int r;
 
+	r = account_find(type, &account, why);
+	if (r < 0)
+		return r;
+	user = account.process.uid;
 	if (source->words) {
-		r = trust_words(source->words, worker_uid(type), why);
+		r = trust_words(type, source->words, user, why);
 		if (r >= 0)
 			handler->command = make_command(NULL, source->words, NULL);
 	} else {
-		r = dropin_trust(source->path, worker_uid(type), why);
+		r = trust(type, source->path, user, why);
 		if (r >= 0 && dropin_is_object(source->path)) {
 			handler->memfd = dropin_copy(source->path, why);
 			return handler->memfd < 0 ? handler->memfd : 0;
@@ -158,85 +207,6 @@ bool handler_is_of(const struct handler *handler, const struct handler_source *s
 	       dropin_same(&handler->stamp, &source->stamp) &&
 	       handler->line == (source->words != NULL) &&
 	       (!source->words || same_words(handler->command, source->words));
-}
-
-struct user {
-	struct process_user process;
-	gid_t groups[GROUPS_MAX];
-	char variables[USER_VARIABLES][USER_VARIABLE_MAX]; /* "HOME=/home/app" */
-};
-
-static int add_groups(struct user *user, char *const *names, struct why *why)
-{
-	for (; names && *names; names++) {
-		const struct group *group = getgrnam(*names);
-
-		if (!group)
-			return why_set(why, -ENOENT, "there is no group \"%s\"", *names);
-		if (user->process.n_groups == GROUPS_MAX)
-			return why_set(why, -E2BIG, "more than %d groups", GROUPS_MAX);
-		user->groups[user->process.n_groups++] = group->gr_gid;
-	}
-	return 0;
-}
-
-/* Who a type's handler runs as. *ret_change is false where that is who we are already. */
-static int find_user(const struct type *type, struct user *user, bool *ret_change, struct why *why)
-{
-	const struct config_type *config = type->config;
-	const char *name = config->user ? config->user : type->supervisor->config->user;
-	const struct passwd *entry = name ? getpwnam(name) : getpwuid(geteuid());
-	const struct group *group;
-
-	*ret_change = false;
-	*user = (struct user){.process = {.groups = user->groups}};
-	if (name && !entry)
-		return why_set(why, -ENOENT, "there is no user \"%s\"", name);
-	if (entry) {
-		user->process.uid = entry->pw_uid;
-		user->process.gid = entry->pw_gid;
-		snprintf(user->variables[0], USER_VARIABLE_MAX, "HOME=%s", entry->pw_dir);
-		snprintf(user->variables[1], USER_VARIABLE_MAX, "USER=%s", entry->pw_name);
-		snprintf(user->variables[2], USER_VARIABLE_MAX, "LOGNAME=%s", entry->pw_name);
-	}
-	if (!name)
-		return 0;
-	if (config->group) {
-		group = getgrnam(config->group);
-		if (!group)
-			return why_set(why, -ENOENT, "there is no group \"%s\"", config->group);
-		user->process.gid = group->gr_gid;
-	}
-	/* Without privileges there is nothing to change, and changing to oneself is refused. */
-	*ret_change =
-		!geteuid() || user->process.uid != geteuid() || user->process.gid != getegid();
-	return add_groups(user, config->groups, why);
-}
-
-/* The type's own variables, and the user's that it does not set itself; only the array is new. */
-static char **make_environment(struct user *user, char *const *own)
-{
-	size_t n = 0;
-	char **environment;
-
-	while (own && own[n])
-		n++;
-	environment = calloc(n + USER_VARIABLES + 1, sizeof *environment);
-	if (!environment)
-		return NULL;
-	if (n)
-		memcpy(environment, own, n * sizeof *environment);
-	for (size_t i = 0; i < USER_VARIABLES; i++) {
-		char *variable = user->variables[i];
-		size_t name = strcspn(variable, "=") + 1;
-		bool set = !*variable;
-
-		for (size_t j = 0; own && own[j]; j++)
-			set |= !strncmp(own[j], variable, name);
-		if (!set)
-			environment[n++] = variable;
-	}
-	return environment;
 }
 
 static int describe(const struct type *type, const struct handler *handler, struct message *message,
@@ -297,10 +267,9 @@ int handler_start(struct type *type, const struct handler *handler, const struct
 		  struct why *why)
 {
 	char title[PROCESS_TITLE_MAX];
-	char **environment = NULL;
-	bool change = false;
+	struct outfit outfit;
+	struct account account;
 	struct child *child;
-	struct user user;
 	struct child_request request = {
 		.program = PROGRAM_TEMPLATE,
 		.title = title,
@@ -317,20 +286,20 @@ int handler_start(struct type *type, const struct handler *handler, const struct
 	int r;
 
 	snprintf(title, sizeof title, "%s %s", trial ? "trial" : "template", type->name);
-	r = find_user(type, &user, &change, why);
-	if (r >= 0) {
-		environment = make_environment(&user, type->config->environment);
-		r = environment ? 0 : why_set(why, -ENOMEM, "out of memory");
-	}
+	r = account_find(type, &account, why);
+	if (r >= 0)
+		r = outfit_make(type, &account, &outfit, why);
 	if (r < 0) {
 		if (link >= 0)
 			close(link);
 		return r;
 	}
-	request.user = change ? &user.process : NULL;
-	request.environment = environment;
+	request.user = account.change ? &account.process : NULL;
+	request.environment = outfit.environment;
+	request.credentials = outfit.credentials;
+	outfit.credentials = NULL;
 	r = child_start(&type->supervisor->children, &request, &child, why);
-	free(environment);
+	outfit_free(&outfit);
 	if (r < 0)
 		return r;
 	/* From here on its end is told by `exited`: it has no setup and no future. */

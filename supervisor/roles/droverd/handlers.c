@@ -32,7 +32,7 @@ void handlers_refuse(struct type *type, const char *path, const struct dropin_st
 	log_change(KIND_HANDLER_REFUSED, LOG_ABOUT(.type = type->name),
 		   "%s: handler %s is refused: %s; %s", type->name, path, reason,
 		   type->handler ? "the one before goes on serving"
-				 : "its events wait until the file is mended");
+				 : "its events wait until that is mended");
 	text_set(&type->refused_path, "%s", path);
 	text_set(&type->refused, "%s", reason);
 	decide_soon(type->supervisor);
@@ -204,6 +204,19 @@ void handlers_lose(struct type *type)
 	decide_soon(type->supervisor);
 	if (type->dropin)
 		type_leave(type);
+}
+
+void handlers_bar(struct type *type, const char *reason)
+{
+	struct handler *barred = type->handler;
+
+	drop_candidate(type);
+	handler_free(type->proven);
+	type->proven = NULL;
+	type->handler = NULL;
+	handlers_refuse(type, barred->path, NULL, reason);
+	handler_free(barred);
+	pair_leave(type);
 }
 
 void handlers_restart(struct type *type)

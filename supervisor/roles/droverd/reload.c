@@ -5,17 +5,15 @@
  * changes nothing. What an accepted one changes is
  * types.c's part.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/notify.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 
 #include "base/banned.h"
@@ -113,7 +111,7 @@ void reload_announce(struct supervisor *supervisor, enum log_kind kind, const ch
 		log_change(KIND_HANDLERS_MISSING, NULL,
 			   "no handlers directory is there: %s%s; watched for",
 			   supervisor->watches[0].directory, i > 1 ? " and others" : "");
-	sd_notifyf(0, "READY=1\nSTATUS=%s", sum);
+	notify_ready(supervisor);
 }
 
 static int read_again(struct supervisor *supervisor, struct config **ret_config, struct why *why)
@@ -153,7 +151,7 @@ int supervisor_reload(struct supervisor *supervisor, struct why *why)
 
 	if (supervisor->stopping)
 		return why_set(why, -EBUSY, "droverd is being stopped");
-	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_now_ns() / 1000);
+	notify_reloading();
 	r = read_again(supervisor, &config, &reason);
 	if (r >= 0) {
 		r = types_apply(supervisor, config, &reason);
@@ -161,8 +159,8 @@ int supervisor_reload(struct supervisor *supervisor, struct why *why)
 			config_free(config);
 	}
 	if (r < 0) {
-		sd_notify(0, "READY=1");
 		supervisor->reload_refused = reason;
+		notify_ready(supervisor);
 		return why_set(why, r, "%s", reason.text);
 	}
 	supervisor->reload_refused.text[0] = '\0';

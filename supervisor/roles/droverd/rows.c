@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "policy/limits.h"
+#include "roles/droverd/account.h"
 #include "roles/droverd/cluster.h"
 
 #include "base/banned.h"
@@ -232,15 +233,20 @@ static void add_sandbox(struct message *row, const struct type *type)
 {
 	const struct config_type *config = type->config;
 	const char *user = config->user ? config->user : type->supervisor->config->user;
-	int64_t variables = 0;
+	int64_t variables = 0, credentials = 0;
 
 	for (char **e = config->environment; e && *e; e++)
 		variables++;
+	for (char **c = config->credentials; c && *c; c++)
+		credentials++;
 	row_add_text(row, "sandbox.user", user);
+	row_add_text(row, "sandbox.not_isolated", account_caveat(type));
 	message_add_flag(row, "sandbox.no_new_privs", true);
 	message_add_flag(row, "sandbox.broker_secrets", false);
 	message_add_int(row, "sandbox.limits", (int64_t)config->n_limits);
 	message_add_int(row, "sandbox.variables", variables);
+	row_add_text(row, "sandbox.environment_file", config->environment_file);
+	message_add_int(row, "sandbox.credentials", credentials);
 	row_add_text(row, "sandbox.working_directory", config->working_directory);
 }
 

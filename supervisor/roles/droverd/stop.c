@@ -5,14 +5,14 @@
  * that. Decides how long each step may take, and that nothing can keep the last one from being
  * reached.
  */
-#include "roles/droverd/cluster.h"
+#include "roles/droverd/notify.h"
 
 #include <signal.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 
 #include "base/log.h"
 #include "base/units.h"
+#include "roles/droverd/cluster.h"
 
 #include "base/banned.h"
 
@@ -127,9 +127,8 @@ static int on_stop_signal(sd_event_source *source, const struct signalfd_siginfo
 	wait_ms = longest_stop_ms(supervisor);
 	log_change(KIND_STOPPING, NULL, "SIG%s: stopping; busy workers get up to %s to finish",
 		   name, units_human_duration(wait_ms, human, sizeof human));
-	sd_notifyf(0, "STOPPING=1\nEXTEND_TIMEOUT_USEC=%llu\nSTATUS=Draining",
-		   (unsigned long long)(wait_ms + CHECKS_DEREGISTER_MS + DEATH_MS) * 1000);
 	supervisor->stopping = true;
+	notify_stopping(supervisor, wait_ms + CHECKS_DEREGISTER_MS + DEATH_MS);
 	/* At once, for the others are to take over while we finish what we have in hand. */
 	checks_leave(supervisor, true);
 	arm_stop_timer(supervisor, wait_ms);

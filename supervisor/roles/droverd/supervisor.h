@@ -28,6 +28,7 @@
 #include "system/paths.h"
 
 #define REPORT_TEXT_MAX 256
+#define SUMMARY_MAX     512
 
 struct supervisor;
 struct cluster;
@@ -231,9 +232,21 @@ struct supervisor {
 	/* handlers.c */
 	int trials; /* trial loads that run */
 
+	unsigned credentials_serial; /* outfit.c: of the last directory of credentials */
+
 	/* decide.c */
 	sd_event_source *tick, *soon;
 	int64_t decided_ms;
+	int64_t decision_due_ms; /* of the next round; 0: nothing asks for one */
+
+	/* notify.c; its timers are NULL where nobody listens */
+	struct notify {
+		sd_event_source *line, *extend, *watchdog;
+		char told[SUMMARY_MAX];
+		int64_t looked_ms;   /* when the line was made last */
+		int64_t until_ms;    /* stopping takes no longer */
+		int64_t watchdog_ms; /* between two looks */
+	} notify;
 
 	struct request *requests; /* commands.c: what the api waits for */
 	bool draining;            /* by command: nothing is taken until resumed */
@@ -304,8 +317,10 @@ void handlers_refuse(struct type *type, const char *path, const struct dropin_st
 void handlers_forget_refusal(struct type *type);
 void handlers_reconsider(struct supervisor *supervisor); /* what was refused gets another chance */
 void handlers_next_trial(struct supervisor *supervisor); /* starts trial loads that wait */
-void handlers_restart(struct type *type);                /* a new generation from the same file */
-void handlers_judge(struct type *type); /* after a report: is the generation on trial good? */
+/* What serves may not any more: busy workers finish, and its file is looked at again. */
+void handlers_bar(struct type *type, const char *reason);
+void handlers_restart(struct type *type); /* a new generation from the same file */
+void handlers_judge(struct type *type);   /* after a report: is the generation on trial good? */
 /*
  * The newest generation's template failed. When its handler was on trial it is refused, the one
  * before takes its place, and true is returned.
@@ -386,6 +401,8 @@ const char *type_queue_name(const struct config_type *type);
 int decide_open(struct supervisor *supervisor);
 void decide_close(struct supervisor *supervisor);
 void decide_soon(struct supervisor *supervisor); /* something changed */
+/* A round was due before that time, and has not come. */
+bool decide_is_overdue(const struct supervisor *supervisor, int64_t before_ms);
 bool budget_covers(const struct config_budget *budget, const char *type);
 
 /* errands.c: disposable processes. */

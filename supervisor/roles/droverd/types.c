@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/sorted.h"
+#include "roles/droverd/account.h"
 
 #include "base/banned.h"
 
@@ -326,7 +327,9 @@ static void apply_change(struct supervisor *supervisor, struct change *change)
 {
 	struct type *type = change->type;
 	struct config_type *before;
+	struct account account;
 	bool same_handler;
+	struct why why;
 
 	if (!type) {
 		type = type_add(supervisor, change->config, false);
@@ -360,7 +363,10 @@ static void apply_change(struct supervisor *supervisor, struct change *change)
 			   change->touch == CONFIG_TOUCH_LIVE       ? ""
 			   : change->touch == CONFIG_TOUCH_TEMPLATE ? "; new workers take over"
 								    : "; it is started anew");
-	touch(type, change->touch, same_handler);
+	if (type->handler && account_find(type, &account, &why) < 0)
+		handlers_bar(type, why.text);
+	else
+		touch(type, change->touch, same_handler);
 	config_type_free(before);
 }
 

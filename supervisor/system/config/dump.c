@@ -231,6 +231,12 @@ void config_dump(const struct config *config, struct buf *out)
 		write_rows(&writer, &config_table_budgets, &config->budgets[i], NULL, 0);
 	}
 	close_list(&writer, !config->n_budgets);
+	open_section(&writer, "handler_owners", "(");
+	for (size_t i = 0; i < config->n_handler_owners; i++) {
+		next_entry(&writer, !i);
+		write_rows(&writer, &config_table_owners, &config->handler_owners[i], NULL, 0);
+	}
+	close_list(&writer, !config->n_handler_owners);
 }
 
 #define COMMENT_WIDTH 96
@@ -290,6 +296,7 @@ static void sample_rows(struct writer *writer, const struct config_table *table,
 		struct config_plugin plugin;
 		struct config_type type;
 		struct config_budget budget;
+		struct config_owners owners;
 	} base = {0};
 	struct arena memory = {0};
 
@@ -348,4 +355,5 @@ void config_sample(struct buf *out)
 	close_section(&writer, "};");
 	sample_list(&writer, &config_table_types);
 	sample_list(&writer, &config_table_budgets);
+	sample_list(&writer, &config_table_owners);
 }

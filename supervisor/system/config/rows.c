@@ -13,6 +13,7 @@
 
 #include "base/nearest.h"
 #include "system/config/check.h"
+#include "system/credentials.h"
 
 #include "base/banned.h"
 
@@ -160,6 +161,19 @@ static const struct config_row type_rows[] = {
 	 .sentence = "Environment variables of its handler, as here or as a group { APP_ENV = "
 		     "\"production\"; }. A type's are added to those of `defaults` and win over "
 		     "them. Values are shown nowhere"},
+	{"environment_file", CONFIG_KIND_TEXT, FIELD(environment_file),
+	 .example = "/etc/drover/app.env", .check = credentials_check_source,
+	 .touch = CONFIG_TOUCH_TEMPLATE,
+	 .sentence = "A file of further variables, NAME=value a line as for systemd's "
+		     "EnvironmentFile=; they win over `environment`. It may be readable by droverd "
+		     "alone. A name without \"/\" is a credential of droverd's unit. It is read "
+		     "when workers are started: after a change of it, `droverctl restart TYPE`"},
+	{"credentials", CONFIG_KIND_LIST, FIELD(credentials), .example = "db-password",
+	 .check = credentials_check, .touch = CONFIG_TOUCH_TEMPLATE,
+	 .sentence = "Files that its workers can read, and no other user's: \"NAME:FILE\", or "
+		     "\"NAME\" alone for a credential of droverd's unit. They find them in the "
+		     "directory that $CREDENTIALS_DIRECTORY names. Read when workers are started, "
+		     "too"},
 	{"working_directory", CONFIG_KIND_TEXT, FIELD(working_directory), .example = "/srv/app",
 	 .check = config_check_path, .touch = CONFIG_TOUCH_TEMPLATE,
 	 .sentence = "The directory its handler runs in. Default: the root directory"},
@@ -286,6 +300,18 @@ static const struct config_row budget_rows[] = {
 };
 #undef ROW_STRUCT
 
+#define ROW_STRUCT struct config_owners
+static const struct config_row owners_rows[] = {
+	{"directory", CONFIG_KIND_TEXT, FIELD(directory), .example = "/srv/app",
+	 .flags = CONFIG_ROW_REQUIRED, .check = config_check_path, .touch = CONFIG_TOUCH_LIVE,
+	 .sentence =
+		 "One of `handlers`, or any in which a type's `handler` lies; with all below it"},
+	{"owners", CONFIG_KIND_LIST, FIELD(owners), .example = "nobody",
+	 .flags = CONFIG_ROW_REQUIRED, .check = config_check_user, .touch = CONFIG_TOUCH_LIVE,
+	 .sentence = "The users that may own the handler files there, and the directories"},
+};
+#undef ROW_STRUCT
+
 _Static_assert(N_ROWS(type_rows) <= CONFIG_ROWS_MAX, "CONFIG_ROWS_MAX is for the longest table");
 
 const char config_defaults_sentence[] =
@@ -307,6 +333,11 @@ const struct config_table config_table_types =
 	 "`defaults` holds"};
 const struct config_table config_table_budgets = {"budgets", budget_rows, N_ROWS(budget_rows),
 						  false, "Bounds that types share, 64 at most"};
+const struct config_table config_table_owners = {
+	"handler_owners", owners_rows, N_ROWS(owners_rows), false,
+	"Who can change a handler decides what runs, so it must be owned by root or the user it runs "
+	"as. Here others are allowed as well, directory by directory, as one who ships handlers "
+	"without being root"};
 
 const struct config_row *config_row_find(const struct config_table *table, const char *key)
 {

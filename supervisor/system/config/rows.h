@@ -73,6 +73,7 @@ extern const struct config_table config_table_brokers;  /* of struct config_plug
 extern const struct config_table config_table_registry; /* of struct config_plugin */
 extern const struct config_table config_table_types;    /* of struct config_type; `defaults` too */
 extern const struct config_table config_table_budgets;  /* of struct config_budget */
+extern const struct config_table config_table_owners;   /* of struct config_owners */
 
 /* The sentence of the section `defaults`, whose rows are those of types without CONFIG_ROW_OWN. */
 extern const char config_defaults_sentence[];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The sections of a file: its own keys, the groups `registry` and `defaults`, the lists `brokers`,
- * `types` and `budgets`. Decides which struct a group fills and what one entry alone has to
+ * `types`, `budgets` and `handler_owners`. Decides which struct a group fills and what one entry alone has to
  * fulfil; what entries have to do with each other is not its business (settle.c). Called by
  * config_load.
  */
@@ -16,13 +16,15 @@
 #include "system/config/parse.h"
 #include "system/config/rows.h"
 #include "system/config/value.h"
+#include "system/credentials.h"
 #include "system/dropin.h"
 
 #include "base/banned.h"
 
 #define ENTRY_PATH_MAX 192
 
-static const char *const names[] = {"brokers", "registry", "defaults", "types", "budgets", NULL};
+static const char *const names[] = {"brokers", "registry",       "defaults", "types",
+				    "budgets", "handler_owners", NULL};
 
 static struct config_scope scope_of(const struct config_sections *sections,
 				    const struct config_table *table, const char *file,
@@ -94,8 +96,30 @@ static void check_pair(const struct config_scope *scope, const struct config_typ
 	*low_wrong = *high_wrong = true;
 }
 
+/* What the workers find under a name must be one thing. */
+static void check_credentials(const struct config_scope *scope, const struct config_type *type)
+{
+	const struct config_row *row = config_row_find(scope->table, "credentials");
+	bool *wrong = &scope->wrong[row - scope->table->rows];
+	char *const *list = type->credentials;
+
+	for (size_t i = 0; list && list[i]; i++)
+		for (size_t j = 0; j < i && !*wrong; j++) {
+			size_t length = credentials_name_length(list[i]);
+
+			if (length != credentials_name_length(list[j]) ||
+			    strncmp(list[i], list[j], length))
+				continue;
+			config_error_add(scope->errors, &type->place,
+					 "%scredentials: \"%.*s\" is in it twice", scope->path,
+					 (int)length, list[i]);
+			*wrong = true;
+		}
+}
+
 static void check_type(const struct config_scope *scope, const struct config_type *type)
 {
+	check_credentials(scope, type);
 	check_pair(scope, type, "min", "max", type->min, type->max);
 	check_pair(scope, type, "retry.first", "retry.cap", type->retry_first_ms,
 		   type->retry_cap_ms);
@@ -182,6 +206,18 @@ static void read_budget(struct config_sections *sections, struct config_scope *s
 	config->n_budgets += budget->name != NULL;
 }
 
+static void read_owners(struct config_sections *sections, struct config_scope *scope,
+			const config_setting_t *entry)
+{
+	struct config *config = sections->config;
+	struct config_owners *owners = &config->handler_owners[config->n_handler_owners];
+
+	*owners = (struct config_owners){.place = config_parse_place(scope, entry)};
+	scope->base = owners;
+	config_parse_group(scope, entry);
+	config->n_handler_owners += owners->directory && owners->owners;
+}
+
 static const struct section {
 	const char *name;
 	/* of a group */
@@ -201,6 +237,8 @@ static const struct section {
 	 .count = offsetof(struct config_sections, n_types)},
 	{"budgets", .read_entry = read_budget, .table = &config_table_budgets,
 	 .count = offsetof(struct config_sections, n_budgets)},
+	{"handler_owners", .read_entry = read_owners, .table = &config_table_owners,
+	 .count = offsetof(struct config_sections, n_handler_owners)},
 };
 
 static const struct section *find_section(const char *name)
@@ -336,6 +374,8 @@ int config_section_make_room(struct config_sections *sections)
 	config->brokers = arena_alloc(memory, (sections->n_brokers + 1) * sizeof *config->brokers);
 	config->types = arena_alloc(memory, (sections->n_types + 1) * sizeof *config->types);
 	config->budgets = arena_alloc(memory, (sections->n_budgets + 1) * sizeof *config->budgets);
+	config->handler_owners = arena_alloc(memory, (sections->n_handler_owners + 1) *
+							     sizeof *config->handler_owners);
 	return memory->failed ? -ENOMEM : 0;
 }
 

@@ -18,7 +18,8 @@ struct config_sections {
 	/* of the rows of the node and of `defaults`: where they were set, if they were */
 	struct config_place node_seen[CONFIG_ROWS_MAX], defaults_seen[CONFIG_ROWS_MAX];
 	bool defaults_wrong[CONFIG_ROWS_MAX]; /* rows of `defaults` that were refused */
-	size_t n_brokers, n_types, n_budgets; /* entries in all trees, good or not */
+	/* entries in all trees, good or not */
+	size_t n_brokers, n_types, n_budgets, n_handler_owners;
 };
 
 /* Fills in the defaults. 0 or -ENOMEM. */
@@ -28,7 +29,7 @@ int config_section_start(struct config_sections *sections);
 void config_section_settings(struct config_sections *sections, const config_t *tree,
 			     const char *file);
 
-/* Checks `defaults` as a whole, and makes the arrays of brokers, types, budgets. 0 or -ENOMEM. */
+/* Checks `defaults` as a whole, and makes the arrays of the lists. 0 or -ENOMEM. */
 int config_section_make_room(struct config_sections *sections);
 void config_section_entries(struct config_sections *sections, const config_t *tree,
 			    const char *file);

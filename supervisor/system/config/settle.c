@@ -108,6 +108,20 @@ static void settle_budgets(const struct config *config, struct config_errors *er
 				 BUDGETS_MAX);
 }
 
+static void settle_owners(const struct config *config, struct config_errors *errors)
+{
+	for (size_t i = 0; i < config->n_handler_owners; i++) {
+		const struct config_owners *owners = &config->handler_owners[i],
+					   *first = config->handler_owners;
+
+		while (strcmp(first->directory, owners->directory))
+			first++;
+		if (first != owners)
+			refuse_twice(errors, "handler_owners", owners->directory, &first->place,
+				     &owners->place);
+	}
+}
+
 /* A type names its own queue, or binds its own name alone: that says nothing. */
 static void simplify(struct config_type *type)
 {
@@ -302,6 +316,7 @@ int config_settle(struct config *config, struct config_errors *errors)
 	weigh_node(config);
 	settle_brokers(config, errors);
 	settle_budgets(config, errors);
+	settle_owners(config, errors);
 	/* Before the types, which inherited from it and are told only what is their own. */
 	settle_type(config, &config->defaults, errors);
 	r = settle_types(config, errors);
