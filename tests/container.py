@@ -2,6 +2,7 @@
 
     tests/container.py build          makes the tree that containers start from, where there is none yet, and prints where
                                       it is
+    tests/container.py check          boots one, and says why where that does not work
     tests/container.py debs DIR       builds Drover's packages from the files that git knows, into DIR
 
 The tree is made by debootstrap, once, and kept in the user's cache. A container is an overlay on it that lies in memory:
@@ -367,6 +368,13 @@ def main(arguments):
     try:
         if arguments == ["build"]:
             print(tree())
+            return 0
+        if arguments == ["check"]:
+            made = Container()
+            try:
+                print(made.boot().run("systemctl", "--version").stdout.splitlines()[0], "runs in a container")
+            finally:
+                made.close()
             return 0
         if len(arguments) == 2 and arguments[0] == "debs":
             print(*sorted(build_debs(arguments[1]).glob("*.deb")), sep="\n")

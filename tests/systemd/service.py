@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import container as containers
@@ -84,7 +85,7 @@ class Handling:
 class Service(module.Drover):
     def __init__(self, machine):
         self.machine = machine
-        self.cursor = None
+        self.since = None
         self.compiled = {}
         self.defaults = machine.read(CONFIGURATION)
         self.reset()
@@ -97,8 +98,7 @@ class Service(module.Drover):
             rm -rf {STATE} {HANDLERS}/* {HANDLERS}/.[!.]* {DROPINS} {STORAGE} /etc/drover/conf.d/*
             systemctl daemon-reload; systemctl reset-failed drover || true""")
         self.machine.write(CONFIGURATION, self.defaults)
-        shown = self.machine.run("journalctl", "--lines=0", "--show-cursor", "--quiet").stdout
-        self.cursor = shown.partition("cursor: ")[2].strip()
+        self.since = f"@{time.time():.6f}"
 
     # what an administrator writes
 
@@ -162,8 +162,11 @@ class Service(module.Drover):
 
     def log(self):
         """The unit's journal since the test began; systemd's lines about it too."""
-        return self.machine.run("journalctl", "--quiet", "--unit=drover", f"--after-cursor={self.cursor}", "--output=short-precise",
-                                check=False).stdout
+        return self.journal("--unit=drover", "--output=short-precise")
+
+    def journal(self, *arguments):
+        # Not --after-cursor: with matches it leaves out the first of them (systemd 252).
+        return self.machine.run("journalctl", "--quiet", f"--since={self.since}", *arguments, check=False).stdout
 
     # what it is asked
 

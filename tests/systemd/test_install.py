@@ -69,14 +69,15 @@ def test_a_reload_that_is_refused(service):
     service.start()
     service.wait_type("job", lambda t: t["workers"]["running"] == 2, "has two workers")
     before, workers = service.pid, {p.pid for p in service.processes("worker")}
-    status = service.show("StatusText")
+    wait(lambda: "2 workers" in service.show("StatusText"), "status has them", every=0.1)
     service.configure('types = ( { type = "job";\n min = 3; nonsense = 1; } );')
     done = service.systemctl("reload", "drover", check=False)
     assert done.returncode != 0
     service.wait_log(f"{CONFIGURATION}:2")
     assert service.state() == ("active", "running") and service.pid == before
     assert {p.pid for p in service.processes("worker")} == workers
-    assert status.split(";")[0] in service.show("StatusText")
+    wait(lambda: "2 workers, 0 busy; the last reload was refused" in service.show("StatusText"),
+         lambda: f"status says so: {service.show('StatusText')}", every=0.1)
     # Mended, it is taken.
     service.configure('types = ( { type = "job"; min = 3; } );')
     service.systemctl("reload", "drover")
@@ -104,3 +105,47 @@ def test_the_unit_is_well_formed_and_sealed(service):
     done = service.machine.run("systemd-analyze", "security", "--threshold=30", "drover.service", check=False)
     print(done.stdout.splitlines()[-1])
     assert done.returncode == 0, done.stdout
+
+
+FILES = "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /root/debs -o -path /var/log -o -path /var/cache \\) " \
+        "-prune -o -name '*drover*' -print; ls -d /run/drover /etc/systemd/system/multi-user.target.wants/drover.service 2>/dev/null || true"
+
+
+def test_purge_leaves_what_is_the_users_own(machine, debs):
+    names = [name for name in ("drover", "drover-rabbitmq", "drover-consul", "libdrover-dev") if name in debs]
+    before = set(machine.shell(FILES).stdout.splitlines())
+    install(machine, debs, names)
+    machine.write(f"{HANDLERS}/mine.sh", "#!/bin/sh\n", 0o755)
+    machine.write("/etc/drover/conf.d/mine.conf", 'types = ( { type = "mine"; min = 1; } );\n')
+    machine.run("systemctl", "reload", "drover")
+    machine.run("droverctl", "publish", "mine", "--data", "{}")
+    machine.run("apt-get", "purge", "-y", "-q", *names)
+    left = set(machine.shell(FILES).stdout.splitlines()) - before
+    own = {"/etc/drover", "/usr/local/lib/drover"}
+    # dpkg's own records, systemd's of what was enabled or stopped once, and the user, which may own files.
+    records = ("/var/lib/dpkg/", "/var/lib/systemd/", "/var/lib/apt/")
+    assert {path for path in left if not path.startswith(records)} == own, left
+    assert machine.read(f"{HANDLERS}/mine.sh") == "#!/bin/sh\n"
+    assert sorted(machine.shell("find /etc/drover -type f").stdout.split()) == ["/etc/drover/conf.d/mine.conf"]
+    assert not [p.command for p in machine.processes() if "drover" in p.command]
+    assert machine.run("systemctl", "--failed", "--no-legend").stdout == ""
+    # Installed again it serves what was there.
+    install(machine, debs, names)
+    assert machine.run("systemctl", "is-active", "drover").stdout == "active\n"
+    wait(lambda: '"mine"' in machine.run("droverctl", "--json", "status").stdout, "it serves the handler that was there")
+
+
+def test_a_removed_package_keeps_the_queues(machine, debs):
+    """And the configuration; the service ends in order."""
+    install(machine, debs, ["drover"])
+    machine.write(f"{HANDLERS}/later.sh", "#!/bin/sh\n", 0o755)
+    wait(lambda: '"later"' in machine.run("droverctl", "--json", "status").stdout, "it is served")
+    machine.run("droverctl", "pause", "later")
+    machine.run("droverctl", "publish", "later", "--data", "{}", "--id", "kept")
+    machine.run("apt-get", "remove", "-y", "-q", "drover")
+    assert not [p.command for p in machine.processes() if "drover" in p.command]
+    assert machine.exists(CONFIGURATION) and machine.exists("/var/lib/drover/queue/later.queue")
+    install(machine, debs, ["drover"])
+    machine.run("droverctl", "resume", "later")
+    wait(lambda: '"done": 1' in machine.run("droverctl", "--json", "status", "later").stdout or
+         '"done":1' in machine.run("droverctl", "--json", "status", "later").stdout, "what waited is handled")
