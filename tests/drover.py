@@ -119,8 +119,8 @@ class Drover:
 
     def start(self, *arguments, ready=True, env=None, under=()):
         """`under`: a command that sets something up and then executes droverd."""
-        environment = dict(os.environ, DROVER_TEST_ID=self.test_id, **(env or {}))
-        environment.pop("NOTIFY_SOCKET", None)
+        inherited = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
+        environment = dict(inherited, DROVER_TEST_ID=self.test_id, **(env or {}))
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen([*under, self.program, "--config", self.config_file, *arguments], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=environment, start_new_session=True)

@@ -13,8 +13,8 @@ export DROVER_TOOLS=$root/tools
 export DROVER_TEST_ARTIFACTS=${DROVER_TEST_ARTIFACTS:-$root/artifacts} # screenshots
 export PATH=$DROVER_TOOLS/prometheus/usr/bin:$PATH:/usr/sbin
 
-steps=(packages build unit lint conformance hostile simulation integration cluster chaos build_clang build_asan unit_asan
-	hostile_asan integration_asan unit_valgrind build_fuzz fuzz distcheck in_tree quickstart bench)
+steps=(packages build unit lint conformance hostile simulation integration cluster chaos debian systemd build_clang
+	build_asan unit_asan hostile_asan integration_asan unit_valgrind build_fuzz fuzz distcheck in_tree quickstart bench)
 
 # A step that has not ended by then hangs.
 step_seconds=1500
@@ -26,7 +26,7 @@ packages=(autoconf automake pkg-config gcc clang make libc6-dev libsystemd-dev l
 	libcurl4-openssl-dev libmicrohttpd-dev libsqlite3-dev librabbitmq-dev libcmocka-dev libclang-rt-14-dev llvm
 	clang-format clang-tidy cppcheck valgrind python3 python3-pytest python3-pika python3-pkg-resources php-cli
 	php-amqplib openssl sqlite3 curl chromium groff-base xz-utils git
-	iproute2 util-linux)
+	iproute2 util-linux procps libssl-dev debhelper lintian debootstrap systemd-container)
 
 # Servers that tests start themselves: a package that is installed would start its own, so these are unpacked below
 # tools/, each with what it needs of its kind. Erlang is among them because it comes with one (epmd), too.
@@ -146,7 +146,7 @@ unit_valgrind() {
 
 lint() {
 	local r=0
-	for check in "includes" "format" "php" "needed $root/gcc" "static $root/gcc" "manual $root/gcc"; do
+	for check in "includes" "format" "kinds" "php" "needed $root/gcc" "static $root/gcc" "manual $root/gcc"; do
 		# shellcheck disable=SC2086
 		if "$top"/tests/lint/$check; then echo "$check: 1 passed, 0 failed"; else
 			echo "$check: 0 passed, 1 failed"
@@ -247,6 +247,22 @@ integration_asan() {
 	rm -rf "$reports"
 	return $r
 }
+# Packages as a Debian host gets them, in build/debs; lintian's errors are errors.
+debian() {
+	/usr/bin/python3 "$top/tests/container.py" debs "$root/debs" && lintian --fail-on error "$root"/debs/*.changes
+}
+# They are installed in containers, whose systemd runs the shipped unit. Needs root and what systemd-nspawn needs: where
+# that is missing, it is said why, and all of them have failed.
+systemd() {
+	export DROVER_DEBS=$root/debs
+	if /usr/bin/python3 "$top/tests/container.py" check; then
+		run_pytest_in env gcc systemd -s
+	else
+		echo "systemd: 0 passed, $(/usr/bin/python3 -m pytest -q -p no:cacheprovider --collect-only "$top/tests/systemd" |
+			grep -c ::) failed"
+		return 1
+	fi
+}
 # Each file has a network, a Consul and a RabbitMQ of its own, and needs root for that.
 cluster() { run_pytest_in env gcc clusters -s; }
 chaos() { run_pytest gcc chaos; }
@@ -336,9 +352,14 @@ run_step() {
 	echo "   $p ok, $f not ok; $((SECONDS - start)) s"
 	[ "$f" = 0 ] && return
 	failures+=("$step")
-	echo "   the end of $logs/$step.log:"
-	tail -n "${DROVER_LOG_LINES:-100}" "$logs/$step.log" |
-		sed 's/^/   | /; s/passed, \([0-9]*\) failed$/passed and \1 failed/'
+	echo "   what failed, and the end of $logs/$step.log:"
+	{
+		# What pytest, cmocka and ours say of a test, which may be far from the end.
+		grep -aE -m 40 '^(E  |_+ .* _+$|FAILED |ERROR |\[  FAILED  \]|\[  ERROR   \])|: 0 passed, 1 failed$' "$logs/$step.log" |
+			cut -c1-500
+		echo
+		tail -n "${DROVER_LOG_LINES:-100}" "$logs/$step.log"
+	} | sed 's/^/   | /; s/passed, \([0-9]*\) failed$/passed and \1 failed/'
 	return 1
 }
 

@@ -119,10 +119,10 @@ struct drover_endpoint {
 struct drover_put_result {
 	uint32_t size;
 	/*
-	 * 0: written. -ESTALE: the version under the key was another. -EPERM: the write is fenced and
-	 * we do not lead. Both are certain: nothing was written. -EHOSTDOWN: nobody could be asked, or
-	 * no answer came: it may have been written. -EACCES: we may not. -EINVAL: it was refused as it
-	 * is.
+	 * 0: written. -ESTALE: the version under the key was another; who watches the key is told of it,
+	 * even if he was before. -EPERM: the write is fenced and we do not lead. Both are certain:
+	 * nothing was written. -EHOSTDOWN: nobody could be asked, or no answer came: it may have been
+	 * written. -EACCES: we may not. -EINVAL: it was refused as it is.
 	 */
 	int error;
 	const char *version;  /* of what was written; "" unless error is 0 */

@@ -16,6 +16,7 @@ import uuid
 from pathlib import Path
 
 import cluster
+import host
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 TOP = Path(__file__).resolve().parent.parent.parent
@@ -573,8 +574,13 @@ MEASURES = {
     "rabbitmq_back": (rabbitmq_back, rows_rabbitmq_back),
 }
 
+def with_rows(measures):
+    return {name: (measure, lambda data, rows=rows: [Row(*row) for row in rows(data)]) for name, (measure, rows) in measures.items()}
+
+
+MEASURES.update(with_rows(host.MEASURES))
 # Not measured unless named: it takes a quarter of an hour.
-OTHERS = {name: (measure, lambda data, rows=rows: [Row(*row) for row in rows(data)]) for name, (measure, rows) in cluster.MEASURES.items()}
+OTHERS = with_rows(cluster.MEASURES)
 
 
 def main():

@@ -1,14 +1,18 @@
 """Configuration: checked whole, refused whole, reloaded without touching what did not change."""
 
 import os
+import shutil
+import signal
 import subprocess
 
-from drover import DROVERD, wait
+import pytest
+
+from drover import BUILD, DROVERD, compile_handler, wait
 from handlers import LEDGER, SCRIPTED, ledger_type, read_ledger
 
 
 def check(drover, *arguments):
-    return subprocess.run([DROVERD, "--config", drover.config_file, *arguments], capture_output=True, text=True, timeout=30)
+    return subprocess.run([drover.program, "--config", drover.config_file, *arguments], capture_output=True, text=True, timeout=30)
 
 
 def test_an_empty_file_is_right(drover):
@@ -52,6 +56,58 @@ def test_settings_of_a_plugin_are_checked(drover):
     assert checked.returncode == 78 and "no-such" in checked.stderr + checked.stdout
 
 
+@pytest.fixture
+def installed(drover):
+    """Programs and plugins of its own, of which some can be missing: `droverd` finds them beside it."""
+    for folder in ("supervisor", "plugins/brokers", "plugins/handlers", "plugins/registries"):
+        (drover.directory / "tree" / folder).mkdir(parents=True)
+        for file in (BUILD / folder).iterdir():
+            if file.is_file() and (file.suffix == ".so" or os.access(file, os.X_OK)):
+                shutil.copy(file, drover.directory / "tree" / folder)
+    drover.program = drover.directory / "tree" / "supervisor" / "droverd"
+    return drover
+
+
+RABBITMQ = 'brokers = ( { name = "main"; plugin = "rabbitmq"; hosts = "127.0.0.1:1"; } );'
+LIBRARY, MISSING = b"librabbitmq.so.4", b"librabbitmq.so.9"
+
+
+def miss_the_file(plugin):
+    plugin.unlink()
+    return f"{plugin}: No such file or directory; install the package drover-rabbitmq"
+
+
+def miss_the_library(plugin):
+    content = plugin.read_bytes()
+    assert LIBRARY in content
+    plugin.with_suffix(".new").write_bytes(content.replace(LIBRARY, MISSING))
+    plugin.with_suffix(".new").rename(plugin)
+    return f"{MISSING.decode()}: cannot open shared object file: No such file or directory; install the package drover-rabbitmq"
+
+
+@pytest.mark.parametrize("miss", [miss_the_file, miss_the_library])
+def test_what_a_plugin_misses_is_named_with_its_package(installed, miss):
+    """By --check, by the start and by a reload; and by status, until it is there."""
+    plugin = installed.directory / "tree" / "plugins" / "brokers" / "rabbitmq.so"
+    whole = plugin.read_bytes()
+    words = miss(plugin)
+    installed.configure(RABBITMQ)
+    for arguments in (["--check"], []):
+        said = subprocess.run([installed.program, "--config", installed.config_file, *arguments], capture_output=True, text=True,
+                              timeout=30)
+        assert said.returncode == 78 and "drover.conf:" in said.stderr and words in said.stderr, said.stderr
+    installed.configure("")
+    installed.start()
+    installed.configure(RABBITMQ)
+    reloaded = installed.ctl("reload", check=False)
+    assert reloaded.returncode != 0 and words in reloaded.stdout + reloaded.stderr, reloaded
+    assert words in installed.ctl("status").stdout
+    plugin.with_suffix(".new").write_bytes(whole)
+    plugin.with_suffix(".new").rename(plugin)
+    installed.ctl("reload")
+    assert words not in installed.ctl("status").stdout
+
+
 def test_dump_can_be_loaded_again(drover):
     drover.configure('types = ( { type = "order.paid"; objective = "2s"; max = 20; } );')
     dumped = check(drover, "--dump-config")
@@ -77,6 +133,47 @@ def test_a_second_droverd_is_refused(drover):
     drover.start()
     second = check(drover)
     assert second.returncode == 1 and str(drover.process.pid) in second.stderr, second.stderr
+
+
+def test_a_trial_that_dies_is_no_wrong_configuration(drover):
+    """The unit starts droverd again, but for a configuration that a person must mend (78)."""
+    install = drover.directory / "install"
+    for part in ("supervisor", "plugins/brokers", "plugins/registries", "plugins/handlers"):
+        (install / part).mkdir(parents=True)
+        for file in (BUILD / part).iterdir():
+            if file.is_file() and file.name != "droverd":
+                (install / part / file.name).symlink_to(file)
+    shutil.copy(DROVERD, install / "supervisor/droverd")  # it finds the others beside itself
+    drover.program = install / "supervisor/droverd"
+    compile_handler("#include <signal.h>\n__attribute__((constructor)) static void die(void) { raise(SIGKILL); }\n",
+                    install / "plugins/brokers/mortal.so")
+    drover.configure('brokers = ( { name = "main"; plugin = "mortal"; } );')
+    dead = check(drover)
+    assert dead.returncode == 1 and "its trial was killed" in dead.stderr, dead.stderr
+    drover.configure('brokers = ( { name = "main"; plugin = "missing"; } );')
+    missing = check(drover)
+    assert missing.returncode == 78 and "missing.so" in missing.stderr, missing.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_stop_is_no_failure(drover, name):
+    drover.start()
+    drover.process.send_signal(getattr(signal, name))
+    assert drover.process.wait(30) == 0
+    drover.process = None
+
+
+def test_a_stop_that_is_cut_short_is_none_either(drover):
+    drover.configure('types = ( { type = "job"; timeout = "1h"; stop_timeout = "1h"; } );')
+    drover.handler("job.so", SCRIPTED)
+    drover.start()
+    drover.publish("job", "hang")
+    drover.wait_type("job", lambda t: t["workers"]["busy"] == 1, "is busy")
+    drover.process.send_signal(signal.SIGTERM)
+    drover.wait_log("SIGTERM: stopping")
+    drover.process.send_signal(signal.SIGTERM)
+    assert drover.process.wait(30) == 0
+    drover.process = None
 
 
 def test_a_bad_reload_changes_nothing(drover):

@@ -4,12 +4,13 @@
  * cluster's plan, and what goes at once. The rounds are the real ones, on an event loop; what they
  * ask of the rest of droverd is noted.
  */
-#include "roles/droverd/cluster.h"
+#include "roles/droverd/notify.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "roles/droverd/cluster.h"
 #include "unit.h"
 
 #include "base/banned.h"
@@ -24,6 +25,13 @@ static struct share share; /* what standing.c would say */
 static struct subject subject;
 static struct override order;
 static bool covered, leads, moves, drain;
+static int notified;
+
+void notify_changed(struct supervisor *s)
+{
+	(void)s;
+	notified++;
+}
 
 void cluster_round(struct supervisor *s, int64_t now_ms)
 {
@@ -147,6 +155,7 @@ static int begin(void **state)
 	share = (struct share){.known = true, .nodes = 3};
 	covered = true;
 	leads = moves = drain = false;
+	notified = 0;
 	assert_true(sd_event_new(&supervisor.event) >= 0);
 	assert_int_equal(decide_open(&supervisor) < 0, 0);
 	return 0;
@@ -184,6 +193,21 @@ static const char *last(void)
 	const struct decision *decision = decision_ring_get(&type.decisions, 0);
 
 	return decision ? decision_format(decision, text, sizeof text) : "";
+}
+
+/* The watchdog goes by it. */
+static void test_a_round_is_due(void **state)
+{
+	int64_t later_ms = clock_now_ms() + 60000;
+
+	(void)state;
+	assert_false(decide_is_overdue(&supervisor, clock_now_ms() - 1000));
+	assert_true(decide_is_overdue(&supervisor, later_ms)); /* the first */
+	decide_now();
+	assert_int_equal(notified, 1);
+	assert_false(decide_is_overdue(&supervisor, later_ms)); /* an idle node needs no other */
+	planned(3, 8);
+	assert_true(decide_is_overdue(&supervisor, later_ms)); /* one in motion does */
 }
 
 static void test_follows_the_plan(void **state)
@@ -381,6 +405,7 @@ static void test_ticks_for_others(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_a_round_is_due, begin, end),
 		cmocka_unit_test_setup_teardown(test_follows_the_plan, begin, end),
 		cmocka_unit_test_setup_teardown(test_no_plan, begin, end),
 		cmocka_unit_test_setup_teardown(test_own_limits, begin, end),

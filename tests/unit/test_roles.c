@@ -256,7 +256,7 @@ static void gauge_tells_changes(void **state)
 	before_ms = clock_now_ms();
 	set_ready(scene, 1, 7, true);
 	expect_depth(scene, "q1", 7);
-	assert_true(clock_now_ms() - before_ms < 100);
+	assert_true(clock_now_ms() - before_ms < 200);
 	/* Without a hint, while it is in motion, with the interval. */
 	before_ms = clock_now_ms();
 	set_ready(scene, 1, 8, false);

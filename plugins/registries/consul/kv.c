@@ -241,9 +241,13 @@ static void not_leading(struct put *put)
 
 static void rolled_back(struct put *put, const struct answer_txn *txn)
 {
+	const struct watch *watch = find(put->consul, put->key);
 	char sentence[SENTENCE_MAX];
 
 	snprintf(sentence, sizeof sentence, "the key %s: Consul says: %s", put->key, txn->what);
+	/* Whoever wrote by what he knew is told what is there. */
+	if (txn->stale && watch)
+		query_refresh(watch->query);
 	if (txn->denied)
 		fail(put, -EACCES, sentence);
 	else if (put->fenced && txn->failed == 0)

@@ -272,7 +272,7 @@ void query_process(struct consul *consul, int64_t now)
 		ask(query, now);
 }
 
-/* Those on their way may wait for an agent that is another one now. */
+/* Those on their way may wait for the index of an agent, or of servers, that are others now. */
 void query_back(struct consul *consul)
 {
 	int64_t now = now_ms();

@@ -88,6 +88,8 @@ static void lose(struct consul *consul, const char *sentence)
 	*session->id = '\0';
 	session->due_ms = 0;
 	session->failures = 0;
+	/* Perhaps all data are: our agent asks servers without them again by itself, and tells us nothing. */
+	query_back(consul);
 	if (session->wanted) {
 		consul_log(consul, DROVER_LOG_WARNING,
 			   "the session with Consul is gone; another one is made");

@@ -27,17 +27,20 @@ static void on_state(void *context, enum drover_broker_state state, const char *
 	snprintf(d->broker_sentence, sizeof d->broker_sentence, "%s", sentence ? sentence : "");
 	d->changed = true;
 	if (state == DROVER_BROKER_UP && *d->broker_sentence && (!had || state != d->broker_state))
-		log_warning("the broker is up, but %s", d->broker_sentence);
+		log_change(KIND_CONNECTION_LIMITED, NULL, "the broker is up, but %s",
+			   d->broker_sentence);
 	else if (state == DROVER_BROKER_UP && (had || state != d->broker_state))
-		log_info("the broker is up");
+		log_change(KIND_CONNECTION_UP, NULL, "the broker is up");
 	if (state == d->broker_state)
 		return;
 	if (state == DROVER_BROKER_DOWN)
-		log_warning("the broker is not reachable: %s; workers stay, no event is handed out "
-			    "until it is",
-			    d->broker_sentence);
+		log_change(KIND_CONNECTION_DOWN, NULL,
+			   "the broker is not reachable: %s; workers stay, no event is handed out "
+			   "until it is",
+			   d->broker_sentence);
 	else if (state == DROVER_BROKER_REFUSED)
-		log_warning("the broker refuses: %s; it is tried again", d->broker_sentence);
+		log_change(KIND_CONNECTION_REFUSED, NULL,
+			   "the broker refuses: %s; it is tried again", d->broker_sentence);
 	d->broker_state = state;
 	dispatcher_due(d, DUTY_RECONNECT, clock_now_ms() + RECONNECT_MS);
 	dispatcher_wake(d);
@@ -45,7 +48,8 @@ static void on_state(void *context, enum drover_broker_state state, const char *
 
 static void declare_later(struct dispatcher *d, int error, const char *sentence)
 {
-	dispatcher_error(d, "queue %s cannot be declared: %s; tried again", d->queue->name,
+	dispatcher_error(d, KIND_QUEUES_NOT_DECLARED, NULL,
+			 "queue %s cannot be declared: %s; tried again", d->queue->name,
 			 sentence && *sentence ? sentence : strerror(-error));
 	d->declaring = false;
 	dispatcher_hold(d, HOLD_DECLARE, &d->declare_backoff, 0);
@@ -213,7 +217,7 @@ static uint32_t credit_wanted(struct dispatcher *d)
 		return 0;
 	if (leaving < most - wanted)
 		return wanted + (uint32_t)leaving;
-	dispatcher_error(d,
+	dispatcher_error(d, KIND_EVENT_UNSETTLED, NULL,
 			 "%zu events wait for the broker to take what became of them; few more or "
 			 "none are taken before it does",
 			 leaving);
@@ -229,7 +233,8 @@ static void give_credit(struct dispatcher *d)
 		return;
 	r = d->client.calls->credit(d->client.broker, events, HELD_BYTES);
 	if (r < 0 && r != -EAGAIN)
-		dispatcher_error(d, "the broker takes no credit: %s; tried again", strerror(-r));
+		dispatcher_error(d, KIND_CONNECTION_REFUSED, NULL,
+				 "the broker takes no credit: %s; tried again", strerror(-r));
 	d->credited = r >= 0;
 	d->credit = events;
 }

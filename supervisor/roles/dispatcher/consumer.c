@@ -31,12 +31,12 @@ static void leave(const struct worker *worker, const char *how)
 	char grace[UNITS_TEXT_MAX];
 
 	if (worker->doom == DOOM_LATE)
-		log_warning(
-			"worker %d did not end within %s after SIGTERM and was killed, with all "
-			"that it had started",
-			(int)worker->pid,
-			units_human_duration(consumer_grace_ms(worker->dispatcher), grace,
-					     sizeof grace));
+		log_change(KIND_WORKER_KILLED, LOG_ABOUT(.worker = worker->pid),
+			   "worker %d did not end within %s after SIGTERM and was killed, with all "
+			   "that it had started",
+			   (int)worker->pid,
+			   units_human_duration(consumer_grace_ms(worker->dispatcher), grace,
+						sizeof grace));
 	else
 		log_info("worker %d %s when it was told to end", (int)worker->pid, how);
 }
@@ -63,8 +63,9 @@ static void crash(struct worker *worker, int64_t ran_ms, const char *how)
 	if (ran_ms >= backoff_process.healthy_ms)
 		worker->generation->failed_starts = 0;
 	worker->generation->failed_starts++;
-	dispatcher_error(d, "worker %d %s after %s; the next one starts in %s%s%s",
-			 (int)worker->pid, how, units_human_duration(ran_ms, ran, sizeof ran),
+	dispatcher_error(d, worker_crash_kind(worker), LOG_ABOUT(.worker = worker->pid),
+			 "worker %d %s after %s; the next one starts in %s%s%s", (int)worker->pid,
+			 how, units_human_duration(ran_ms, ran, sizeof ran),
 			 units_human_duration(delay_ms, delay, sizeof delay),
 			 *d->policy.handler ? "; its handler is " : "", d->policy.handler);
 }

@@ -59,7 +59,8 @@ int64_t dispatcher_hold(struct dispatcher *d, enum duty duty, struct backoff *ba
 	return delay_ms;
 }
 
-void dispatcher_error(struct dispatcher *d, const char *format, ...)
+void dispatcher_error(struct dispatcher *d, enum log_kind kind, const struct log_about *about,
+		      const char *format, ...)
 {
 	char text[ERROR_MAX];
 	va_list ap;
@@ -71,7 +72,7 @@ void dispatcher_error(struct dispatcher *d, const char *format, ...)
 		return;
 	d->error_ms = clock_now_ms();
 	dispatcher_note(d, "%s", text);
-	log_warning("%s", text);
+	log_change(kind, about, "%s", text);
 }
 
 void dispatcher_note(struct dispatcher *d, const char *format, ...)
@@ -91,7 +92,8 @@ double dispatcher_random(void)
 
 _Noreturn void dispatcher_out_of_memory(void)
 {
-	log_error("out of memory; this process ends and its events are given out again");
+	log_change(KIND_OUT_OF_MEMORY, NULL,
+		   "out of memory; this process ends and its events are given out again");
 	exit(1);
 }
 
@@ -156,9 +158,10 @@ static int64_t drain_duty(struct dispatcher *d, int64_t now_ms)
 	struct worker *worker;
 
 	if (d->drain_late) {
-		log_warning("%zu events could not be settled before the end: the broker gives "
-			    "them out again",
-			    jobs_count(d));
+		log_change(KIND_EVENTS_GIVEN_BACK, NULL,
+			   "%zu events could not be settled before the end: the broker gives "
+			   "them out again",
+			   jobs_count(d));
 		say_drained(d);
 		return NEVER;
 	}
@@ -287,7 +290,8 @@ static void on_kick(struct dispatcher *d, const struct message_view *view, int f
 	TAILQ_FOREACH(worker, &d->workers, link) {
 		if (pid <= 0 || worker->pid != pid)
 			continue;
-		log_notice("worker %d is ended because somebody asked for it", (int)pid);
+		log_change(KIND_WORKER_KICKED, LOG_ABOUT(.worker = worker->pid),
+			   "worker %d is ended because somebody asked for it", (int)pid);
 		if (!d->consumer)
 			worker_condemn(worker, DOOM_KICK, clock_now_ms());
 		else if (worker->state < WORKER_ENDING)
@@ -376,6 +380,7 @@ int main(void)
 	start(d);
 	code = sd_event_loop(d->role.event);
 	channel_flush(&d->role.supervisor.channel);
+	report_left_out(d, NEVER);
 	/* What is still in our hands goes back with the connection; workers end with their sockets. */
 	generations_free(d);
 	setup_free(d);

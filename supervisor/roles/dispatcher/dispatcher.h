@@ -19,6 +19,7 @@
 #include <systemd/sd-event.h>
 
 #include "base/buf.h"
+#include "base/log.h"
 #include "base/why.h"
 #include "policy/backoff.h"
 #include "policy/brake.h"
@@ -160,6 +161,7 @@ struct worker {
 	enum doom doom;         /* first reason only */
 	uint32_t doom_sequence; /* the event in hand at that time, where it had one */
 	bool doom_unread;       /* it had not even read that event */
+	bool out_of_memory;     /* the kernel killed it for that */
 };
 TAILQ_HEAD(worker_list, worker);
 
@@ -185,6 +187,7 @@ struct policy {
 	struct retry_policy retry;
 	int64_t inbox_keep_ms;
 	int64_t recycle_events, recycle_age_ms, recycle_bytes; /* 0: never */
+	int64_t log_rate;                                      /* lines a second */
 	char inbox_key[128];                                   /* "": (source, id) */
 	char handler[128];                                     /* for logs */
 };
@@ -304,8 +307,8 @@ bool dispatcher_holds(const struct dispatcher *d, enum duty duty);        /* not
 int64_t dispatcher_hold(struct dispatcher *d, enum duty duty, struct backoff *backoff,
 			int64_t ran_ms);
 /* Logged and kept for status; the same again within a while is no news. */
-void dispatcher_error(struct dispatcher *d, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
+void dispatcher_error(struct dispatcher *d, enum log_kind kind, const struct log_about *about,
+		      const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* Kept for status only. */
 void dispatcher_note(struct dispatcher *d, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
@@ -408,6 +411,7 @@ bool worker_is_stopped_with(const struct worker *worker, const struct job *job);
 void worker_judge(struct worker *worker, struct job *job, const char *how);
 void worker_gone(struct worker *worker);               /* its socket has ended */
 void worker_exited(struct worker *worker, int status); /* frees it */
+enum log_kind worker_crash_kind(const struct worker *worker);
 
 /* consumer.c */
 void consumer_ended(struct worker *worker, int status,
@@ -424,6 +428,8 @@ void talk_close(struct worker *worker);
 /* report.c */
 void report_turn(struct dispatcher *d, int64_t now_ms);
 int64_t report_send(struct dispatcher *d, int64_t now_ms); /* the duty */
-void report_processes(struct dispatcher *d, int64_t ask);  /* the answer to `ps` */
+void report_left_out(struct dispatcher *d,
+		     int64_t now_ms);                     /* says how many lines, if any, of late */
+void report_processes(struct dispatcher *d, int64_t ask); /* the answer to `ps` */
 
 #endif

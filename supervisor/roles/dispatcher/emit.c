@@ -136,7 +136,7 @@ void emit_published(struct dispatcher *d, struct emitted *emitted, int error, co
 		emitted->queued = true;
 		TAILQ_INSERT_HEAD(&d->unpublished, emitted, waiting);
 		dispatcher_hold(d, HOLD_PUBLISH, &d->publish_backoff, 0);
-		dispatcher_error(d,
+		dispatcher_error(d, KIND_EVENT_UNPUBLISHED, NULL,
 				 "event %.64s, emitted, cannot be published: %s; tried again until "
 				 "it can, its cause stays unsettled",
 				 type_of(emitted),

@@ -24,18 +24,25 @@
 
 static const struct {
 	const char *words; /* after "it " */
+	enum log_kind kind;
 	enum retry_outcome outcome;
 	bool counts; /* an attempt of the event it had in hand */
 	int signal;
 } dooms[DOOMS] = {
-	[DOOM_TIMEOUT] = {"took longer than its timeout", RETRY_OUTCOME_TIMEOUT, true, SIGTERM},
-	[DOOM_KICK] = {"was kicked", RETRY_OUTCOME_CRASHED, true, SIGTERM},
-	[DOOM_GARBAGE] = {"sent garbage", RETRY_OUTCOME_CRASHED, true, SIGKILL},
-	[DOOM_START] = {"did not start in time", RETRY_OUTCOME_CRASHED, false, SIGTERM},
-	[DOOM_STOP] = {"did not stop when told to", RETRY_OUTCOME_CRASHED, false, SIGTERM},
-	[DOOM_DRAIN] = {"was still busy at the end", RETRY_OUTCOME_CRASHED, false, SIGTERM},
+	[DOOM_TIMEOUT] = {"took longer than its timeout", KIND_WORKER_TIMED_OUT,
+			  RETRY_OUTCOME_TIMEOUT, true, SIGTERM},
+	[DOOM_KICK] = {"was kicked", KIND_WORKER_CRASHED, RETRY_OUTCOME_CRASHED, true, SIGTERM},
+	[DOOM_GARBAGE] = {"sent garbage", KIND_WORKER_GARBAGE, RETRY_OUTCOME_CRASHED, true,
+			  SIGKILL},
+	[DOOM_START] = {"did not start in time", KIND_WORKER_KILLED, RETRY_OUTCOME_CRASHED, false,
+			SIGTERM},
+	[DOOM_STOP] = {"did not stop when told to", KIND_WORKER_KILLED, RETRY_OUTCOME_CRASHED,
+		       false, SIGTERM},
+	[DOOM_DRAIN] = {"was still busy at the end", KIND_WORKER_KILLED, RETRY_OUTCOME_CRASHED,
+			false, SIGTERM},
 	/* The shim's own signal for: all at once. Its SIGTERM would be the program's. */
-	[DOOM_LATE] = {"did not end after SIGTERM", RETRY_OUTCOME_CRASHED, false, SIGHUP},
+	[DOOM_LATE] = {"did not end after SIGTERM", KIND_WORKER_KILLED, RETRY_OUTCOME_CRASHED,
+		       false, SIGHUP},
 };
 
 void worker_condemn(struct worker *worker, enum doom doom, int64_t now_ms)
@@ -82,6 +89,11 @@ static void next_step(const struct dispatcher *d, const struct job *job, char *t
 		 d->policy.retry.max_attempts, delay);
 }
 
+enum log_kind worker_crash_kind(const struct worker *worker)
+{
+	return worker->out_of_memory ? KIND_WORKER_OUT_OF_MEMORY : KIND_WORKER_CRASHED;
+}
+
 bool worker_is_doomed_for(const struct worker *worker, const struct job *job)
 {
 	return dooms[worker->doom].counts && !worker->doom_unread &&
@@ -98,9 +110,10 @@ void worker_judge(struct worker *worker, struct job *job, const char *how)
 {
 	struct dispatcher *d = worker->dispatcher;
 	enum doom doom = worker->doom;
-	char reason[192], next[96], timeout[UNITS_TEXT_MAX], id[65];
+	char reason[192], next[96], timeout[UNITS_TEXT_MAX], id[256];
 	int64_t now_ms = clock_now_ms();
 	enum retry_outcome outcome = doom ? dooms[doom].outcome : RETRY_OUTCOME_CRASHED;
+	const struct log_about *about = LOG_ABOUT(.event = id, .worker = worker->pid);
 
 	if (outcome == RETRY_OUTCOME_TIMEOUT)
 		snprintf(reason, sizeof reason, "timed out after %s",
@@ -115,10 +128,12 @@ void worker_judge(struct worker *worker, struct job *job, const char *how)
 	outcome_death(d, job, outcome, reason, now_ms);
 	next_step(d, job, next, sizeof next);
 	if (doom)
-		dispatcher_error(d, "worker %d %s while it handled event %s: %s; %s",
+		dispatcher_error(d, dooms[doom].kind, about,
+				 "worker %d %s while it handled event %.64s: %s; %s",
 				 (int)worker->pid, dooms[doom].words, id, how, next);
 	else
-		dispatcher_error(d, "worker %d %s while it handled event %s; %s", (int)worker->pid,
+		dispatcher_error(d, worker_crash_kind(worker), about,
+				 "worker %d %s while it handled event %.64s; %s", (int)worker->pid,
 				 how, id, next);
 }
 
@@ -136,13 +151,14 @@ static void note_end(struct worker *worker, int status, const char *how)
 	if (!worker->doom && worker->stop_sent)
 		return;
 	if (worker->doom && (worker->ready || worker->stop_sent)) {
-		log_notice("worker %d %s; it %s", (int)worker->pid, dooms[worker->doom].words, how);
+		log_change(KIND_WORKER_ENDED, LOG_ABOUT(.worker = worker->pid),
+			   "worker %d %s; it %s", (int)worker->pid, dooms[worker->doom].words, how);
 		return;
 	}
 	/* Killed from outside says nothing about the handler; all else may be a crash loop. */
 	if (worker->ready && (was_killed(status) || worker->events)) {
-		log_warning("worker %d %s while it was idle; it is replaced", (int)worker->pid,
-			    how);
+		log_change(worker_crash_kind(worker), LOG_ABOUT(.worker = worker->pid),
+			   "worker %d %s while it was idle; it is replaced", (int)worker->pid, how);
 		return;
 	}
 	worker->generation->failed_starts++;
@@ -150,6 +166,9 @@ static void note_end(struct worker *worker, int status, const char *how)
 					     clock_now_ms() - worker->forked_ms),
 			     delay, sizeof delay);
 	dispatcher_error(d,
+			 worker->out_of_memory ? KIND_WORKER_OUT_OF_MEMORY
+					       : KIND_WORKER_START_FAILED,
+			 LOG_ABOUT(.worker = worker->pid),
 			 "worker %d %s before its first event%s%s; the next one starts in %s%s%s",
 			 (int)worker->pid, how, worker->doom ? ", for it " : "",
 			 worker->doom ? dooms[worker->doom].words : "", delay,
@@ -165,7 +184,8 @@ void worker_exited(struct worker *worker, int status)
 
 	process_describe_status(status, how, sizeof how);
 	/* Of those that we send ourselves the reason is known. */
-	if (was_killed(status) && !worker->doom && oom_watch_claim(&d->oom))
+	worker->out_of_memory = was_killed(status) && !worker->doom && oom_watch_claim(&d->oom);
+	if (worker->out_of_memory)
 		snprintf(how, sizeof how, "%s", KILLED_FOR_MEMORY);
 	talk_finish(worker);
 	if (worker->state != WORKER_GONE)

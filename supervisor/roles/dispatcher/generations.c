@@ -67,7 +67,7 @@ static void on_ended(void *context, int error)
 	struct dispatcher *d = generation->dispatcher;
 
 	generation->lost = true;
-	dispatcher_error(d,
+	dispatcher_error(d, KIND_ROLE_DIED, NULL,
 			 "the template of generation %d %s; its workers end with it and their "
 			 "events are given out again",
 			 (int)generation->number, error == -EPROTO ? "sent garbage" : "is gone");
@@ -142,10 +142,12 @@ void generation_revert(struct dispatcher *d, int64_t number)
 	d->due_ms[DUTY_SPAWN] = NEVER;
 	serving = generation_serving(d);
 	if (serving)
-		log_notice("generation %d was refused; generation %d serves again", (int)number,
+		log_change(KIND_HANDLER_REVERTED, NULL,
+			   "generation %d was refused; generation %d serves again", (int)number,
 			   (int)serving->number);
 	else
-		log_notice("generation %d was refused; nothing is handed out until there is "
+		log_change(KIND_HANDLER_REVERTED, NULL,
+			   "generation %d was refused; nothing is handed out until there is "
 			   "another",
 			   (int)number);
 }

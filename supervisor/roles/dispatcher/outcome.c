@@ -34,14 +34,16 @@ static void note_brake(struct dispatcher *d, const struct job *job, enum brake_o
 		return;
 	d->changed = true;
 	if (brake_may_grow(&d->brake)) {
-		log_notice("events succeed again; they are handed out as usual");
+		log_change(KIND_PROBING_OVER, NULL,
+			   "events succeed again; they are handed out as usual");
 		return;
 	}
 	failed = brake_failed(&d->brake, now_ms, &of);
-	log_warning("%d of the last %d events failed; from now on one at a time is tried, as a "
-		    "probe, the next in %d s and later up to %d s apart, until %d in a row succeed",
-		    failed, of, BRAKE_STEP_FIRST_MS / 1000, BRAKE_STEP_CAP_MS / 1000,
-		    BRAKE_SUCCESSES);
+	log_change(KIND_PROBING, NULL,
+		   "%d of the last %d events failed; from now on one at a time is tried, as a "
+		   "probe, the next in %d s and later up to %d s apart, until %d in a row succeed",
+		   failed, of, BRAKE_STEP_FIRST_MS / 1000, BRAKE_STEP_CAP_MS / 1000,
+		   BRAKE_SUCCESSES);
 }
 
 static void set_reason(struct job *job, const char *reason, const char *suffix)
@@ -81,10 +83,12 @@ static void note_dead(struct dispatcher *d, const struct job *job)
 	uint64_t dropped = lines_dropped(&d->event_limit, now_ms);
 
 	if (dropped)
-		log_warning("%" PRIu64 " more events became dead letters", dropped);
-	if (lines_allow(&d->event_limit, now_ms))
-		log_warning("event %.64s is a dead letter now: %s", job->delivery->event.id,
-			    job->reason ? job->reason : "no reason given");
+		log_change(KIND_EVENT_DEAD, NULL, "%" PRIu64 " more events became dead letters",
+			   dropped);
+	if (lines_allow(&d->event_limit, LINES_PER_SECOND, now_ms))
+		log_change(KIND_EVENT_DEAD, LOG_ABOUT(.event = job->delivery->event.id),
+			   "event %.64s is a dead letter now: %s", job->delivery->event.id,
+			   job->reason ? job->reason : "no reason given");
 }
 
 /* Not done: again later, again at once, or never again. */
@@ -119,9 +123,7 @@ static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outco
 		settle_as(d, job, DROVER_SETTLE_RETRY, result.delay_ms);
 		return;
 	case RETRY_DEAD:
-		/* Of a crash or timeout tells whoever tells of the worker. */
-		if (outcome == RETRY_OUTCOME_FAILED || outcome == RETRY_OUTCOME_REJECTED)
-			note_dead(d, job);
+		note_dead(d, job);
 		settle_as(d, job, DROVER_SETTLE_DEAD, 0);
 		return;
 	}
@@ -283,9 +285,11 @@ static void stay(struct dispatcher *d, const struct job *job, int error, const c
 			job->delivery->event.id,
 			sentence && *sentence ? sentence : strerror(-error));
 	if (dropped)
-		log_warning("%" PRIu64 " more events could not be settled", dropped);
-	if (lines_allow(&d->loose_limit, now_ms))
-		log_warning("%s", d->last_error);
+		log_change(KIND_EVENT_UNSETTLED, NULL,
+			   "%" PRIu64 " more events could not be settled", dropped);
+	if (lines_allow(&d->loose_limit, LINES_PER_SECOND, now_ms))
+		log_change(KIND_EVENT_UNSETTLED, LOG_ABOUT(.event = job->delivery->event.id), "%s",
+			   d->last_error);
 	if (moves(job) && !lost && !dispatcher_holds(d, HOLD_HANDOUT))
 		dispatcher_hold(d, HOLD_HANDOUT, &d->refused_backoff, 0);
 }
@@ -315,7 +319,8 @@ void outcome_inbox_failed(struct dispatcher *d, const char *sentence)
 	inbox_close(d->inbox);
 	d->inbox = NULL;
 	d->inbox_blocked = true;
-	dispatcher_error(d, "%s; no event is handed out until it works", sentence);
+	dispatcher_error(d, KIND_INBOX_FAILED, NULL, "%s; no event is handed out until it works",
+			 sentence);
 	dispatcher_hold(d, DUTY_INBOX, &d->inbox_backoff, 0);
 }
 
@@ -377,7 +382,9 @@ static void settle(struct dispatcher *d, enum job_stage stage)
 		}
 		job_move(d, job, stage); /* the others may have more luck */
 		dispatcher_hold(d, HOLD_SETTLE, &d->settle_backoff, 0);
-		dispatcher_error(d, "the broker does not settle event %.64s: %s; tried again",
+		dispatcher_error(d, KIND_EVENT_UNSETTLED,
+				 LOG_ABOUT(.event = job->delivery->event.id),
+				 "the broker does not settle event %.64s: %s; tried again",
 				 job->delivery->event.id, strerror(-r));
 	}
 }
@@ -400,7 +407,7 @@ static void unblock(struct dispatcher *d)
 	d->changed = true;
 	/* Not at the start, when it was merely not open yet. */
 	if (d->inbox_backoff.failures)
-		log_notice("the inbox works again; events are handed out");
+		log_change(KIND_INBOX_WORKS, NULL, "the inbox works again; events are handed out");
 	backoff_reset(&d->inbox_backoff);
 }
 

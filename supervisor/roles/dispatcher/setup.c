@@ -31,6 +31,7 @@ static void read_policy(struct policy *policy, const struct message_view *view)
 	policy->recycle_events = message_int(view, "recycle_events", 0);
 	policy->recycle_age_ms = message_int(view, "recycle_age_ms", 0);
 	policy->recycle_bytes = message_int(view, "recycle_bytes", 0);
+	policy->log_rate = message_int(view, "log_rate", LINES_PER_SECOND);
 	snprintf(policy->inbox_key, sizeof policy->inbox_key, "%s",
 		 message_text(view, "inbox_key", ""));
 	if (message_text(view, "handler", NULL))
@@ -52,7 +53,8 @@ void setup_policy(struct dispatcher *d, const struct message_view *view)
 		d->inbox = NULL;
 	}
 	if (definition_read(&d->definition, view) < 0)
-		dispatcher_error(d, "out of memory: the definition of the type stays as it was");
+		dispatcher_error(d, KIND_OUT_OF_MEMORY, NULL,
+				 "out of memory: the definition of the type stays as it was");
 	dispatcher_due(d, DUTY_INBOX, now_ms);
 	dispatcher_due(d, DUTY_WORKERS, now_ms);
 	d->changed = true;
@@ -74,6 +76,7 @@ int setup_read(struct dispatcher *d, const struct message_view *view, struct why
 	d->consumer = !strcmp(message_text(view, "mode", ""), "consumer");
 	snprintf(ident, sizeof ident, "dispatcher %s", type);
 	log_open(ident);
+	log_belong(type, message_text(view, "broker", NULL));
 	setup_policy(d, view);
 	dispatcher_due(d, DUTY_REPORT, clock_now_ms());
 	if (!d->consumer)

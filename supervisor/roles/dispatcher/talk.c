@@ -28,7 +28,47 @@
 #define READ_SMALL  4096   /* verdicts; a batch of them fits */
 #define READ_LARGE  262144 /* inside of a frame that does not */
 #define LOG_PIECE   16384
-#define LOG_REST    65536 /* of what an ended worker had printed */
+#define LOG_REST    65536 /* as much as a pipe holds */
+
+/* What it prints */
+
+static void log_one(void *context, int level, const char *text)
+{
+	const struct worker *worker = context;
+	struct dispatcher *d = worker->dispatcher;
+	/* Of several in hand nobody can say which one printed it. */
+	const struct job *job = worker->n_jobs == 1 ? TAILQ_FIRST(&worker->jobs) : NULL;
+
+	if (!lines_allow(&d->log_limit, d->policy.log_rate, clock_now_ms()))
+		return;
+	log_printed((enum log_level)level,
+		    LOG_ABOUT(.type = d->type, .worker = worker->pid,
+			      .event = job ? job->delivery->event.id : NULL),
+		    text);
+}
+
+/* The size that was read; 0: its end; -1: nothing now. */
+static ssize_t read_log(struct worker *worker)
+{
+	char piece[LOG_PIECE];
+	ssize_t size = worker->log_fd < 0 ? 0 : read(worker->log_fd, piece, sizeof piece);
+
+	if (size > 0)
+		lines_feed(&worker->lines, piece, (size_t)size, log_one, worker);
+	return size;
+}
+
+/* All that there is, within bounds. */
+static void read_whole_log(struct worker *worker)
+{
+	size_t sum = 0;
+	ssize_t size;
+
+	do {
+		size = read_log(worker);
+		sum += size > 0 ? (size_t)size : 0;
+	} while (size == LOG_PIECE && sum < LOG_REST);
+}
 
 /* Frames */
 
@@ -48,6 +88,8 @@ static int take_verdict(struct worker *worker, const struct frame *frame, int64_
 
 	if (frame_get_verdict(frame, &verdict) < 0)
 		return -EPROTO;
+	if (worker->n_jobs == 1)
+		lines_end(&worker->lines, log_one, worker); /* it is no part of the next event */
 	outcome_verdict(worker->dispatcher, worker, &verdict, now_ms);
 	worker_answered(worker, now_ms);
 	return 0;
@@ -103,9 +145,10 @@ static void take_frames(struct worker *worker)
 		frame_take(&worker->in, &frame);
 	}
 	if (r < 0 || worker->in.failed) {
-		log_warning("worker %d sent what no worker may send (%zu bytes from it are left "
-			    "unread); it is killed",
-			    (int)worker->pid, buf_size(&worker->in));
+		log_change(KIND_WORKER_GARBAGE, LOG_ABOUT(.worker = worker->pid),
+			   "worker %d sent what no worker may send (%zu bytes from it are left "
+			   "unread); it is killed",
+			   (int)worker->pid, buf_size(&worker->in));
 		buf_free(&worker->in);
 		worker->answers = sd_event_source_disable_unref(worker->answers);
 		worker_condemn(worker, DOOM_GARBAGE, now_ms);
@@ -130,6 +173,8 @@ static int read_some(struct worker *worker)
 	if (size <= 0)
 		return size < 0 && errno == EAGAIN ? 0 : -EPIPE;
 	worker->in.end += (size_t)size;
+	/* What was printed before these verdicts is logged before they take its event away. */
+	read_whole_log(worker);
 	take_frames(worker);
 	return 1;
 }
@@ -180,31 +225,6 @@ bool talk_unread(const struct worker *worker)
 	return buf_size(&worker->out) || (ioctl(worker->fd, SIOCOUTQ, &waiting) == 0 && waiting);
 }
 
-/* What it prints */
-
-static void log_one(void *context, int level, const char *text)
-{
-	const struct worker *worker = context;
-	struct dispatcher *d = worker->dispatcher;
-	const struct job *job = TAILQ_FIRST(&worker->jobs);
-
-	if (!lines_allow(&d->log_limit, clock_now_ms()))
-		return;
-	log_line((enum log_level)level, "%s[%d]%s%.64s: %s", d->type, (int)worker->pid,
-		 job ? " " : "", job ? job->delivery->event.id : "", text);
-}
-
-/* As read_some. */
-static ssize_t read_log(struct worker *worker)
-{
-	char piece[LOG_PIECE];
-	ssize_t size = worker->log_fd < 0 ? 0 : read(worker->log_fd, piece, sizeof piece);
-
-	if (size > 0)
-		lines_feed(&worker->lines, piece, (size_t)size, log_one, worker);
-	return size;
-}
-
 static void close_log(struct worker *worker)
 {
 	worker->log = sd_event_source_disable_unref(worker->log);
@@ -245,9 +265,6 @@ static int on_answers(sd_event_source *source, int fd, uint32_t revents, void *c
 
 	(void)source;
 	(void)fd;
-	/* What a single event printed is logged under its id, before its verdict takes that away. */
-	if (worker->n_jobs == 1)
-		read_log(worker);
 	do
 		r = read_some(worker);
 	while (r > 0 && worker->answers && (revents & (EPOLLHUP | EPOLLERR)));
@@ -323,14 +340,10 @@ static void close_frames(struct worker *worker)
 
 void talk_finish(struct worker *worker)
 {
-	size_t rest = 0;
-	ssize_t size;
-
 	while (worker->answers && read_some(worker) > 0)
 		;
 	close_frames(worker);
-	while (rest < LOG_REST && (size = read_log(worker)) > 0)
-		rest += (size_t)size;
+	read_whole_log(worker);
 	lines_end(&worker->lines, log_one, worker);
 	close_log(worker);
 }

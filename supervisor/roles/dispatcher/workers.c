@@ -114,7 +114,8 @@ static bool spawn(struct dispatcher *d, struct generation *generation)
 	TAILQ_INIT(&worker->jobs);
 	r = talk_open(worker, theirs);
 	if (r < 0) {
-		dispatcher_error(d, "cannot make a socket for a worker: %s; tried again",
+		dispatcher_error(d, KIND_WORKER_START_FAILED, NULL,
+				 "cannot make a socket for a worker: %s; tried again",
 				 strerror(-r));
 		free(worker);
 		return false;
@@ -266,7 +267,8 @@ void worker_unforked(struct worker *worker, const char *why)
 	struct dispatcher *d = worker->dispatcher;
 
 	dispatcher_hold(d, DUTY_SPAWN, &d->spawn_backoff, 0);
-	dispatcher_error(d, "no worker could be forked: %s; tried again", why);
+	dispatcher_error(d, KIND_WORKER_START_FAILED, NULL,
+			 "no worker could be forked: %s; tried again", why);
 	worker_free(worker);
 }
 

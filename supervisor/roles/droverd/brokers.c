@@ -117,8 +117,9 @@ static void miss(struct broker *broker)
 	broker->state = DROVER_BROKER_DOWN;
 	discover_describe(broker, broker->sentence, sizeof broker->sentence);
 	if (!before)
-		log_warning("broker %s: %s; its types wait for that", broker->config->name,
-			    broker->sentence);
+		log_change(KIND_BROKER_NOT_FOUND, LOG_ABOUT(.broker = broker->config->name),
+			   "broker %s: %s; its types wait for that", broker->config->name,
+			   broker->sentence);
 }
 
 static void start_gauge(struct broker *broker)
@@ -145,9 +146,10 @@ static void start_gauge(struct broker *broker)
 			backoff_next_ms(&broker->backoff, &backoff_process, 0, supervisor_random());
 
 		timer_start(broker->gauge_timer, delay_ms);
-		log_error("%s cannot be started: %s; the depths of its queues are unknown, it is "
-			  "tried again %s",
-			  title, why.text, units_human_wait(delay_ms, delay, sizeof delay));
+		log_change(KIND_ROLE_NOT_STARTED, LOG_ABOUT(.broker = broker->config->name),
+			   "%s cannot be started: %s; the depths of its queues are unknown, it is "
+			   "tried again %s",
+			   title, why.text, units_human_wait(delay_ms, delay, sizeof delay));
 		return;
 	}
 	message_start(&message, "setup");
@@ -180,19 +182,23 @@ static void log_state(const struct broker *broker)
 	switch (broker->state) {
 	case DROVER_BROKER_UP:
 		if (*sentence)
-			log_warning("broker %s is up, but %s", broker->config->name, sentence);
+			log_change(KIND_BROKER_LIMITED, LOG_ABOUT(.broker = broker->config->name),
+				   "broker %s is up, but %s", broker->config->name, sentence);
 		else
-			log_notice("broker %s is up", broker->config->name);
+			log_change(KIND_BROKER_UP, LOG_ABOUT(.broker = broker->config->name),
+				   "broker %s is up", broker->config->name);
 		break;
 	case DROVER_BROKER_DOWN:
-		log_warning("broker %s is down%s%s; workers stay as they are, it is tried again "
-			    "every half second",
-			    broker->config->name, colon, sentence);
+		log_change(KIND_BROKER_DOWN, LOG_ABOUT(.broker = broker->config->name),
+			   "broker %s is down%s%s; workers stay as they are, it is tried again "
+			   "every half second",
+			   broker->config->name, colon, sentence);
 		break;
 	case DROVER_BROKER_REFUSED:
-		log_error("broker %s refuses%s%s; workers stay as they are, it is tried again "
-			  "within half a minute",
-			  broker->config->name, colon, sentence);
+		log_change(KIND_BROKER_REFUSES, LOG_ABOUT(.broker = broker->config->name),
+			   "broker %s refuses%s%s; workers stay as they are, it is tried again "
+			   "within half a minute",
+			   broker->config->name, colon, sentence);
 		break;
 	default:
 		break; /* on its way to one of these */
@@ -285,10 +291,11 @@ static void on_gauge_exited(void *context, struct child *child, int status, cons
 	timer_start(broker->gauge_timer, delay_ms);
 	broker->restarts++;
 	process_describe_status(status, how, sizeof how);
-	log_warning("%s (pid %d) %s%s%s; the depths of its queues are unknown, workers stay as "
-		    "they are, and it is started again %s",
-		    child->title, (int)child->pid, how, *said ? ": " : "", said,
-		    units_human_wait(delay_ms, delay, sizeof delay));
+	log_change(KIND_ROLE_DIED, LOG_ABOUT(.broker = broker->config->name),
+		   "%s (pid %d) %s%s%s; the depths of its queues are unknown, workers stay as "
+		   "they are, and it is started again %s",
+		   child->title, (int)child->pid, how, *said ? ": " : "", said,
+		   units_human_wait(delay_ms, delay, sizeof delay));
 }
 
 /* Lets go of the gauge: it ends, and what it still says is nobody's. */
@@ -385,8 +392,9 @@ void brokers_apply(struct supervisor *supervisor)
 		else
 			broker = new_broker(supervisor, wanted);
 		if (!broker) {
-			log_error("broker %s: out of memory; it is missing until the next reload",
-				  wanted->name);
+			log_change(KIND_OUT_OF_MEMORY, LOG_ABOUT(.broker = wanted->name),
+				   "broker %s: out of memory; it is missing until the next reload",
+				   wanted->name);
 			continue;
 		}
 		if (other)

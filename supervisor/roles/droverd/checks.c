@@ -230,12 +230,14 @@ void checks_maintenance(struct supervisor *supervisor, bool on, const char *reas
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
 			*c = '?';
 	if (on && !before)
-		log_notice(
+		log_change(
+			KIND_MAINTENANCE, NULL,
 			"this node was taken out of service in the registry%s%s; it drains until "
 			"that is lifted there",
 			*cluster->maintenance_reason ? ": " : "", cluster->maintenance_reason);
 	else if (!on && before)
-		log_notice("this node was put back into service in the registry%s",
+		log_change(KIND_MAINTENANCE_OVER, NULL,
+			   "this node was put back into service in the registry%s",
 			   supervisor->stopping ? "; it goes on stopping all the same"
 			   : cluster_drains(supervisor)
 				   ? "; it goes on draining, for it was drained by "
@@ -275,8 +277,9 @@ static int on_patience(sd_event_source *source, uint64_t usec, void *context)
 {
 	(void)source;
 	(void)usec;
-	log_warning("the registry does not answer, so this node is left registered there until its "
-		    "check runs out");
+	log_change(KIND_REGISTRY_LEFT_BEHIND, NULL,
+		   "the registry does not answer, so this node is left registered there until its "
+		   "check runs out");
 	checks_deregistered(context);
 	return 0;
 }

@@ -63,8 +63,8 @@ static void give_up(struct child *child)
 		snprintf(child->said, sizeof child->said, "%s",
 			 child->ready ? "it did not answer in time"
 				      : "it did not become ready in time");
-	log_warning("%s (pid %d) does not %s; it is killed", child->title, (int)child->pid,
-		    child->leaving ? "end" : "answer");
+	log_change(KIND_ROLE_HUNG, NULL, "%s (pid %d) does not %s; it is killed", child->title,
+		   (int)child->pid, child->leaving ? "end" : "answer");
 	child_kill(child);
 }
 
@@ -118,8 +118,9 @@ static void on_ended(void *context, int error)
 	 * A child that hung up exits by itself; one that sent garbage or lingers does not live on.
 	 */
 	if (error == -EPROTO) {
-		log_error("%s (pid %d) sent something that is no message; it is killed",
-			  child->title, (int)child->pid);
+		log_change(KIND_ROLE_GARBAGE, NULL,
+			   "%s (pid %d) sent something that is no message; it is killed",
+			   child->title, (int)child->pid);
 		child_kill(child);
 	} else if (!child->deadline_ms || child->mute) {
 		child->mute = true;
@@ -146,8 +147,9 @@ static void remove_credentials(char *directory)
 	int r = directory ? credentials_remove(directory) : 0;
 
 	if (r < 0)
-		log_warning("the credentials in %s could not be removed: %s; they are left there",
-			    directory, strerror(-r));
+		log_change(KIND_CREDENTIALS_LEFT, NULL,
+			   "the credentials in %s could not be removed: %s; they are left there",
+			   directory, strerror(-r));
 	free(directory);
 }
 
@@ -225,17 +227,10 @@ static int open_programs(struct children *children, const char *directory, struc
 /* Roles get a clean environment; what sanitizers and tests pass along is harmless to them. */
 static char **make_environment(bool trusted)
 {
-	static const char *const kept[] = {"PATH",
-					   "LANG",
-					   "TZ",
-					   "DROVER_DEBUG",
-					   "DROVER_TEST_ID",
-					   "ASAN_OPTIONS",
-					   "UBSAN_OPTIONS",
-					   "LSAN_OPTIONS",
-					   "JOURNAL_STREAM",
-					   "GCOV_PREFIX",
-					   CREDENTIALS_VARIABLE};
+	static const char *const kept[] = {"PATH",          "LANG",           "TZ",
+					   "DROVER_DEBUG",  "DROVER_TEST_ID", "ASAN_OPTIONS",
+					   "UBSAN_OPTIONS", "LSAN_OPTIONS",   "JOURNAL_STREAM",
+					   "DROVER_NODE",   "GCOV_PREFIX",    CREDENTIALS_VARIABLE};
 	char **environment = calloc(sizeof kept / sizeof *kept + 1, sizeof *environment);
 	size_t n = 0;
 

@@ -69,13 +69,15 @@ static void tell_standing(const struct supervisor *supervisor, enum standing bef
 	char human[UNITS_TEXT_MAX];
 
 	if (cluster->standing == STANDING_AUTONOMOUS)
-		log_warning(
+		log_change(
+			KIND_AUTONOMOUS, NULL,
 			"nobody has led the cluster for %s; this node sizes its workers by itself, "
 			"never below the plan in force, until a node leads again and has planned",
 			units_human_duration(supervisor->config->autonomy_after_ms, human,
 					     sizeof human));
 	else if (before == STANDING_AUTONOMOUS && cluster->standing == STANDING_FOLLOWS)
-		log_notice("node %s leads the cluster and has planned; its plan holds here again",
+		log_change(KIND_AUTONOMY_OVER, NULL,
+			   "node %s leads the cluster and has planned; its plan holds here again",
 			   cluster->leader);
 }
 
@@ -150,12 +152,15 @@ static void tell_leader(const struct supervisor *supervisor, bool led)
 	char human[UNITS_TEXT_MAX];
 
 	if (cluster->leading)
-		log_notice("this node leads the cluster: it samples and plans for all nodes");
+		log_change(KIND_LEADS, NULL,
+			   "this node leads the cluster: it samples and plans for all nodes");
 	else if (*cluster->leader)
-		log_notice("node %s leads the cluster%s; this node follows its plan",
+		log_change(KIND_FOLLOWS, NULL,
+			   "node %s leads the cluster%s; this node follows its plan",
 			   cluster->leader, led ? ", this one no more" : "");
 	else
-		log_warning(
+		log_change(
+			KIND_LEADERLESS, NULL,
 			"%s; the plan in force stands, and if nobody leads for %s, this node sizes "
 			"its workers by itself",
 			led ? "this node leads the cluster no more"
@@ -194,25 +199,29 @@ static void tell_state(const struct cluster *cluster)
 
 	switch (cluster->state) {
 	case DROVER_REGISTRY_UP:
-		log_notice("registry: up%s%s", colon, sentence);
+		log_change(KIND_REGISTRY_UP, NULL, "registry: up%s%s", colon, sentence);
 		break;
 	case DROVER_REGISTRY_SUSPENDED:
-		log_warning("registry: suspended%s%s; the plan in force stands, workers stay, "
-			    "and it is tried again",
-			    colon, sentence);
+		log_change(KIND_REGISTRY_SUSPENDED, NULL,
+			   "registry: suspended%s%s; the plan in force stands, workers stay, "
+			   "and it is tried again",
+			   colon, sentence);
 		break;
 	case DROVER_REGISTRY_LOST:
-		log_warning("registry: the session is lost%s%s; the plan in force stands, workers "
-			    "stay, and a new one is asked for",
-			    colon, sentence);
+		log_change(KIND_REGISTRY_LOST, NULL,
+			   "registry: the session is lost%s%s; the plan in force stands, workers "
+			   "stay, and a new one is asked for",
+			   colon, sentence);
 		break;
 	case DROVER_REGISTRY_REFUSED:
-		log_error("registry: it refuses this node%s%s; until somebody mends that, the node "
-			  "does not lead, and %s; it is tried again",
-			  colon, sentence,
-			  cluster->plan_ms ? "works by the plan in force"
-					   : "takes nothing of the cluster's work, for it has "
-					     "heard of no plan since it started");
+		log_change(
+			KIND_REGISTRY_REFUSES, NULL,
+			"registry: it refuses this node%s%s; until somebody mends that, the node "
+			"does not lead, and %s; it is tried again",
+			colon, sentence,
+			cluster->plan_ms ? "works by the plan in force"
+					 : "takes nothing of the cluster's work, for it has "
+					   "heard of no plan since it started");
 		break;
 	}
 }

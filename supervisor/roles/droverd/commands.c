@@ -33,30 +33,31 @@ struct command {
 	const char *open_action; /* with this "arg.action" RIGHT_LOOK is enough */
 	bool frequent;           /* used by programs */
 	bool needs_type;
+	enum log_kind kind; /* of its line */
 };
 
 static request_function ask_workers;
 
 static const struct command commands[] = {
-	{"status", RIGHT_LOOK, rows_status, NULL, true, false},
-	{"cluster", RIGHT_LOOK, view_cluster, NULL, true, false},
-	{"ps", RIGHT_LOOK, ask_workers, NULL, true, false},
-	{"why", RIGHT_LOOK, rows_why, NULL, true, true},
-	{"plugins", RIGHT_LOOK, rows_plugins, NULL, true, false},
-	{"version", RIGHT_LOOK, rows_version, NULL, true, false},
-	{"health", RIGHT_LOOK, rows_health, NULL, true, false},
-	{"metrics", RIGHT_LOOK, rows_metrics, NULL, true, false},
-	{"kick", RIGHT_COMMAND, ask_workers, NULL, false, false},
-	{"scale", RIGHT_COMMAND, operate_scale, NULL, false, true},
-	{"pause", RIGHT_COMMAND, operate_pause, NULL, false, true},
-	{"resume", RIGHT_COMMAND, operate_resume, NULL, false, false},
-	{"drain", RIGHT_COMMAND, operate_drain, NULL, false, false},
-	{"restart", RIGHT_COMMAND, operate_restart, NULL, false, true},
-	{"reload", RIGHT_COMMAND, operate_reload, NULL, false, false},
-	{"declare", RIGHT_COMMAND, operate_declare, NULL, false, false},
-	{"publish", RIGHT_COMMAND, operate_publish, NULL, true, true},
+	{"status", RIGHT_LOOK, rows_status, NULL, true, false, KIND_COMMAND},
+	{"cluster", RIGHT_LOOK, view_cluster, NULL, true, false, KIND_COMMAND},
+	{"ps", RIGHT_LOOK, ask_workers, NULL, true, false, KIND_COMMAND},
+	{"why", RIGHT_LOOK, rows_why, NULL, true, true, KIND_COMMAND},
+	{"plugins", RIGHT_LOOK, rows_plugins, NULL, true, false, KIND_COMMAND},
+	{"version", RIGHT_LOOK, rows_version, NULL, true, false, KIND_COMMAND},
+	{"health", RIGHT_LOOK, rows_health, NULL, true, false, KIND_COMMAND},
+	{"metrics", RIGHT_LOOK, rows_metrics, NULL, true, false, KIND_COMMAND},
+	{"kick", RIGHT_COMMAND, ask_workers, NULL, false, false, KIND_COMMAND},
+	{"scale", RIGHT_COMMAND, operate_scale, NULL, false, true, KIND_SCALED},
+	{"pause", RIGHT_COMMAND, operate_pause, NULL, false, true, KIND_PAUSED},
+	{"resume", RIGHT_COMMAND, operate_resume, NULL, false, false, KIND_RESUMED},
+	{"drain", RIGHT_COMMAND, operate_drain, NULL, false, false, KIND_DRAINED},
+	{"restart", RIGHT_COMMAND, operate_restart, NULL, false, true, KIND_RESTARTED},
+	{"reload", RIGHT_COMMAND, operate_reload, NULL, false, false, KIND_COMMAND},
+	{"declare", RIGHT_COMMAND, operate_declare, NULL, false, false, KIND_COMMAND},
+	{"publish", RIGHT_COMMAND, operate_publish, NULL, true, true, KIND_COMMAND},
 	/* A list names reasons and ids; events themselves are shown to operators only. */
-	{"dead", RIGHT_COMMAND, operate_dead, "list", false, true},
+	{"dead", RIGHT_COMMAND, operate_dead, "list", false, true, KIND_COMMAND},
 };
 
 static void start_message(struct message *message, const char *verb, const struct request *request)
@@ -122,13 +123,30 @@ struct request *request_of_id(const struct supervisor *supervisor, int64_t id)
 	return request;
 }
 
+static void log_end(const struct request *request, int status, const char *why)
+{
+	const struct command *command = request->command;
+	enum log_kind kind = KIND_COMMAND_REFUSED;
+	char text[1024];
+
+	snprintf(text, sizeof text, "\"%s\" by uid %d (pid %d)%s%s", request->title, request->uid,
+		 request->pid, status < 0 ? " is refused: " : "", status < 0 ? why : "");
+	if (status >= 0 && command)
+		kind = command->kind;
+	else if (command && command->run == operate_reload)
+		kind = KIND_RELOAD_REFUSED;
+	if (request->quiet)
+		log_debug("%s", text);
+	else
+		log_change(kind, LOG_ABOUT(.type = request->type, .uid = &request->uid), "%s",
+			   text);
+}
+
 void request_end(struct request *request, int status, const char *why)
 {
 	struct message message = {0};
 
-	log_line(request->quiet ? LOG_LEVEL_DEBUG : LOG_LEVEL_NOTICE,
-		 "\"%s\" by uid %d (pid %d)%s%s", request->title, request->uid, request->pid,
-		 status < 0 ? " is refused: " : "", status < 0 ? why : "");
+	log_end(request, status, why);
 	start_message(&message, "end", request);
 	message_add_int(&message, "status", status);
 	if (status < 0)
@@ -200,13 +218,8 @@ static int walk(struct request *request)
 int request_walk(struct request *request, const struct message_view *ask,
 		 void (*row)(struct request *request, struct type *type), struct why *why)
 {
-	if (*message_text(ask, "arg.type", "")) {
-		const struct type *type = request_type(request, ask, why);
-
-		if (!type)
-			return -ENOENT;
-		snprintf(request->type, sizeof request->type, "%s", type->name);
-	}
+	if (*request->type && !request_type(request, ask, why))
+		return -ENOENT;
 	request->row = row;
 	request->walk = walk;
 	return walk(request);
@@ -379,7 +392,8 @@ static void begin(struct supervisor *supervisor, const struct message_view *ask)
 	int r;
 
 	if (!request) {
-		log_error("out of memory; a request of the api stays unanswered");
+		log_change(KIND_OUT_OF_MEMORY, NULL,
+			   "out of memory; a request of the api stays unanswered");
 		return;
 	}
 	request->supervisor = supervisor;
@@ -390,6 +404,7 @@ static void begin(struct supervisor *supervisor, const struct message_view *ask)
 	snprintf(request->title, sizeof request->title, "%.32s%s%.16s%s%.96s",
 		 message_text(ask, "command", ""), *action ? " " : "", action, *type ? " " : "",
 		 type);
+	snprintf(request->type, sizeof request->type, "%s", type);
 	request->next = supervisor->requests;
 	supervisor->requests = request;
 	r = run(request, ask, &why);

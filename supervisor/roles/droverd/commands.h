@@ -24,7 +24,7 @@ struct request {
 	/* A walk over the types, a helping at a time: 1: there are more, and the api was told so. */
 	int (*walk)(struct request *request);
 	void (*row)(struct request *request, struct type *type);
-	char type[DROPIN_TYPE_MAX];  /* the only one that is asked for; "": all */
+	char type[DROPIN_TYPE_MAX];  /* that it names, the only one to show; "": none, all */
 	char after[DROPIN_TYPE_MAX]; /* where the walk is: the last one that was shown */
 
 	/* Dispatchers that were asked and have not answered; compared, never looked into. */

@@ -57,13 +57,14 @@ static void restart_later(struct supervisor *supervisor, const char *what, int64
 					   supervisor_random());
 	char text[UNITS_TEXT_MAX];
 
-	log_warning("%s; it is started again in %s", what,
-		    units_human_duration(delay_ms, text, sizeof text));
+	log_change(KIND_ROLE_DIED, NULL, "%s; it is started again in %s", what,
+		   units_human_duration(delay_ms, text, sizeof text));
 	supervisor->api_restarts++;
 	if (sd_event_add_time_relative(supervisor->event, NULL, CLOCK_MONOTONIC,
 				       (uint64_t)delay_ms * 1000, 0, on_restart, supervisor) < 0)
-		log_error("event loop: no timer; the control socket is deaf until droverd is "
-			  "restarted");
+		log_change(KIND_LOOP_FAILED, NULL,
+			   "event loop: no timer; the control socket is deaf until droverd is "
+			   "restarted");
 }
 
 static void on_api_exited(void *context, struct child *child, int status, const char *said)

@@ -20,6 +20,7 @@
 #include "policy/autonomy.h"
 #include "policy/budget.h"
 #include "policy/limits.h"
+#include "roles/droverd/notify.h"
 #include "system/timer.h"
 
 #include "base/banned.h"
@@ -242,7 +243,8 @@ static void record(const struct round *round, const struct budget_want *want,
 		describe_share(round, &decision.share);
 	add_note(&decision, type);
 	decision_ring_add(&type->decisions, &decision);
-	log_info("%s: %s", type->name, decision_format(&decision, text, sizeof text));
+	log_change(KIND_WORKERS, LOG_ABOUT(.type = type->name), "%s: %s", type->name,
+		   decision_format(&decision, text, sizeof text));
 }
 
 /*
@@ -424,9 +426,11 @@ static void decide(struct supervisor *supervisor)
 	free(wants);
 	supervisor->decided_ms = now_ms;
 	moves = n || survey_moves(supervisor);
+	supervisor->decision_due_ms = moves ? now_ms + TICK_MS : 0;
 	sd_event_source_set_enabled(supervisor->tick, moves ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
 	if (moves)
 		sd_event_source_set_time_relative(supervisor->tick, TICK_MS * 1000);
+	notify_changed(supervisor);
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *context)
@@ -451,6 +455,12 @@ void decide_soon(struct supervisor *supervisor)
 	wait_ms = supervisor->decided_ms + APART_MS - clock_now_ms();
 	wait_ms = wait_ms < SOON_MS ? SOON_MS : wait_ms > APART_MS ? APART_MS : wait_ms;
 	timer_start(supervisor->soon, wait_ms);
+	supervisor->decision_due_ms = clock_now_ms() + wait_ms;
+}
+
+bool decide_is_overdue(const struct supervisor *supervisor, int64_t before_ms)
+{
+	return supervisor->decision_due_ms && supervisor->decision_due_ms < before_ms;
 }
 
 int decide_open(struct supervisor *supervisor)
@@ -465,6 +475,7 @@ int decide_open(struct supervisor *supervisor)
 				       SOON_MS * 1000, 1000, on_timer, supervisor);
 	if (r < 0)
 		return r;
+	supervisor->decision_due_ms = clock_now_ms() + SOON_MS;
 	/* After the I/O of a turn, so that one round sees all of it. */
 	sd_event_source_set_priority(supervisor->tick, SD_EVENT_PRIORITY_NORMAL + 5);
 	return sd_event_source_set_priority(supervisor->soon, SD_EVENT_PRIORITY_NORMAL + 5);

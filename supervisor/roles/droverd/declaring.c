@@ -46,8 +46,9 @@ static void start(struct broker *broker)
 	timer_start(broker->declare_timer,
 		    backoff_next_ms(&broker->declare_backoff, &backoff_process, 0,
 				    supervisor_random()));
-	log_error("the queues of broker %s cannot be declared: %s; tried again",
-		  broker->config->name, why.text);
+	log_change(KIND_QUEUES_NOT_DECLARED, LOG_ABOUT(.broker = broker->config->name),
+		   "the queues of broker %s cannot be declared: %s; tried again",
+		   broker->config->name, why.text);
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *context)
@@ -87,8 +88,9 @@ static void retry_later(struct broker *broker, const struct child *child, const 
 	if (!strcmp(broker->declare_failure, reason))
 		return;
 	snprintf(broker->declare_failure, sizeof broker->declare_failure, "%s", reason);
-	log_warning("%s: %s; tried again %s, and so on until it succeeds", child->title, reason,
-		    units_human_wait(delay_ms, delay, sizeof delay));
+	log_change(KIND_QUEUES_NOT_DECLARED, LOG_ABOUT(.broker = broker->config->name),
+		   "%s: %s; tried again %s, and so on until it succeeds", child->title, reason,
+		   units_human_wait(delay_ms, delay, sizeof delay));
 }
 
 static void on_exited(void *context, struct child *child, int status, const char *said)
@@ -106,7 +108,8 @@ static void on_exited(void *context, struct child *child, int status, const char
 		broker->declare_failure[0] = '\0';
 		backoff_reset(&broker->declare_backoff);
 		if (*broker->declare_why)
-			log_notice("broker %s: %s", broker->config->name, broker->declare_why);
+			log_change(KIND_QUEUES_DECLARED, LOG_ABOUT(.broker = broker->config->name),
+				   "broker %s: %s", broker->config->name, broker->declare_why);
 		if (broker->declare_again)
 			timer_start(broker->declare_timer, 0);
 		return;

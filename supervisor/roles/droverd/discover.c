@@ -75,8 +75,9 @@ static void recall(const struct supervisor *supervisor, struct service *service)
 	if (r >= 0)
 		r = found_read(text, service->name, &service->found);
 	if (r < 0 && r != -ENOENT)
-		log_warning("%s/" FILE_NAME ": %s; where %s was found last is not known",
-			    supervisor->config->state_dir, strerror(-r), service->name);
+		log_change(KIND_STATE_NOT_READ, NULL,
+			   "%s/" FILE_NAME ": %s; where %s was found last is not known",
+			   supervisor->config->state_dir, strerror(-r), service->name);
 	free(text);
 }
 
@@ -90,9 +91,10 @@ static void keep(const struct supervisor *supervisor)
 	r = text.failed ? -ENOMEM
 			: state_write(supervisor, FILE_NAME, buf_text(&text), buf_size(&text));
 	if (r < 0)
-		log_error("%s/" FILE_NAME ": %s; a start without the registry would look where "
-			  "they were found before",
-			  supervisor->config->state_dir, strerror(-r));
+		log_change(KIND_STATE_NOT_WRITTEN, NULL,
+			   "%s/" FILE_NAME ": %s; a start without the registry would look where "
+			   "they were found before",
+			   supervisor->config->state_dir, strerror(-r));
 	buf_free(&text);
 }
 
@@ -186,11 +188,12 @@ void discover_endpoint(struct supervisor *supervisor, const struct message_view 
 		return;
 	r = found_add(&service->coming, host, message_int(row, "port", 0), weight < 1 ? 1 : weight);
 	if (r < 0)
-		log_warning("an instance of the service %s at \"%.64s\" is passed over: %s",
-			    service->name, host,
-			    r == -EINVAL  ? "this is no host and port"
-			    : r == -E2BIG ? "there are too many"
-					  : strerror(-r));
+		log_change(KIND_SERVICE_SKIPPED, NULL,
+			   "an instance of the service %s at \"%.64s\" is passed over: %s",
+			   service->name, host,
+			   r == -EINVAL  ? "this is no host and port"
+			   : r == -E2BIG ? "there are too many"
+					 : strerror(-r));
 }
 
 static void take(struct supervisor *supervisor, struct service *service)
@@ -201,7 +204,8 @@ static void take(struct supervisor *supervisor, struct service *service)
 	service->found = service->coming;
 	service->coming = (struct found){0};
 	list(&service->found, &text);
-	log_notice("the service %s is found at %s; connections that work stay", service->name,
+	log_change(KIND_SERVICE_FOUND, NULL,
+		   "the service %s is found at %s; connections that work stay", service->name,
 		   buf_text(&text));
 	buf_free(&text);
 	keep(supervisor);
@@ -219,9 +223,10 @@ void discover_endpoints(struct supervisor *supervisor, const char *name)
 	service->told = true;
 	service->failing = !service->coming.n;
 	if (service->failing && news)
-		log_warning("the service %s: no instance of it passes its checks%s", name,
-			    service->found.n ? "; the ones that were found last are kept"
-					     : "; it is looked for");
+		log_change(KIND_SERVICE_MISSING, NULL,
+			   "the service %s: no instance of it passes its checks%s", name,
+			   service->found.n ? "; the ones that were found last are kept"
+					    : "; it is looked for");
 	if (!service->failing && !found_same(&service->found, &service->coming)) {
 		take(supervisor, service);
 		news = true;
@@ -242,7 +247,8 @@ static struct service *add(struct supervisor *supervisor, const char *name)
 		service->name = strdup(name);
 	if (!service || !service->name) {
 		free(service);
-		log_error("the service %s: out of memory; it is not looked for", name);
+		log_change(KIND_OUT_OF_MEMORY, NULL,
+			   "the service %s: out of memory; it is not looked for", name);
 		return NULL;
 	}
 	recall(supervisor, service);
@@ -304,7 +310,8 @@ void discover_open(struct supervisor *supervisor)
 {
 	supervisor->cluster->discovery = calloc(1, sizeof *supervisor->cluster->discovery);
 	if (!supervisor->cluster->discovery)
-		log_error("out of memory; no broker is found through the registry");
+		log_change(KIND_OUT_OF_MEMORY, NULL,
+			   "out of memory; no broker is found through the registry");
 }
 
 void discover_close(struct supervisor *supervisor)

@@ -4,7 +4,7 @@
  * again. Decides only that; each other file of this folder decides for its own concern. Touches no
  * network and loads no plugin.
  */
-#include "roles/droverd/cluster.h"
+#include "roles/droverd/notify.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "roles/droverd/cluster.h"
 #include "roles/droverd/outfit.h"
 
 #include "base/banned.h"
@@ -204,13 +205,12 @@ static void on_reaped(void *context)
 
 static int open_loop(struct supervisor *supervisor, struct why *why)
 {
-	sd_event *event = supervisor->event;
 	int r = stop_open(supervisor);
 
 	if (r >= 0)
 		r = reload_open(supervisor);
 	if (r >= 0)
-		r = sd_event_set_watchdog(event, true);
+		r = notify_open(supervisor);
 	if (r >= 0)
 		r = decide_open(supervisor);
 	if (r < 0)
@@ -233,9 +233,25 @@ static void clear_credentials(const struct supervisor *supervisor)
 	credentials_clear(outfit_parent(supervisor, path));
 }
 
+/*
+ * A trial that could not be made, or did not come to its end, says nothing about what is written in
+ * the configuration: the next start may go well.
+ */
+static int exit_for(int error)
+{
+	static const int passing[] = {EAGAIN, ENOMEM, EMFILE, ENFILE, ETIMEDOUT, EPIPE};
+
+	for (size_t i = 0; i < sizeof passing / sizeof *passing; i++)
+		if (error == -passing[i])
+			return EXIT_FAILURE;
+	return EXIT_CONFIG;
+}
+
 /* Each step needs the ones before it; the first that fails ends the start. */
 static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 {
+	int r;
+
 	*ret_exit = EXIT_FAILURE;
 	raise_limits();
 	if (open_basics(supervisor, why) < 0 || state_open(supervisor, why) < 0 ||
@@ -243,8 +259,9 @@ static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 	    watch_open(supervisor, why) < 0)
 		return -1;
 	clear_credentials(supervisor);
-	if (errand_check(supervisor, supervisor->config, why) < 0) {
-		*ret_exit = EXIT_CONFIG;
+	r = errand_check(supervisor, supervisor->config, why);
+	if (r < 0) {
+		*ret_exit = exit_for(r);
 		return -1;
 	}
 	if (cluster_open(supervisor, why) < 0 ||
@@ -258,7 +275,7 @@ static int start(struct supervisor *supervisor, struct why *why, int *ret_exit)
 	commands_start(supervisor);
 	registrar_start(supervisor);
 	supervisor->ready = true;
-	reload_announce(supervisor, "ready");
+	reload_announce(supervisor, KIND_READY, "ready");
 	return 0;
 }
 
@@ -267,7 +284,8 @@ static void warn_of_root(const struct supervisor *supervisor)
 	const struct config *config = supervisor->config;
 
 	if (!geteuid() && config->user && !strcmp(config->user, "root"))
-		log_warning(
+		log_change(
+			KIND_RUNS_AS_ROOT, NULL,
 			"handlers run as root, as user = \"root\" says; whatever goes wrong in one "
 			"can change everything on this host");
 }
@@ -278,6 +296,7 @@ static void close_all(struct supervisor *supervisor)
 	cluster_close(supervisor);
 	commands_close(supervisor);
 	decide_close(supervisor);
+	notify_close(supervisor);
 	watch_close(supervisor);
 	types_free(supervisor);
 	brokers_free(supervisor);
@@ -299,24 +318,29 @@ static int run(struct supervisor *supervisor)
 	if (reload_read(supervisor, &supervisor->config, &errors) < 0) {
 		reload_log(&errors);
 		buf_free(&errors);
-		log_error(
+		log_change(
+			KIND_CONFIG_REFUSED, NULL,
 			"not started: the configuration is wrong; mend it, and try it with droverd --check");
 		return EXIT_CONFIG;
 	}
 	buf_free(&errors);
+	/* For the log, in each process of this node's. */
+	setenv("DROVER_NODE", supervisor->config->node, 1);
+	log_open("droverd");
 	warn_of_root(supervisor);
 	if (start(supervisor, &why, &r) < 0) {
-		log_error("not started: %s", why.text);
+		log_change(KIND_NOT_STARTED, NULL, "not started: %s", why.text);
 		return r; /* what was started ends with this process */
 	}
 	r = sd_event_loop(supervisor->event);
 	if (r < 0) {
-		log_error("event loop: %s; exiting, and everything that was started with it",
-			  strerror(-r));
+		log_change(KIND_LOOP_FAILED, NULL,
+			   "event loop: %s; exiting, and everything that was started with it",
+			   strerror(-r));
 		return EXIT_FAILURE;
 	}
 	close_all(supervisor);
-	log_notice("stopped");
+	log_change(KIND_STOPPED, NULL, "stopped");
 	return r;
 }
 

@@ -141,9 +141,10 @@ static void on_served_exited(void *context, struct child *child, int status, con
 	if (WIFEXITED(status) && !WEXITSTATUS(status))
 		return;
 	process_describe_status(status, how, sizeof how);
-	log_warning("%s %s%s%s; what it had confirmed stands, its client is told that the rest "
-		    "failed",
-		    child->title, how, *said ? ": " : "", said);
+	log_change(KIND_ROLE_DIED, NULL,
+		   "%s %s%s%s; what it had confirmed stands, its client is told that the rest "
+		   "failed",
+		   child->title, how, *said ? ": " : "", said);
 }
 
 /* The trial of a configuration. */

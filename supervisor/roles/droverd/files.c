@@ -297,7 +297,8 @@ void files_scan(struct supervisor *supervisor)
 		qsort(findings.items, findings.n, sizeof *findings.items, compare_found);
 	settle_all(supervisor, &findings);
 	if (findings.problem.text[0] && strcmp(findings.problem.text, supervisor->handlers_problem))
-		log_error("%s; handlers that were found before go on", findings.problem.text);
+		log_change(KIND_HANDLERS_UNREADABLE, NULL,
+			   "%s; handlers that were found before go on", findings.problem.text);
 	snprintf(supervisor->handlers_problem, sizeof supervisor->handlers_problem, "%s",
 		 findings.problem.text);
 	for (size_t i = 0; i < findings.n; i++)

@@ -29,9 +29,10 @@ void handlers_refuse(struct type *type, const char *path, const struct dropin_st
 	type->refused_stamp = stamp ? *stamp : (struct dropin_stamp){0};
 	if (said)
 		return;
-	log_error("%s: handler %s is refused: %s; %s", type->name, path, reason,
-		  type->handler ? "the one before goes on serving"
-				: "its events wait until that is mended");
+	log_change(KIND_HANDLER_REFUSED, LOG_ABOUT(.type = type->name),
+		   "%s: handler %s is refused: %s; %s", type->name, path, reason,
+		   type->handler ? "the one before goes on serving"
+				 : "its events wait until that is mended");
 	text_set(&type->refused_path, "%s", path);
 	text_set(&type->refused, "%s", reason);
 	decide_soon(type->supervisor);
@@ -69,7 +70,8 @@ static void take(struct type *type, struct handler *handler)
 	type->proven = type->handler;
 	type->handler = handler;
 	if (!type->proven) {
-		log_notice("%s: served by %s", type->name, handler->path);
+		log_change(KIND_HANDLER_SERVED, LOG_ABOUT(.type = type->name), "%s: served by %s",
+			   type->name, handler->path);
 		decide_soon(type->supervisor);
 		return;
 	}
@@ -82,7 +84,8 @@ static void take(struct type *type, struct handler *handler)
 		handler_free(type->proven);
 		type->proven = NULL;
 	}
-	log_notice("%s: a new version of its handler, %s; new workers take it%s", type->name,
+	log_change(KIND_HANDLER_REPLACED, LOG_ABOUT(.type = type->name),
+		   "%s: a new version of its handler, %s; new workers take it%s", type->name,
 		   handler->path,
 		   type->proven ? ", the one before stays until it has proved itself" : "");
 	pair_roll(type);
@@ -192,7 +195,8 @@ void handlers_lose(struct type *type)
 	handler_free(type->proven);
 	type->proven = NULL;
 	if (type->handler)
-		log_notice("%s: its handler %s was removed; busy workers finish, then it is no "
+		log_change(KIND_HANDLER_REMOVED, LOG_ABOUT(.type = type->name),
+			   "%s: its handler %s was removed; busy workers finish, then it is no "
 			   "longer served",
 			   type->name, type->handler->path);
 	handler_free(type->handler);
@@ -252,7 +256,8 @@ static void judge(struct type *type, int64_t now_ms)
 	case ROLLOVER_TRYING:
 		break;
 	case ROLLOVER_PROVEN:
-		log_notice("%s: the new version of its handler works; the old one is let go",
+		log_change(KIND_HANDLER_PROVED, LOG_ABOUT(.type = type->name),
+			   "%s: the new version of its handler works; the old one is let go",
 			   type->name);
 		handler_free(type->proven);
 		type->proven = NULL;

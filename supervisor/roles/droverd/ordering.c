@@ -376,7 +376,8 @@ void ordering_restore(struct supervisor *supervisor)
 
 	if (!change)
 		return;
-	log_notice("the registry does not have the orders that hold for all nodes; they are "
+	log_change(KIND_ORDERS_RESTORED, NULL,
+		   "the registry does not have the orders that hold for all nodes; they are "
 		   "written again");
 	change->verb = ORDER_RESTORE;
 	enqueue(supervisor, change);

@@ -102,10 +102,12 @@ static void tell_scale(const char *name, struct type *type, const struct overrid
 	if (now->scaled && now->max >= 0)
 		snprintf(bounds + used, sizeof bounds - used, " max %d", now->max);
 	if (now->scaled)
-		log_notice("%s is scaled to%s in the whole cluster%s", name, bounds,
+		log_change(KIND_SCALED, LOG_ABOUT(.type = name),
+			   "%s is scaled to%s in the whole cluster%s", name, bounds,
 			   describe_by(&now->scaled_by, by, sizeof by));
 	else
-		log_notice("%s is no longer scaled in the whole cluster", name);
+		log_change(KIND_SCALED, LOG_ABOUT(.type = name),
+			   "%s is no longer scaled in the whole cluster", name);
 	if (type && now->scaled)
 		note(type, "scaled", &now->scaled_by);
 }
@@ -115,10 +117,12 @@ static void tell_pause(const char *name, struct type *type, const struct overrid
 	char by[sizeof now->paused_by + 8];
 
 	if (now->paused)
-		log_notice("%s is paused in the whole cluster%s; its events wait", name,
+		log_change(KIND_PAUSED, LOG_ABOUT(.type = name),
+			   "%s is paused in the whole cluster%s; its events wait", name,
 			   describe_by(&now->paused_by, by, sizeof by));
 	else
-		log_notice("%s is no longer paused in the whole cluster", name);
+		log_change(KIND_RESUMED, LOG_ABOUT(.type = name),
+			   "%s is no longer paused in the whole cluster", name);
 	if (!type)
 		return;
 	if (now->paused)
@@ -144,11 +148,12 @@ static void tell_drain(const struct order_book *was, const struct order_book *no
 	if (was->drained == now->drained)
 		return;
 	if (now->drained)
-		log_notice("all nodes of the cluster are drained%s; nothing more is taken, busy "
+		log_change(KIND_DRAINED, NULL,
+			   "all nodes of the cluster are drained%s; nothing more is taken, busy "
 			   "workers finish",
 			   describe_by(&now->drained_by, by, sizeof by));
 	else
-		log_notice("the drain of all nodes of the cluster is over");
+		log_change(KIND_RESUMED, NULL, "the drain of all nodes of the cluster is over");
 }
 
 /* The book that holds is `now`'s place already; `was` is what held before. */
@@ -239,8 +244,9 @@ static void arm_expiry(struct supervisor *supervisor)
 	r = sd_event_add_time(supervisor->event, &orders->expiry, CLOCK_REALTIME,
 			      (uint64_t)due_ms * 1000, 1000, on_expiry, supervisor);
 	if (r < 0)
-		log_error("event loop: %s; orders for a while hold until droverd is restarted",
-			  strerror(-r));
+		log_change(KIND_LOOP_FAILED, NULL,
+			   "event loop: %s; orders for a while hold until droverd is restarted",
+			   strerror(-r));
 }
 
 /* On disk. */
@@ -250,10 +256,11 @@ static void save(const struct supervisor *supervisor, const void *text, size_t s
 	int r = state_write(supervisor, FILE_NAME, text, size);
 
 	if (r < 0)
-		log_error("%s/" FILE_NAME
-			  ": %s; orders for all nodes hold, but not over a restart of droverd "
-			  "while the registry is away",
-			  supervisor->config->state_dir, strerror(-r));
+		log_change(KIND_STATE_NOT_WRITTEN, NULL,
+			   "%s/" FILE_NAME
+			   ": %s; orders for all nodes hold, but not over a restart of droverd "
+			   "while the registry is away",
+			   supervisor->config->state_dir, strerror(-r));
 }
 
 static int read_book(const struct supervisor *supervisor, const void *text, size_t size,
@@ -284,12 +291,13 @@ static void load(struct supervisor *supervisor)
 	int r = state_read(supervisor, FILE_NAME, ORDER_BYTES_MAX, &text, &size);
 
 	if (r < 0 && r != -ENOENT)
-		log_warning("%s/" FILE_NAME
-			    ": %s; what was ordered for all nodes holds when the registry says it",
-			    supervisor->config->state_dir, strerror(-r));
+		log_change(KIND_STATE_NOT_READ, NULL,
+			   "%s/" FILE_NAME
+			   ": %s; what was ordered for all nodes holds when the registry says it",
+			   supervisor->config->state_dir, strerror(-r));
 	if (r == 0 && read_book(supervisor, text, size, &orders->book, &why) < 0)
-		log_warning("%s/" FILE_NAME ": %s; it does not hold", supervisor->config->state_dir,
-			    why.text);
+		log_change(KIND_STATE_NOT_READ, NULL, "%s/" FILE_NAME ": %s; it does not hold",
+			   supervisor->config->state_dir, why.text);
 	free(text);
 	tell_changes(supervisor, &none, &orders->book);
 }
@@ -387,8 +395,9 @@ void orders_values(struct supervisor *supervisor, const struct registry_value *v
 		orders->behind = orders->book.seq > 0 && (!n || r == -EINVAL || r == -ESTALE);
 	}
 	if (r < 0)
-		log_warning("registry, key " ORDERS_KEY ": %s; what was ordered before holds",
-			    why.text);
+		log_change(KIND_REGISTRY_UNREADABLE, NULL,
+			   "registry, key " ORDERS_KEY ": %s; what was ordered before holds",
+			   why.text);
 	restore_soon(supervisor);
 	ordering_go_on(supervisor);
 }

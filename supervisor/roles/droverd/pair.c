@@ -232,8 +232,9 @@ static void fail_start(struct type *type, const struct why *why)
 	char delay[UNITS_TEXT_MAX + 8];
 
 	text_set(&type->death, "it cannot be started: %s", why->text);
-	log_error("%s cannot be started: %s; tried again %s", type->name, why->text,
-		  retry_later(type, 0, delay, sizeof delay));
+	log_change(KIND_ROLE_NOT_STARTED, LOG_ABOUT(.type = type->name),
+		   "%s cannot be started: %s; tried again %s", type->name, why->text,
+		   retry_later(type, 0, delay, sizeof delay));
 	if (!type->dispatcher)
 		return;
 	type->pair = PAIR_ENDING;
@@ -290,8 +291,9 @@ static void roll_later(struct type *type, const char *reason)
 
 	type->rolling = true;
 	type->roll_ms = clock_now_ms() + wait_ms;
-	log_warning("%s: no new generation of workers: %s; the present one goes on, tried again %s",
-		    type->name, reason, units_human_wait(wait_ms, delay, sizeof delay));
+	log_change(KIND_ROLE_NOT_STARTED, LOG_ABOUT(.type = type->name),
+		   "%s: no new generation of workers: %s; the present one goes on, tried again %s",
+		   type->name, reason, units_human_wait(wait_ms, delay, sizeof delay));
 }
 
 void pair_roll(struct type *type)
@@ -365,15 +367,17 @@ static void lose(struct type *type, struct child *child, int status, const char 
 	child_obituary(child, status, said, how, sizeof how);
 	if (type->pair == PAIR_RUNNING && !type->supervisor->dying) {
 		text_set(&type->death, "its %s %s", program_name(child->program), how);
-		log_warning(
+		log_change(
+			KIND_ROLE_DIED, LOG_ABOUT(.type = type->name),
 			"%s (pid %d) %s; its workers end, their events are given out again and the pair "
 			"is started again %s",
 			child->title, (int)child->pid, how,
 			retry_later(type, clock_now_ms() - type->pair_started_ms, delay,
 				    sizeof delay));
 	} else if (type->pair == PAIR_LEAVING && status && !quiet) {
-		log_warning("%s (pid %d) %s while it drained; events in hand are given out again",
-			    child->title, (int)child->pid, how);
+		log_change(KIND_ROLE_DIED, LOG_ABOUT(.type = type->name),
+			   "%s (pid %d) %s while it drained; events in hand are given out again",
+			   child->title, (int)child->pid, how);
 	}
 	if (type->pair == PAIR_RUNNING || !type->dispatcher)
 		pair_kill(type);

@@ -166,8 +166,9 @@ void peers_members(struct supervisor *supervisor)
 /* What a node cannot say so that we understand is as if it had said nothing. */
 static void complain(const struct peer *peer, const char *what, const struct why *why)
 {
-	log_warning("the %s of node %s cannot be read: %s; it is taken for one that has none", what,
-		    *peer->node ? peer->node : peer->id, why->text);
+	log_change(KIND_REGISTRY_UNREADABLE, NULL,
+		   "the %s of node %s cannot be read: %s; it is taken for one that has none", what,
+		   *peer->node ? peer->node : peer->id, why->text);
 }
 
 static void take_offer(struct cluster *cluster, struct peer *peer,
@@ -365,9 +366,10 @@ static void settle(struct supervisor *supervisor, struct peer *peer, int64_t now
 	if (peer->self || before == peer->settle.member || !supervisor->cluster->leading)
 		return;
 	if (peer->settle.member)
-		log_notice("node %s is in the cluster; it gets a share of the work", peer->node);
+		log_change(KIND_NODE_JOINED, NULL,
+			   "node %s is in the cluster; it gets a share of the work", peer->node);
 	else
-		log_notice("node %s %s; its share goes to the other nodes",
+		log_change(KIND_NODE_LEFT, NULL, "node %s %s; its share goes to the other nodes",
 			   *peer->node ? peer->node : peer->id,
 			   peer->leaving ? "takes no more work" : "is gone");
 }

@@ -122,9 +122,10 @@ static void cannot_read(struct supervisor *supervisor, int error, const char *wh
 
 	planning->stored_epoch = planning->stored_seq = 0;
 	if (!planning->unreadable)
-		log_error("the plan in the registry %s: %s; the last one that could be read stands",
-			  error == -EPROTONOSUPPORT ? "is of a newer Drover" : "cannot be read",
-			  why);
+		log_change(
+			KIND_PLAN_UNREADABLE, NULL,
+			"the plan in the registry %s: %s; the last one that could be read stands",
+			error == -EPROTONOSUPPORT ? "is of a newer Drover" : "cannot be read", why);
 	planning->unreadable = true;
 }
 
@@ -187,9 +188,10 @@ static void keep(struct supervisor *supervisor, int64_t now_ms, bool at_once)
 		    ? state_write(supervisor, PLAN_FILE, buf_text(&text), buf_size(&text))
 		    : -ENOMEM;
 	if (r < 0)
-		log_warning("%s/" PLAN_FILE
-			    ": %s; the plan holds, but not over a restart without the registry",
-			    supervisor->config->state_dir, strerror(-r));
+		log_change(KIND_STATE_NOT_WRITTEN, NULL,
+			   "%s/" PLAN_FILE
+			   ": %s; the plan holds, but not over a restart without the registry",
+			   supervisor->config->state_dir, strerror(-r));
 	buf_free(&text);
 }
 
@@ -215,9 +217,9 @@ void planning_open(struct supervisor *supervisor)
 		r = plan_decode(text, size, &plan, &why);
 	free(text);
 	if (r < 0) {
-		log_warning("%s/" PLAN_FILE
-			    ": %s; until the registry tells of a plan there is none",
-			    supervisor->config->state_dir, why.text);
+		log_change(KIND_STATE_NOT_READ, NULL,
+			   "%s/" PLAN_FILE ": %s; until the registry tells of a plan there is none",
+			   supervisor->config->state_dir, why.text);
 		return;
 	}
 	cluster->plan = plan;
@@ -389,9 +391,10 @@ static void log_refusal(struct planning *planning, int error, const char *why)
 	if (planning->refused == error)
 		return;
 	planning->refused = error;
-	log_error("the plan cannot be written to the registry: %s; the one in force stands, it is "
-		  "tried again every %d s",
-		  *why ? why : strerror(-error), HOPE_MS / 1000);
+	log_change(KIND_PLAN_NOT_WRITTEN, NULL,
+		   "the plan cannot be written to the registry: %s; the one in force stands, it is "
+		   "tried again every %d s",
+		   *why ? why : strerror(-error), HOPE_MS / 1000);
 }
 
 static void on_written(void *context, int error, const char *version, const char *why)

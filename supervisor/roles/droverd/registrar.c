@@ -36,9 +36,9 @@ static void retry_later(struct supervisor *supervisor, int64_t ran_ms, const cha
 					  supervisor_random());
 	char human[UNITS_TEXT_MAX], sentence[REPORT_TEXT_MAX];
 
-	log_warning(
-		"registrar: %s; what is known of the registry stands, it is started again in %s",
-		reason, units_human_duration(wait_ms, human, sizeof human));
+	log_change(KIND_ROLE_DIED, NULL,
+		   "registrar: %s; what is known of the registry stands, it is started again in %s",
+		   reason, units_human_duration(wait_ms, human, sizeof human));
 	snprintf(sentence, sizeof sentence, "the registrar %.200s", reason);
 	cluster_registrar_ended(supervisor, sentence);
 	sd_event_add_time_relative(supervisor->event, &supervisor->registrar_timer, CLOCK_MONOTONIC,

@@ -253,7 +253,8 @@ static void hear_values(struct supervisor *supervisor, const struct message_view
 
 	/* Half a list must not be taken for the whole; the next change brings it again. */
 	if (registry->torn)
-		log_error("out of memory: what the registry has under %s is not taken", watch);
+		log_change(KIND_OUT_OF_MEMORY, NULL,
+			   "out of memory: what the registry has under %s is not taken", watch);
 	else if (!strcmp(watch, "plan"))
 		planning_values(supervisor, values, n);
 	else if (!strcmp(watch, "orders"))

@@ -5,17 +5,15 @@
  * changes nothing. What an accepted one changes is
  * types.c's part.
  */
-#include "roles/droverd/supervisor.h"
+#include "roles/droverd/notify.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 
 #include "base/banned.h"
@@ -57,7 +55,7 @@ size_t reload_log(struct buf *lines)
 	while ((line = strsep(&at, "\n"))) {
 		if (!*line)
 			continue;
-		log_error("%s", line);
+		log_change(KIND_CONFIG_ERROR, NULL, "%s", line);
 		n++;
 	}
 	free(rest);
@@ -96,7 +94,7 @@ static const char *tell_bare_types(const struct supervisor *supervisor, char *te
 	return text;
 }
 
-void reload_announce(struct supervisor *supervisor, const char *what)
+void reload_announce(struct supervisor *supervisor, enum log_kind kind, const char *what)
 {
 	const struct config *config = supervisor->config;
 	char sum[320], bare[192];
@@ -106,13 +104,14 @@ void reload_announce(struct supervisor *supervisor, const char *what)
 		 supervisor->n_types == 1 ? "" : "s",
 		 tell_bare_types(supervisor, bare, sizeof bare), config->n_brokers,
 		 config->n_brokers == 1 ? "" : "s");
-	log_notice("%s: node %s, %s", what, config->node, sum);
+	log_change(kind, NULL, "%s: node %s, %s", what, config->node, sum);
 	while (i < supervisor->n_watches && supervisor->watches[i].descriptor < 0)
 		i++;
 	if (i && i == supervisor->n_watches)
-		log_notice("no handlers directory is there: %s%s; watched for",
+		log_change(KIND_HANDLERS_MISSING, NULL,
+			   "no handlers directory is there: %s%s; watched for",
 			   supervisor->watches[0].directory, i > 1 ? " and others" : "");
-	sd_notifyf(0, "READY=1\nSTATUS=%s", sum);
+	notify_ready(supervisor);
 }
 
 static int read_again(struct supervisor *supervisor, struct config **ret_config, struct why *why)
@@ -152,7 +151,7 @@ int supervisor_reload(struct supervisor *supervisor, struct why *why)
 
 	if (supervisor->stopping)
 		return why_set(why, -EBUSY, "droverd is being stopped");
-	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_now_ns() / 1000);
+	notify_reloading();
 	r = read_again(supervisor, &config, &reason);
 	if (r >= 0) {
 		r = types_apply(supervisor, config, &reason);
@@ -160,8 +159,8 @@ int supervisor_reload(struct supervisor *supervisor, struct why *why)
 			config_free(config);
 	}
 	if (r < 0) {
-		sd_notify(0, "READY=1");
 		supervisor->reload_refused = reason;
+		notify_ready(supervisor);
 		return why_set(why, r, "%s", reason.text);
 	}
 	supervisor->reload_refused.text[0] = '\0';
@@ -171,7 +170,7 @@ int supervisor_reload(struct supervisor *supervisor, struct why *why)
 	files_scan(supervisor);
 	brokers_start(supervisor); /* those that are new */
 	brokers_declare(supervisor);
-	reload_announce(supervisor, "reloaded");
+	reload_announce(supervisor, KIND_RELOADED, "reloaded");
 	return 0;
 }
 
@@ -184,8 +183,9 @@ static int on_reload_signal(sd_event_source *source, const struct signalfd_sigin
 	(void)info;
 	/* A command's refusal is logged with who asked; nobody asked here. */
 	if (supervisor_reload(context, &why) < 0)
-		log_error("the new configuration is refused, the running one stays in force: %s",
-			  why.text);
+		log_change(KIND_RELOAD_REFUSED, NULL,
+			   "the new configuration is refused, the running one stays in force: %s",
+			   why.text);
 	return 0;
 }
 

@@ -195,9 +195,10 @@ static bool write_offer(struct saying *saying, struct offer *offer, struct buf *
 		buf_clear(out);
 	}
 	if (whole && offer->n_types < n && !saying->cut)
-		log_error("this node has more event types than it can tell the cluster of: %zu "
-			  "from %s on get no workers here; give some of them to other nodes",
-			  n - offer->n_types, offer->types[offer->n_types].name);
+		log_change(KIND_TYPES_TOO_MANY, NULL,
+			   "this node has more event types than it can tell the cluster of: %zu "
+			   "from %s on get no workers here; give some of them to other nodes",
+			   n - offer->n_types, offer->types[offer->n_types].name);
 	saying->cut = offer->n_types < n;
 	return whole;
 }
@@ -313,8 +314,9 @@ static void written(struct value *value, int error, const char *why)
 	}
 	/* A registry that is away is told of as a state. */
 	if (error && error != -EHOSTDOWN && error != value->error)
-		log_warning("registry: this node's %s was not written: %s; it is tried again",
-			    value->what, *why ? why : strerror(-error));
+		log_change(KIND_REGISTRY_NOT_WRITTEN, NULL,
+			   "registry: this node's %s was not written: %s; it is tried again",
+			   value->what, *why ? why : strerror(-error));
 	value->error = error;
 }
 

@@ -197,8 +197,9 @@ static int find_node_id(struct supervisor *supervisor, struct why *why)
 		return 0;
 	}
 	if (r == 0)
-		log_warning("%s/node-id holds no node id; a new one is made",
-			    supervisor->config->state_dir);
+		log_change(KIND_STATE_NOT_READ, NULL,
+			   "%s/node-id holds no node id; a new one is made",
+			   supervisor->config->state_dir);
 	free(text);
 	if (r < 0 && r != -ENOENT)
 		return why_set(why, r, "%s/node-id: %s", supervisor->config->state_dir,
@@ -335,8 +336,9 @@ void state_load_overrides(struct supervisor *supervisor)
 	int r = state_read(supervisor, OVERRIDES_FILE, OVERRIDES_MAX, &text, &size);
 
 	if (r < 0 && r != -ENOENT)
-		log_warning("%s/" OVERRIDES_FILE ": %s; scale and pause of before do not hold",
-			    supervisor->config->state_dir, strerror(-r));
+		log_change(KIND_STATE_NOT_READ, NULL,
+			   "%s/" OVERRIDES_FILE ": %s; scale and pause of before do not hold",
+			   supervisor->config->state_dir, strerror(-r));
 	for (rest = text; rest && (line = strsep(&rest, "\n"));) {
 		struct override override;
 		struct type *type;
@@ -344,9 +346,10 @@ void state_load_overrides(struct supervisor *supervisor)
 		if (!*line)
 			continue;
 		if (!read_line(line, &name, &override)) {
-			log_warning("%s/" OVERRIDES_FILE
-				    ": what it says of %s cannot be read; it does not hold",
-				    supervisor->config->state_dir, *name ? name : "a type");
+			log_change(KIND_STATE_NOT_READ, NULL,
+				   "%s/" OVERRIDES_FILE
+				   ": what it says of %s cannot be read; it does not hold",
+				   supervisor->config->state_dir, *name ? name : "a type");
 			continue;
 		}
 		type = type_find(supervisor, name);
@@ -393,9 +396,10 @@ void state_save_overrides(struct supervisor *supervisor)
 	r = out.failed ? -ENOMEM
 		       : state_write(supervisor, OVERRIDES_FILE, buf_text(&out), buf_size(&out));
 	if (r < 0)
-		log_error("%s/" OVERRIDES_FILE
-			  ": %s; scale and pause hold, but not over a restart of droverd",
-			  supervisor->config->state_dir, strerror(-r));
+		log_change(KIND_STATE_NOT_WRITTEN, NULL,
+			   "%s/" OVERRIDES_FILE
+			   ": %s; scale and pause hold, but not over a restart of droverd",
+			   supervisor->config->state_dir, strerror(-r));
 	buf_free(&out);
 }
 
@@ -407,7 +411,8 @@ void override_expire(struct type *type, int64_t wall_ms)
 	if (override->scaled && override->until_ms && wall_ms >= override->until_ms) {
 		override->scaled = false;
 		override->until_ms = 0;
-		log_notice(
+		log_change(
+			KIND_ORDER_EXPIRED, LOG_ABOUT(.type = type->name),
 			"%s: the scale by %s has run out; its configuration holds (min %d, max %d)",
 			type->name, override->scaled_by.author, type->config->min,
 			type->config->max);
@@ -416,7 +421,8 @@ void override_expire(struct type *type, int64_t wall_ms)
 	if (override->paused && override->paused_until_ms && wall_ms >= override->paused_until_ms) {
 		override->paused = false;
 		override->paused_until_ms = 0;
-		log_notice("%s: the pause by %s has run out; %s", type->name,
+		log_change(KIND_ORDER_EXPIRED, LOG_ABOUT(.type = type->name),
+			   "%s: the pause by %s has run out; %s", type->name,
 			   override->paused_by.author,
 			   orders_of(type)->paused ? "it stays paused in the whole cluster"
 						   : "it takes events again");

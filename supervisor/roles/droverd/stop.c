@@ -5,14 +5,14 @@
  * that. Decides how long each step may take, and that nothing can keep the last one from being
  * reached.
  */
-#include "roles/droverd/cluster.h"
+#include "roles/droverd/notify.h"
 
 #include <signal.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 
 #include "base/log.h"
 #include "base/units.h"
+#include "roles/droverd/cluster.h"
 
 #include "base/banned.h"
 
@@ -61,7 +61,8 @@ static int on_stop_timer(sd_event_source *source, uint64_t usec, void *context)
 	(void)source;
 	(void)usec;
 	if (!supervisor->dying) {
-		log_warning(
+		log_change(
+			KIND_STOP_LATE, NULL,
 			"not everything has drained in time; what is still in hand is given out again later");
 		for (size_t i = 0; i < supervisor->n_types; i++)
 			pair_kill(supervisor->types[i]);
@@ -69,8 +70,8 @@ static int on_stop_timer(sd_event_source *source, uint64_t usec, void *context)
 		return 0;
 	}
 	for (struct child *child = supervisor->children.first; child; child = child->next) {
-		log_warning("%s (pid %d) does not end; it is killed", child->title,
-			    (int)child->pid);
+		log_change(KIND_ROLE_HUNG, NULL, "%s (pid %d) does not end; it is killed",
+			   child->title, (int)child->pid);
 		child_kill(child);
 	}
 	/* Whatever the kernel keeps from dying will find its parent gone. */
@@ -117,17 +118,17 @@ static int on_stop_signal(sd_event_source *source, const struct signalfd_siginfo
 	if (supervisor->dying)
 		return 0;
 	if (supervisor->stopping) {
-		log_notice("SIG%s again: ending at once; what is in hand is given out again later",
+		log_change(KIND_STOP_AT_ONCE, NULL,
+			   "SIG%s again: ending at once; what is in hand is given out again later",
 			   name);
 		die(supervisor);
 		return 0;
 	}
 	wait_ms = longest_stop_ms(supervisor);
-	log_notice("SIG%s: stopping; busy workers get up to %s to finish", name,
-		   units_human_duration(wait_ms, human, sizeof human));
-	sd_notifyf(0, "STOPPING=1\nEXTEND_TIMEOUT_USEC=%llu\nSTATUS=Draining",
-		   (unsigned long long)(wait_ms + CHECKS_DEREGISTER_MS + DEATH_MS) * 1000);
+	log_change(KIND_STOPPING, NULL, "SIG%s: stopping; busy workers get up to %s to finish",
+		   name, units_human_duration(wait_ms, human, sizeof human));
 	supervisor->stopping = true;
+	notify_stopping(supervisor, wait_ms + CHECKS_DEREGISTER_MS + DEATH_MS);
 	/* At once, for the others are to take over while we finish what we have in hand. */
 	checks_leave(supervisor, true);
 	arm_stop_timer(supervisor, wait_ms);

@@ -47,11 +47,11 @@ static void miss(const struct supervisor *supervisor, struct entry *entry)
 		if (survey->entries[i] != entry && survey->entries[i]->subject.unseen &&
 		    !strcmp(survey->entries[i]->subject.policy.broker, name))
 			return;
-	log_warning(
-		"other nodes have event types of broker \"%s\", which this node, the leader, "
-		"does not have: how much waits there is not known, and their numbers of workers "
-		"stay as they are; configure that broker on every node that may lead",
-		name);
+	log_change(KIND_BROKER_ELSEWHERE, LOG_ABOUT(.broker = name),
+		   "other nodes have event types of broker \"%s\", which this node, the leader, "
+		   "does not have: how much waits there is not known, and their numbers of workers "
+		   "stay as they are; configure that broker on every node that may lead",
+		   name);
 }
 
 void stranger_sample(struct supervisor *supervisor, struct entry *entry)

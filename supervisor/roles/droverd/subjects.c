@@ -119,8 +119,9 @@ static void update_entry(struct supervisor *supervisor, struct entry *entry,
 	    !same_text(subject->policy.queue, type->policy.queue))
 		stranger_drop(supervisor, entry);
 	if (type->differs && !same_text(subject->differs, type->differs))
-		log_warning("%s: the nodes of the cluster differ about it: %s", subject->name,
-			    type->differs);
+		log_change(KIND_NODES_DIFFER, LOG_ABOUT(.type = subject->name),
+			   "%s: the nodes of the cluster differ about it: %s", subject->name,
+			   type->differs);
 	set_policy(&subject->policy, &type->policy);
 	set_text(&subject->differs, type->differs);
 	entry->group = type->group;

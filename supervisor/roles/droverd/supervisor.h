@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
+#include "base/kinds.h"
 #include "base/why.h"
 #include "policy/backoff.h"
 #include "policy/decision.h"
@@ -27,6 +28,7 @@
 #include "system/paths.h"
 
 #define REPORT_TEXT_MAX 256
+#define SUMMARY_MAX     512
 
 struct supervisor;
 struct cluster;
@@ -235,6 +237,16 @@ struct supervisor {
 	/* decide.c */
 	sd_event_source *tick, *soon;
 	int64_t decided_ms;
+	int64_t decision_due_ms; /* of the next round; 0: nothing asks for one */
+
+	/* notify.c; its timers are NULL where nobody listens */
+	struct notify {
+		sd_event_source *line, *extend, *watchdog;
+		char told[SUMMARY_MAX];
+		int64_t looked_ms;   /* when the line was made last */
+		int64_t until_ms;    /* stopping takes no longer */
+		int64_t watchdog_ms; /* between two looks */
+	} notify;
 
 	struct request *requests; /* commands.c: what the api waits for */
 	bool draining;            /* by command: nothing is taken until resumed */
@@ -389,6 +401,8 @@ const char *type_queue_name(const struct config_type *type);
 int decide_open(struct supervisor *supervisor);
 void decide_close(struct supervisor *supervisor);
 void decide_soon(struct supervisor *supervisor); /* something changed */
+/* A round was due before that time, and has not come. */
+bool decide_is_overdue(const struct supervisor *supervisor, int64_t before_ms);
 bool budget_covers(const struct config_budget *budget, const char *type);
 
 /* errands.c: disposable processes. */
@@ -448,7 +462,7 @@ int reload_open(struct supervisor *supervisor); /* SIGHUP; 0 or -errno */
 int reload_read(const struct supervisor *supervisor, struct config **ret_config,
 		struct buf *errors);
 size_t reload_log(struct buf *errors); /* how many there were */
-void reload_announce(struct supervisor *supervisor, const char *what);
+void reload_announce(struct supervisor *supervisor, enum log_kind kind, const char *what);
 int supervisor_reload(struct supervisor *supervisor, struct why *why);
 
 /* stop.c: the end. */

@@ -334,7 +334,8 @@ static void apply_change(struct supervisor *supervisor, struct change *change)
 	if (!type) {
 		type = type_add(supervisor, change->config, false);
 		if (!type) {
-			log_error(
+			log_change(
+				KIND_OUT_OF_MEMORY, LOG_ABOUT(.type = change->config->name),
 				"%s: no memory for a new type; it is not served until the next reload",
 				change->config->name);
 			config_type_free(change->config);
@@ -357,10 +358,11 @@ static void apply_change(struct supervisor *supervisor, struct change *change)
 	if (!type->broker && !type->gone)
 		join_broker(type);
 	if (change->touch != CONFIG_TOUCH_NOTHING && supervisor->ready)
-		log_info("%s: its configuration changed%s", type->name,
-			 change->touch == CONFIG_TOUCH_LIVE       ? ""
-			 : change->touch == CONFIG_TOUCH_TEMPLATE ? "; new workers take over"
-								  : "; it is started anew");
+		log_change(KIND_TYPE_CHANGED, LOG_ABOUT(.type = type->name),
+			   "%s: its configuration changed%s", type->name,
+			   change->touch == CONFIG_TOUCH_LIVE       ? ""
+			   : change->touch == CONFIG_TOUCH_TEMPLATE ? "; new workers take over"
+								    : "; it is started anew");
 	if (type->handler && account_find(type, &account, &why) < 0)
 		handlers_bar(type, why.text);
 	else

@@ -545,7 +545,6 @@ int view_cluster(struct request *request, const struct message_view *ask, struct
 			       supervisor->config->registry.plugin);
 	if (*name && !is_type_known(supervisor, name) && !request_type(request, ask, why))
 		return -ENOENT;
-	snprintf(request->type, sizeof request->type, "%s", name);
 	peers_want(supervisor, LOOK_MS);
 	if (is_known(cluster) || cluster->state != DROVER_REGISTRY_UP)
 		return show(request);

@@ -222,7 +222,8 @@ void watch_directories(struct supervisor *supervisor)
 		supervisor->n_watches++;
 	}
 	if (supervisor->n_watches < n)
-		log_error(
+		log_change(
+			KIND_OUT_OF_MEMORY, NULL,
 			"no memory to watch the handlers directories; changes count at the next reload");
 	poll_directories(supervisor, &any);
 }

@@ -434,6 +434,7 @@ static void set_up(struct errand *errand, const struct message_view *view)
 	snprintf(ident, sizeof ident, "errand %s %s", name,
 		 message_text(view, "arg.type", message_text(view, "broker", "")));
 	log_open(ident);
+	log_belong(message_text(view, "arg.type", NULL), message_text(view, "broker", NULL));
 	errand->kind = find_kind(name);
 	if (!errand->kind)
 		role_fail(&errand->role, "\"%.64s\" is no errand", name);

@@ -418,6 +418,7 @@ static void set_up(struct gauge *gauge, const struct message_view *view)
 		return;
 	snprintf(ident, sizeof ident, "gauge %s", message_text(view, "broker", ""));
 	log_open(ident);
+	log_belong(NULL, message_text(view, "broker", NULL));
 	gauge->interval_ms = message_int(view, "interval_ms", 250);
 	message_start(&message, "setup");
 	message_add_all(&message, view, NULL);

@@ -85,7 +85,8 @@ static void on_values(void *context, const char *watch, const struct drover_valu
 
 		/* No value of ours: there is one, which cannot be read, and may be replaced. */
 		if (length > DROVER_REGISTRY_VALUE_MAX) {
-			log_warning(
+			log_change(
+				KIND_REGISTRY_UNREADABLE, NULL,
 				"registry, key %.200s: %zu bytes are more than any value of ours "
 				"has; they are taken for none at all",
 				values[i].key, length);

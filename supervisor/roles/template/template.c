@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/journal.h"
 #include "base/log.h"
 #include "roles/template/brood.h"
 #include "system/channel.h"
@@ -107,6 +108,19 @@ static void on_log(void *context, int level, const char *line)
 {
 	(void)context;
 	log_line((enum log_level)level, "%s", line);
+}
+
+/* What the handler prints while it is loaded is its own in the journal too, not Drover's. */
+static void give_streams(void)
+{
+	int fd = journal_is_stream(STDERR_FILENO) ? journal_stream(JOURNAL_STREAM, template.type)
+						  : -1;
+
+	if (fd < 0)
+		return;
+	dup2(fd, STDOUT_FILENO);
+	dup2(fd, STDERR_FILENO);
+	close(fd);
 }
 
 /*
@@ -203,6 +217,7 @@ static void start(void)
 	process_rename(title, "template");
 	snprintf(ident, sizeof ident, "template %s", template.type);
 	log_open(ident);
+	log_belong(template.type, NULL);
 	trial = message_flag(&setup, "trial");
 	if (!trial && !is_socket(PROTOCOL_LINK_FD))
 		fail("it was started without a link to its dispatcher");
@@ -212,6 +227,8 @@ static void start(void)
 	/* Workers share these streams; a line must not stay in a buffer that a fork doubles. */
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	on_exit(on_exit_in_load, NULL);
+	give_streams();
+	unsetenv("DROVER_NODE"); /* was for the log, and is nothing of the handler's */
 	began_ms = clock_now_ms();
 	load(&setup, memfd);
 	fflush(NULL);

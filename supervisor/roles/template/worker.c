@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "system/process.h"
 
 #include "base/banned.h"
@@ -212,6 +213,7 @@ static void settle_in(const struct worker_birth *birth)
 	if (dup2(birth->log, STDOUT_FILENO) < 0 || dup2(birth->log, STDERR_FILENO) < 0)
 		_exit(1);
 	close(birth->log);
+	log_close(); /* all that is said from here on goes to the dispatcher */
 	/* Only what is the template's: descriptors that the handler opened in `load` are its own. */
 	for (size_t i = 0; i < birth->n_foreign; i++)
 		close(birth->foreign[i]);

@@ -1,0 +1,114 @@
+"""Stop, start and upgrade while 50 workers are busy: drain, then start. No event is lost or handled twice, no busy worker is
+killed; and how long nobody works is measured. Numbers that are promised are those of docs/benchmarks.md: here the bounds are
+such as a busy machine keeps, too."""
+
+import time
+from collections import Counter
+
+import pytest
+
+from drover import wait
+from service import LEDGER, install, longest_gap, repack
+
+WORKERS = 50
+MS = 50
+
+
+def serve_busily(service, events, more=""):
+    service.storage()
+    service.configure(f'types = ( {{ type = "job"; max = {WORKERS}; timeout = "30s"; {more} }} );')
+    service.handler("job.so", LEDGER)
+    service.start()
+    wait(lambda: service.type("job"), "it is served")
+    ids = service.publish_ledger("job", events, MS)
+    service.wait_type("job", lambda t: t["workers"]["busy"] >= WORKERS * 0.6, "is busy")
+    return ids
+
+
+def check_and_print_gap(service, ids, what):
+    """Each event was handled once, to its end."""
+    wait(lambda: len(service.handlings()) >= len(ids), lambda: f"all are handled:\n{service.log()[-4000:]}", 120)
+    service.wait_settled("job")
+    rows = service.handlings()
+    seen = Counter(h.id for h in rows)
+    assert set(seen) == set(ids), f"lost: {len(set(ids) - set(seen))}"
+    assert set(seen.values()) == {1}, f"handled twice: {[id_ for id_, n in seen.items() if n > 1][:5]}"
+    cut = [h.id for h in rows if h.ended is None]
+    assert not cut, f"busy workers were killed: {cut[:5]}"
+    gap, at = longest_gap(rows)
+    print(f"{what}: nobody worked for {gap * 1000:.0f} ms")
+    return gap
+
+
+@pytest.mark.parametrize("minimum", [WORKERS, 0])
+def test_restart_under_load(service, minimum):
+    ids = serve_busily(service, 6000, f"min = {minimum};")
+    before = service.pid
+    began = time.monotonic()
+    service.systemctl("restart", "drover")
+    took = time.monotonic() - began
+    assert service.pid != before
+    ready = service.type("job")["ready"]
+    assert ready is None or ready > 500, "it was restarted under load"
+    gap = check_and_print_gap(service, ids, f"restart with min = {minimum}, which took {took * 1000:.0f} ms")
+    assert gap < 5
+
+
+def test_upgrade_under_load(service, debs, tmp_path):
+    """The same files as a later version. Nothing of the older one outlives it."""
+    newer = {name: repack(debs[name], "99.0", tmp_path) for name in ("drover", "drover-rabbitmq", "drover-consul")}
+    ids = serve_busily(service, 12000, f"min = {WORKERS};")
+    old = {p.outside for p in service.machine.processes() if p.command.startswith(("drover: ", "/usr/sbin/droverd"))}
+    assert len(old) > WORKERS
+    before = service.pid
+    said = install(service.machine, newer)
+    assert service.pid != before, said
+    ready = service.type("job")["ready"]
+    assert ready is None or ready > 100, "it was upgraded under load"
+    assert service.state() == ("active", "running")
+    assert not old & {p.outside for p in service.machine.processes()}
+    version = service.machine.run("dpkg-query", "--show", "--showformat=${Version}", "drover").stdout
+    assert version == "99.0"
+    gap = check_and_print_gap(service, ids, "upgrade of the packages")
+    assert gap < 10
+
+
+def test_what_busy_workers_have_is_finished_first(service):
+    """Each takes longer than any start: systemd waits for as long as droverd asks it to."""
+    service.storage()
+    service.configure('types = ( { type = "job"; min = 4; max = 4; timeout = "1m"; } );')
+    # Its own patience would not be enough.
+    service.dropin("patience", "[Service]\nTimeoutStopSec=2s\n")
+    service.handler("job.so", LEDGER)
+    service.start()
+    wait(lambda: service.type("job"), "it is served")
+    ids = service.publish_ledger("job", 4, 8000)
+    service.wait_type("job", lambda t: t["workers"]["busy"] == 4, "is busy")
+    service.systemctl("restart", "drover")
+    check_and_print_gap(service, ids, "restart with handlers of 8 s")
+
+
+def test_start_with_many_types_and_nothing_there(service):
+    """20 types, a broker and a registry that are not there: ready nevertheless."""
+    types = ", ".join(f'{{ type = "job.{i}"; min = 1; }}' for i in range(20))
+    service.configure(f"""
+brokers = ( {{ name = "main"; plugin = "rabbitmq"; hosts = [ "127.0.0.1:1" ]; }} );
+registry = {{ plugin = "consul"; address = "127.0.0.1:2"; }};
+types = ( {types} );
+""")
+    for i in range(20):
+        service.handler(f"job.{i}.so", LEDGER)
+    rounds = []
+    for _ in range(5):
+        service.start()
+        rounds.append(start_ms(service))
+        assert "main" in service.ctl("status").stdout
+        service.stop()
+    print(f"start with 20 types, dead broker and registry: READY after {sorted(rounds)[2]:.0f} ms ({min(rounds):.0f} to {max(rounds):.0f})")
+    assert min(rounds) < 2000
+
+
+def start_ms(service):
+    """From the start of the process to READY, as systemd saw them."""
+    began, ready = (int(service.show(f"{name}TimestampMonotonic")) for name in ("ExecMainStart", "ActiveEnter"))
+    return (ready - began) / 1000
