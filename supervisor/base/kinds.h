@@ -31,6 +31,7 @@
 	KIND(ROLE_NOT_STARTED, ERROR, "02d86e939a974b9faf0548a4a9cd6868")                          \
 	KIND(ROLE_HUNG, WARNING, "436aa287940c474389fa40edea819bb1")                               \
 	KIND(ROLE_GARBAGE, ERROR, "6066dd0da58244beb82a3ae4e70e12a7")                              \
+	KIND(CREDENTIALS_LEFT, WARNING, "460cd2d8b2784c16ac579ffd64fa1841")                        \
 	/* what people ask for */                                                                  \
 	KIND(SCALED, NOTICE, "d9b44e04e66d4b9ab90a81b124aa554f")                                   \
 	KIND(ORDER_EXPIRED, NOTICE, "49ff146d1a13420f8b40048f20b2428d")                            \

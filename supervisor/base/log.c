@@ -30,7 +30,7 @@ static const struct {
 } kinds[KINDS_END] = {KINDS(KIND_ROW)};
 
 static char log_ident[128] = "drover";
-static char log_type[160], log_broker[160];
+static char log_node[256], log_type[160], log_broker[160];
 static struct journal log_journal = {.fd = -1};
 static bool log_terminal;
 static bool log_debugging;
@@ -40,6 +40,8 @@ void log_open(const char *ident)
 	snprintf(log_ident, sizeof log_ident, "%s", ident);
 	log_terminal = isatty(STDERR_FILENO) == 1;
 	log_debugging = getenv("DROVER_DEBUG") != NULL;
+	if (getenv("DROVER_NODE"))
+		snprintf(log_node, sizeof log_node, "%s", getenv("DROVER_NODE"));
 	if (log_journal.fd < 0 && journal_is_stream(STDERR_FILENO))
 		journal_open(&log_journal, JOURNAL_SOCKET);
 }
@@ -70,7 +72,7 @@ static void add_about(struct journal_entry *entry, const struct log_about *about
 
 	if (!about)
 		about = &nothing;
-	add_text(entry, "DROVER_NODE", getenv("DROVER_NODE"), NULL);
+	add_text(entry, "DROVER_NODE", log_node, NULL);
 	add_text(entry, "DROVER_TYPE", about->type, log_type);
 	add_text(entry, "DROVER_BROKER", about->broker, log_broker);
 	add_text(entry, "DROVER_EVENT_ID", about->event, NULL);
@@ -98,8 +100,10 @@ static void tell_lost(void)
 	log_journal.lost = 0;
 	log_change(
 		KIND_JOURNAL_LOST, NULL,
-		"%lu lines of this process are missing here: the journal did not take them in time",
-		lost);
+		"%lu line%s of this process %s missing here: the journal did not take %s in time",
+		lost, lost == 1 ? "" : "s", lost == 1 ? "is" : "are", lost == 1 ? "it" : "them");
+	if (log_journal.lost)
+		log_journal.lost = lost; /* not even that was taken */
 }
 
 /* False: it is for stderr. */
@@ -202,10 +206,11 @@ void log_printed(enum log_level level, const struct log_about *about, const char
 	int saved = errno;
 	char line[TEXT_MAX];
 
-	if ((level == LOG_LEVEL_DEBUG && !log_debugging) || journal_printed(level, about, text))
+	if (level == LOG_LEVEL_DEBUG && !log_debugging)
 		return;
 	snprintf(line, sizeof line, "%s[%d]%s%.64s: %s", about->type, (int)about->worker,
 		 about->event ? " " : "", about->event ? about->event : "", text);
-	write_line(level, line);
+	if (!journal_printed(level, about, text))
+		write_line(level, line);
 	errno = saved;
 }

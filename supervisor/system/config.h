@@ -116,6 +116,7 @@ struct config_type {
 	int64_t recycle_events; /* 0: never, as with the two below */
 	int64_t recycle_age_ms;
 	int64_t recycle_bytes;
+	int64_t log_rate; /* lines a second */
 
 	char *description;
 	char *content_type; /* NULL: any */

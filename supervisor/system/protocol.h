@@ -86,7 +86,7 @@
  * Policy fields: mode ("event", "stream", "consumer"; of the setup only), timeout_ms,
  *   stop_timeout_ms, max_attempts, retry_first_ms, retry_factor_percent, retry_cap_ms,
  *   brake ("auto", "off"), inbox ("none", "sqlite"), inbox_key, inbox_keep_ms, recycle_events,
- *   recycle_age_ms, recycle_bytes, content_type, max_bytes, required*, handler (its file's name,
+ *   recycle_age_ms, recycle_bytes, log_rate, content_type, max_bytes, required*, handler (its file's name,
  *   for logs)
  *
  * With mode "consumer" the dispatcher opens no broker, hands nothing out and keeps `target` workers

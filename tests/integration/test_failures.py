@@ -4,6 +4,8 @@ import os
 import signal
 from collections import Counter
 
+import pytest
+
 from drover import alive, wait
 from handlers import LEDGER, SCRIPTED, ledger_type, read_ledger
 
@@ -321,3 +323,32 @@ echo done >>"$OUT"
     drover.wait_type("job", lambda t: t["totals"]["done"] == 15, "is through")
     assert out.read_text() == "done\n" * 15
     assert drover.type("job")["workers"]["target"] == 1
+
+
+@pytest.mark.parametrize("mode", ["event", "stream"])
+def test_a_job_of_hours_does_not_make_a_stop_of_hours(drover, mode):
+    """`stop_timeout` is apart from `timeout`, and what it stops is given out again with no attempt counted."""
+    drover.configure(f'types = ( {{ type = "job"; mode = "{mode}"; timeout = "2h"; stop_timeout = "500ms"; '
+                     f'environment = [ "SEEN={drover.directory}/seen" ]; }} );')
+    drover.handler("job", """#!/bin/sh
+work() {
+	echo "$1" >>"$SEEN"
+	[ "$(wc -l <"$SEEN")" -gt 1 ] || exec sleep 7200
+}
+if [ -n "$DROVER_ID" ]; then
+	work "$DROVER_ID $DROVER_ATTEMPT"
+	exit 0
+fi
+while read -r line; do
+	work "$(echo "$line" | sed 's/.*"id":"\\([^"]*\\)".*/\\1/') $(echo "$line" | sed 's/.*"attempt":\\([0-9]*\\).*/\\1/')"
+	echo '{"verdict":"done"}' >&4
+done <&3
+""")
+    drover.start()
+    drover.publish("job", "{}", "--id", "long")
+    seen = drover.directory / "seen"
+    wait(lambda: seen.exists() and seen.read_text(), "it is at work")
+    assert drover.stop() == 0
+    drover.start()
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "was given out again")
+    assert seen.read_text().splitlines() == ["long 1"] * 2

@@ -179,7 +179,7 @@ def test_a_wrong_configuration(drover, journal):
 
 def test_what_a_handler_prints_is_its_own_and_forges_nothing(drover, journal):
     drover.handler("order.paid.sh", "#!/bin/sh\n"
-                   "[ $DROVER_ID != e2 ] || { echo '<4>stderr' >&2; exit; }\necho plain\necho '<3>bad'\n"
+                   "[ \"$DROVER_ID\" != e2 ] || { echo '<4>stderr' >&2; exit; }\necho plain\necho '<3>bad'\n"
                    "printf 'one\\033[31m\\rMESSAGE_ID=%s\\nSYSLOG_IDENTIFIER=droverd\\nDROVER_TYPE=other\\n' " + KINDS["STOPPED"] + "\n"
                    "printf '<0>Latin-1 \\344, no end'\n")
     start(drover, journal)

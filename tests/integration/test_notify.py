@@ -50,12 +50,10 @@ def test_ready_and_how_it_is(drover, systemd):
     drover.ctl("resume", "--all")
     drover.ctl("resume", "job")
     systemd.wait(lambda m: m["STATUS"].startswith("1 type, "), "it does no more")
-    lines = [(at, message["STATUS"]) for at, message in systemd.heard if set(message) == {"STATUS"}]
-    assert all(a[1] != b[1] for a, b in zip(lines, lines[1:])), "a line that is no news"
-    # A second apart when they were sent; when they came depends on the machine as well.
-    assert all(b[0] - a[0] > 0.5 for a, b in zip(lines, lines[1:])), lines
+    lines = [message["STATUS"] for _, message in systemd.heard]
+    assert all(a != b for a, b in zip(lines, lines[1:])), "a line that is no news"
     assert drover.stop() == 0
-    (stopping,) = [message for message in systemd.rest() if "STOPPING" in message]
+    stopping = systemd.wait(lambda m: "STOPPING" in m, "it stopped")
     assert stopping["STATUS"].startswith("stopping; 1 type")
     assert 0 < int(stopping["EXTEND_TIMEOUT_USEC"]) <= 30_000_000
 

@@ -123,6 +123,37 @@ def test_a_missing_permission_is_named(drover, vhost):
     declared(vhost, "job")
 
 
+def test_a_credential_is_read_again_when_it_was_rotated(drover, vhost):
+    """As LoadCredential= gives it: by name, for nobody but those that talk to the broker, and for each connection anew."""
+    credentials = drover.directory / "credentials"
+    credentials.mkdir(mode=0o700)
+    file = credentials / "rabbitmq"
+    for password in ("swordfish-1", "swordfish-2"):
+        made = credentials / ".new"
+        made.write_text(password)
+        made.chmod(0o400)
+        vhost.server.user("app", password)
+        vhost.server.allow("app", vhost.name)
+        made.rename(file)
+        if not drover.process:
+            entry, path = ledger_type("job", drover.directory)
+            configure(drover, vhost, entry, user='"app"', credential='"rabbitmq"')
+            drover.handler("job.so", LEDGER)
+            drover.start(env={"CREDENTIALS_DIRECTORY": str(credentials)})
+            declared(vhost, "job")
+        else:
+            vhost.close_connections()
+        wait_handled(path, publish_steadily(vhost, 3))
+        assert drover.wait_broker("up")
+    everybody = [drover.process.pid, *drover.descendants()]
+    shown = drover.log() + str(drover.describe(everybody)) + drover.ctl("--json", "status").stdout
+    shown += subprocess.run([DROVERD, "--config", drover.config_file, "--dump-config"], check=True, capture_output=True, text=True,
+                            env=dict(os.environ, CREDENTIALS_DIRECTORY=str(credentials))).stdout
+    assert 'credential = ' in shown and "swordfish" not in shown
+    for pid in everybody:
+        assert b"swordfish" not in b"".join(environment_of(pid)), pid
+
+
 def test_passwords_show_nowhere(drover, vhost):
     secret = "swordfish-4711"
     vhost.server.user("app", secret)

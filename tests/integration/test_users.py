@@ -1,14 +1,14 @@
 """Workers of several users: who may be one, what they can see of each other, and who may own what they run."""
 
+import json
 import os
 import pwd
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from drover import BUILD, wait
+from drover import BUILD, DROVERD, wait
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
@@ -228,3 +228,133 @@ def test_secrets_that_cannot_be_had_are_named(service, drover):
     drover.ctl("restart", "job")
     drover.wait_log(f"no new generation of workers: {file}:1:")
     assert drover.type("job")["workers"]["running"]
+
+
+# Tries everything that the body names, [[what, on what], …], and writes down what it could.
+PROBE = r"""#!/usr/bin/python3
+import ctypes, json, os, signal, socket, sys
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+def memory(pid):
+    with open(f"/proc/{pid}/maps") as maps:
+        start = int(maps.readline().split("-")[0], 16)
+    with open(f"/proc/{pid}/mem", "rb") as mem:
+        mem.seek(start)
+        mem.read(64)
+
+def trace(pid):
+    if libc.ptrace(16, int(pid), None, None) < 0:  # PTRACE_ATTACH
+        raise OSError(ctypes.get_errno(), "ptrace")
+    os.waitpid(int(pid), 0)
+    libc.ptrace(17, int(pid), None, None)
+
+def end(pid):
+    os.kill(int(pid), 0)
+
+def connect(path):
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(path)
+
+def write(path):
+    with open(path, "r+b"):
+        pass
+
+def make(path):
+    os.close(os.open(path + "/mine", os.O_CREAT | os.O_WRONLY))
+
+def read(path):
+    with open(path, "rb") as file:
+        file.read(16)
+
+tries = {"read": read, "write": write, "make": make, "list": os.listdir, "connect": connect, "memory": memory, "trace": trace, "end": end}
+could = []
+for what, whom in json.load(sys.stdin):
+    try:
+        tries[what](whom)
+        could.append([what, whom])
+    except OSError:
+        pass
+with open(os.environ["OUT"] + "/new", "w") as out:
+    json.dump(could, out)
+os.rename(os.environ["OUT"] + "/new", os.environ["OUT"] + "/could")
+"""
+
+ON_PROCESSES = ("memory", "trace", "end")
+
+
+def of_process(pid):
+    return [[what, str(pid)] for what in ON_PROCESSES] + [["read", f"/proc/{pid}/environ"], ["list", f"/proc/{pid}/fd"],
+                                                          ["list", f"/proc/{pid}/root/"], ["read", f"/proc/{pid}/cwd/etc/hostname"]]
+
+
+def test_users_see_nothing_of_each_other_nor_of_droverd(service, drover):
+    users = ("games", "bin", "news")
+    unit = drover.directory / "unit"
+    unit.mkdir(mode=0o750)
+    shutil.chown(unit, "root", "daemon")
+    secret_file(unit / "broker", "swordfish")
+    types = []
+    for user in users:
+        secret_file(drover.directory / f"{user}.env", "PASSWORD=swordfish\n")
+        secret_file(drover.directory / f"{user}.db", "swordfish")
+        out = drover.directory / f"out.{user}"
+        out.mkdir()
+        shutil.chown(out, user)
+        drover.handler(user, PROBE)
+        drover.handler(f"{user}.still", "#!/bin/sh\nwhile read -r line; do :; done\n")
+        common = (f'user = "{user}"; min = 1; environment = [ "OUT={out}" ]; environment_file = "{drover.directory}/{user}.env"; '
+                  f'credentials = [ "db:{drover.directory}/{user}.db" ];')
+        types.append(f'{{ type = "{user}"; {common} }}, {{ type = "{user}.still"; mode = "stream"; {common} }}')
+    service.configure(f"types = ( {', '.join(types)} );")
+    service.start(env={"CREDENTIALS_DIRECTORY": str(unit)})
+    for user in users:
+        for type_ in (user, f"{user}.still"):
+            drover.wait_type(type_, lambda t: t["workers"]["idle"] == 1, "has a worker")
+    drover.publish("games.still", "{}")  # so that there is a queue's file
+
+    def workers(user):
+        title = f"worker {user}"
+        return [pid for pid in drover.processes(title)] + drover.processes(f"template {user}")
+
+    base = drover.runtime / "credentials"
+    roles = [drover.process.pid] + [pid for role in ("gauge", "api", "registrar", "dispatcher") for pid in drover.processes(role)]
+    assert len(roles) == 4 + 2 * len(users)
+    state = [drover.state, *drover.state.rglob("*")]
+    assert any(path.suffix == ".db" or "queue" in path.name for path in state), state
+    droverds = [probe for pid in roles for probe in of_process(pid)]
+    droverds += [["list" if path.is_dir() else "read", str(path)] for path in state]
+    droverds += [["write", str(path)] for path in state if path.is_file()] + [["make", str(path)] for path in state if path.is_dir()]
+    droverds += [["connect", str(drover.socket)], ["read", str(unit / "broker")], ["list", str(unit)], ["list", str(base)],
+                 ["make", str(base)], ["make", str(drover.runtime)], ["make", str(drover.handlers)]]
+    theirs = {user: [probe for pid in workers(user) for probe in of_process(pid)] +
+                    [["read", str(drover.directory / f"{user}.env")], ["read", str(drover.directory / f"{user}.db")]] +
+                    [[what, str(path)] for path in base.glob(f"{user}*") for what in ("list", "make")] +
+                    [["read", str(path / "db")] for path in base.glob(f"{user}*")] for user in users}
+    for user in users:
+        assert len(list(base.glob(f"{user}*"))) == 2
+        own = [["read", str(path / "db")] for path in base.glob(f"{user}*")] + [["end", str(drover.processes(f"worker {user}.still")[0])]]
+        others = [probe for other in users if other != user for probe in theirs[other]]
+        drover.ctl("publish", user, "--data", json.dumps(droverds + others + own))
+        could = drover.directory / f"out.{user}" / "could"
+        wait(could.exists, lambda: f"{user} has tried: {drover.log()}")
+        assert json.loads(could.read_text()) == own, user
+
+
+def test_who_shares_droverds_user_has_its_files_but_not_its_memory(service, drover):
+    out = drover.directory / "out"
+    out.mkdir()
+    shutil.chown(out, "daemon")
+    drover.handler("ours", PROBE)
+    service.configure(f'types = ( {{ type = "ours"; min = 1; environment = [ "OUT={out}" ]; }} );')
+    service.start()
+    drover.wait_type("ours", lambda t: t["workers"]["idle"] == 1, "has a worker")
+    roles = [drover.process.pid] + [pid for role in ("gauge", "api", "registrar", "dispatcher") for pid in drover.processes(role)]
+    inside = [probe for pid in roles for probe in of_process(pid) if probe[0] != "end"]
+    if b"__asan_init" in DROVERD.read_bytes():  # which needs to look into its own process
+        inside = []
+    files = [["list", str(drover.state)], ["connect", str(drover.socket)], ["end", str(drover.process.pid)]]
+    drover.ctl("publish", "ours", "--data", json.dumps(inside + files))
+    wait((out / "could").exists, lambda: f"it has tried: {drover.log()}")
+    assert json.loads((out / "could").read_text()) == files
+    assert drover.type("ours")["sandbox"]["not_isolated"]

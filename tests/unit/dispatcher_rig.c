@@ -112,15 +112,27 @@ static void on_term(int signal_number)
 	terminated = 1;
 }
 
-/* Catches SIGTERM, and is done within the grace. */
-static void do_grace(struct desk *desk)
+static void wait_for_term(struct desk *desk)
 {
 	flush(desk);
 	signal(SIGTERM, on_term);
 	while (!terminated)
 		usleep(1000);
+}
+
+/* Catches SIGTERM, and is done within the grace. */
+static void do_grace(struct desk *desk)
+{
+	wait_for_term(desk);
 	usleep(50000);
 	do_done(desk);
+}
+
+/* Or gives up, as the shim of a program does that SIGTERM ended. */
+static void do_yield(struct desk *desk)
+{
+	wait_for_term(desk);
+	do_retry(desk);
 }
 
 /* Ignores SIGTERM. */
@@ -264,6 +276,7 @@ static const struct {
 	{"exit", do_exit},
 	{"hang", do_hang},
 	{"grace", do_grace},
+	{"yield", do_yield},
 	{"stubborn", do_stubborn},
 	{"slow", do_slow},
 	{"extend", do_extend},

@@ -83,20 +83,24 @@ static void test_limit(void **state)
 	(void)state;
 	/* A burst, then the rate. */
 	for (int i = 0; i < 5000; i++)
-		allowed += lines_allow(&limit, 1000);
-	assert_int_equal(allowed, LINES_BURST);
+		allowed += lines_allow(&limit, 200, 1000);
+	assert_int_equal(allowed, 1000);
 	assert_int_equal(limit.dropped, 4000);
 	assert_int_equal(lines_dropped(&limit, 1500), 0);
 	assert_int_equal(lines_dropped(&limit, 2000), 4000);
 	assert_int_equal(lines_dropped(&limit, 9000), 0);
 	for (int ms = 2000; ms < 12000; ms++)
-		allowed += lines_allow(&limit, ms);
-	assert_in_range(allowed - LINES_BURST, 10 * LINES_PER_SECOND, 11 * LINES_PER_SECOND);
+		allowed += lines_allow(&limit, 200, ms);
+	assert_in_range(allowed - 1000, 2000, 2200);
 	/* Quiet fills it again, and no further. */
 	allowed = 0;
 	for (int i = 0; i < 5000; i++)
-		allowed += lines_allow(&limit, 10000000);
-	assert_int_equal(allowed, LINES_BURST);
+		allowed += lines_allow(&limit, 200, 10000000);
+	assert_int_equal(allowed, 1000);
+	/* Another rate holds at once; at none nothing is allowed. */
+	assert_false(lines_allow(&limit, 100, 10001000));
+	assert_true(lines_allow(&limit, 1000, 10001001));
+	assert_false(lines_allow(&limit, 0, 20000000));
 }
 
 int main(void)

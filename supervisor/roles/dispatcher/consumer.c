@@ -63,19 +63,17 @@ static void crash(struct worker *worker, int64_t ran_ms, const char *how)
 	if (ran_ms >= backoff_process.healthy_ms)
 		worker->generation->failed_starts = 0;
 	worker->generation->failed_starts++;
-	dispatcher_error(d, KIND_WORKER_CRASHED, LOG_ABOUT(.worker = worker->pid),
+	dispatcher_error(d, worker_crash_kind(worker), LOG_ABOUT(.worker = worker->pid),
 			 "worker %d %s after %s; the next one starts in %s%s%s", (int)worker->pid,
 			 how, units_human_duration(ran_ms, ran, sizeof ran),
 			 units_human_duration(delay_ms, delay, sizeof delay),
 			 *d->policy.handler ? "; its handler is " : "", d->policy.handler);
 }
 
-void consumer_ended(struct worker *worker, int status)
+void consumer_ended(struct worker *worker, int status, const char *how)
 {
 	int64_t ran_ms = worker->pid ? clock_now_ms() - worker->forked_ms : 0;
-	char how[128];
 
-	process_describe_status(status, how, sizeof how);
 	if (worker->stop_sent || worker->doom)
 		leave(worker, how);
 	else if (!status)

@@ -358,6 +358,7 @@ static void start(struct dispatcher *d)
 	d->role.context = d;
 	role_open(&d->role, "dispatcher");
 	raise_limit();
+	oom_watch_start(&d->oom, "", clock_now_ms());
 	srand48((long)clock_now_ns() ^ getpid());
 	r = sd_event_add_defer(d->role.event, &d->turn, on_turn, d);
 	if (r >= 0)
@@ -379,6 +380,7 @@ int main(void)
 	start(d);
 	code = sd_event_loop(d->role.event);
 	channel_flush(&d->role.supervisor.channel);
+	report_left_out(d, NEVER);
 	/* What is still in our hands goes back with the connection; workers end with their sockets. */
 	generations_free(d);
 	setup_free(d);

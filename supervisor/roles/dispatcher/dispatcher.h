@@ -30,6 +30,7 @@
 #include "system/broker.h"
 #include "system/definition.h"
 #include "system/frame.h"
+#include "system/oom.h"
 #include "system/role.h"
 
 #define NEVER INT64_MAX
@@ -160,6 +161,7 @@ struct worker {
 	enum doom doom;         /* first reason only */
 	uint32_t doom_sequence; /* the event in hand at that time, where it had one */
 	bool doom_unread;       /* it had not even read that event */
+	bool out_of_memory;     /* the kernel killed it for that */
 };
 TAILQ_HEAD(worker_list, worker);
 
@@ -185,6 +187,7 @@ struct policy {
 	struct retry_policy retry;
 	int64_t inbox_keep_ms;
 	int64_t recycle_events, recycle_age_ms, recycle_bytes; /* 0: never */
+	int64_t log_rate;                                      /* lines a second */
 	char inbox_key[128];                                   /* "": (source, id) */
 	char handler[128];                                     /* for logs */
 };
@@ -287,6 +290,7 @@ struct dispatcher {
 	struct lines_limit loose_limit; /* and not settled */
 
 	/* report.c */
+	struct oom_watch oom;
 	bool changed;
 	int64_t reported_ms;
 	bool reported_busy, reported_handled;
@@ -401,14 +405,18 @@ void worker_signal(struct worker *worker, int signal_number);
 void worker_condemn(struct worker *worker, enum doom doom, int64_t now_ms);
 /* It was condemned because of this event, which so had an attempt. */
 bool worker_is_doomed_for(const struct worker *worker, const struct job *job);
+/* It was told to end while it had this event in hand, through no fault of that. */
+bool worker_is_stopped_with(const struct worker *worker, const struct job *job);
 /* The event in hand when it ended, or gave up, failed with it; says so. */
 void worker_judge(struct worker *worker, struct job *job, const char *how);
 void worker_gone(struct worker *worker);               /* its socket has ended */
 void worker_exited(struct worker *worker, int status); /* frees it */
+enum log_kind worker_crash_kind(const struct worker *worker);
 
 /* consumer.c */
-void consumer_ended(struct worker *worker, int status); /* its program did: what follows */
-int64_t consumer_grace_ms(const struct dispatcher *d);  /* for it to end after SIGTERM */
+void consumer_ended(struct worker *worker, int status,
+		    const char *how);                  /* its program did: what follows */
+int64_t consumer_grace_ms(const struct dispatcher *d); /* for it to end after SIGTERM */
 
 /* talk.c */
 int talk_open(struct worker *worker, int ret_theirs[TALK_FDS]); /* as `fork` has them */
@@ -420,6 +428,8 @@ void talk_close(struct worker *worker);
 /* report.c */
 void report_turn(struct dispatcher *d, int64_t now_ms);
 int64_t report_send(struct dispatcher *d, int64_t now_ms); /* the duty */
-void report_processes(struct dispatcher *d, int64_t ask);  /* the answer to `ps` */
+void report_left_out(struct dispatcher *d,
+		     int64_t now_ms);                     /* says how many lines, if any, of late */
+void report_processes(struct dispatcher *d, int64_t ask); /* the answer to `ps` */
 
 #endif

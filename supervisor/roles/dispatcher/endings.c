@@ -20,6 +20,8 @@
 
 #include "base/banned.h"
 
+#define KILLED_FOR_MEMORY "was killed by the kernel, which was out of memory for it (SIGKILL)"
+
 static const struct {
 	const char *words; /* after "it " */
 	enum log_kind kind;
@@ -87,9 +89,20 @@ static void next_step(const struct dispatcher *d, const struct job *job, char *t
 		 d->policy.retry.max_attempts, delay);
 }
 
+enum log_kind worker_crash_kind(const struct worker *worker)
+{
+	return worker->out_of_memory ? KIND_WORKER_OUT_OF_MEMORY : KIND_WORKER_CRASHED;
+}
+
 bool worker_is_doomed_for(const struct worker *worker, const struct job *job)
 {
 	return dooms[worker->doom].counts && !worker->doom_unread &&
+	       job->sequence == worker->doom_sequence;
+}
+
+bool worker_is_stopped_with(const struct worker *worker, const struct job *job)
+{
+	return worker->doom && !dooms[worker->doom].counts &&
 	       job->sequence == worker->doom_sequence;
 }
 
@@ -97,7 +110,7 @@ void worker_judge(struct worker *worker, struct job *job, const char *how)
 {
 	struct dispatcher *d = worker->dispatcher;
 	enum doom doom = worker->doom;
-	char reason[192], next[96], timeout[UNITS_TEXT_MAX], id[65];
+	char reason[192], next[96], timeout[UNITS_TEXT_MAX], id[256];
 	int64_t now_ms = clock_now_ms();
 	enum retry_outcome outcome = doom ? dooms[doom].outcome : RETRY_OUTCOME_CRASHED;
 	const struct log_about *about = LOG_ABOUT(.event = id, .worker = worker->pid);
@@ -116,11 +129,11 @@ void worker_judge(struct worker *worker, struct job *job, const char *how)
 	next_step(d, job, next, sizeof next);
 	if (doom)
 		dispatcher_error(d, dooms[doom].kind, about,
-				 "worker %d %s while it handled event %s: %s; %s", (int)worker->pid,
-				 dooms[doom].words, id, how, next);
+				 "worker %d %s while it handled event %.64s: %s; %s",
+				 (int)worker->pid, dooms[doom].words, id, how, next);
 	else
-		dispatcher_error(d, KIND_WORKER_CRASHED, about,
-				 "worker %d %s while it handled event %s; %s", (int)worker->pid,
+		dispatcher_error(d, worker_crash_kind(worker), about,
+				 "worker %d %s while it handled event %.64s; %s", (int)worker->pid,
 				 how, id, next);
 }
 
@@ -144,7 +157,7 @@ static void note_end(struct worker *worker, int status, const char *how)
 	}
 	/* Killed from outside says nothing about the handler; all else may be a crash loop. */
 	if (worker->ready && (was_killed(status) || worker->events)) {
-		log_change(KIND_WORKER_CRASHED, LOG_ABOUT(.worker = worker->pid),
+		log_change(worker_crash_kind(worker), LOG_ABOUT(.worker = worker->pid),
 			   "worker %d %s while it was idle; it is replaced", (int)worker->pid, how);
 		return;
 	}
@@ -152,7 +165,10 @@ static void note_end(struct worker *worker, int status, const char *how)
 	units_human_duration(dispatcher_hold(d, DUTY_SPAWN, &d->spawn_backoff,
 					     clock_now_ms() - worker->forked_ms),
 			     delay, sizeof delay);
-	dispatcher_error(d, KIND_WORKER_START_FAILED, LOG_ABOUT(.worker = worker->pid),
+	dispatcher_error(d,
+			 worker->out_of_memory ? KIND_WORKER_OUT_OF_MEMORY
+					       : KIND_WORKER_START_FAILED,
+			 LOG_ABOUT(.worker = worker->pid),
 			 "worker %d %s before its first event%s%s; the next one starts in %s%s%s",
 			 (int)worker->pid, how, worker->doom ? ", for it " : "",
 			 worker->doom ? dooms[worker->doom].words : "", delay,
@@ -167,6 +183,10 @@ void worker_exited(struct worker *worker, int status)
 	bool counts;
 
 	process_describe_status(status, how, sizeof how);
+	/* Of those that we send ourselves the reason is known. */
+	worker->out_of_memory = was_killed(status) && !worker->doom && oom_watch_claim(&d->oom);
+	if (worker->out_of_memory)
+		snprintf(how, sizeof how, "%s", KILLED_FOR_MEMORY);
 	talk_finish(worker);
 	if (worker->state != WORKER_GONE)
 		worker_set_state(worker, WORKER_GONE);
@@ -184,7 +204,7 @@ void worker_exited(struct worker *worker, int status)
 			dispatcher_hold(d, DUTY_SPAWN, &d->spawn_backoff,
 					clock_now_ms() - worker->forked_ms);
 	} else if (d->consumer) {
-		consumer_ended(worker, status);
+		consumer_ended(worker, status, how);
 	} else {
 		note_end(worker, status, how);
 	}

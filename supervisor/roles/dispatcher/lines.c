@@ -63,13 +63,13 @@ void lines_end(struct lines *lines, lines_sink *sink, void *context)
 		tell(lines, sink, context);
 }
 
-bool lines_allow(struct lines_limit *limit, int64_t now_ms)
+bool lines_allow(struct lines_limit *limit, int64_t per_second, int64_t now_ms)
 {
-	limit->spent -= (double)(now_ms - limit->at_ms) * LINES_PER_SECOND / 1000;
+	limit->spent -= (double)(now_ms - limit->at_ms) * (double)per_second / 1000;
 	limit->at_ms = now_ms;
 	if (limit->spent < 0)
 		limit->spent = 0;
-	if (limit->spent + 1 <= LINES_BURST) {
+	if (limit->spent + 1 <= LINES_BURST * (double)per_second) {
 		limit->spent += 1;
 		return true;
 	}

@@ -85,7 +85,7 @@ static void note_dead(struct dispatcher *d, const struct job *job)
 	if (dropped)
 		log_change(KIND_EVENT_DEAD, NULL, "%" PRIu64 " more events became dead letters",
 			   dropped);
-	if (lines_allow(&d->event_limit, now_ms))
+	if (lines_allow(&d->event_limit, LINES_PER_SECOND, now_ms))
 		log_change(KIND_EVENT_DEAD, LOG_ABOUT(.event = job->delivery->event.id),
 			   "event %.64s is a dead letter now: %s", job->delivery->event.id,
 			   job->reason ? job->reason : "no reason given");
@@ -123,9 +123,7 @@ static void fail(struct dispatcher *d, struct job *job, enum retry_outcome outco
 		settle_as(d, job, DROVER_SETTLE_RETRY, result.delay_ms);
 		return;
 	case RETRY_DEAD:
-		/* Of a crash or timeout tells whoever tells of the worker. */
-		if (outcome == RETRY_OUTCOME_FAILED || outcome == RETRY_OUTCOME_REJECTED)
-			note_dead(d, job);
+		note_dead(d, job);
 		settle_as(d, job, DROVER_SETTLE_DEAD, 0);
 		return;
 	}
@@ -182,6 +180,10 @@ void outcome_verdict(struct dispatcher *d, struct worker *worker,
 		snprintf(how, sizeof how, "it answered: %s",
 			 *verdict->reason ? verdict->reason : "no reason given");
 		worker_judge(worker, job, how);
+		return;
+	}
+	if (verdict->verdict == DROVER_RETRY && worker_is_stopped_with(worker, job)) {
+		outcome_back(d, job);
 		return;
 	}
 	handout_measured(d, us);
@@ -285,7 +287,7 @@ static void stay(struct dispatcher *d, const struct job *job, int error, const c
 	if (dropped)
 		log_change(KIND_EVENT_UNSETTLED, NULL,
 			   "%" PRIu64 " more events could not be settled", dropped);
-	if (lines_allow(&d->loose_limit, now_ms))
+	if (lines_allow(&d->loose_limit, LINES_PER_SECOND, now_ms))
 		log_change(KIND_EVENT_UNSETTLED, LOG_ABOUT(.event = job->delivery->event.id), "%s",
 			   d->last_error);
 	if (moves(job) && !lost && !dispatcher_holds(d, HOLD_HANDOUT))

@@ -143,14 +143,21 @@ static void add_flow(struct dispatcher *d, int64_t now_ms)
 	message_add_int(&d->message, "oldest_wait_ms", oldest_wait_ms(d, now_ms));
 }
 
-int64_t report_send(struct dispatcher *d, int64_t now_ms)
+void report_left_out(struct dispatcher *d, int64_t now_ms)
 {
 	uint64_t dropped = lines_dropped(&d->log_limit, now_ms);
 
 	if (dropped)
 		log_change(KIND_LINES_LEFT_OUT, NULL,
-			   "%" PRIu64 " lines of handlers were left out: more than %d a second",
-			   dropped, LINES_PER_SECOND);
+			   "%" PRIu64 " lines of handlers were left out: more than %" PRId64
+			   " a second",
+			   dropped, d->policy.log_rate);
+}
+
+int64_t report_send(struct dispatcher *d, int64_t now_ms)
+{
+	report_left_out(d, now_ms);
+	oom_watch_sample(&d->oom, now_ms);
 	if (d->role.supervisor.channel.queued > UNREAD)
 		return now_ms + ALIVE_MS;
 	message_start(&d->message, "report");

@@ -31,6 +31,7 @@ static void read_policy(struct policy *policy, const struct message_view *view)
 	policy->recycle_events = message_int(view, "recycle_events", 0);
 	policy->recycle_age_ms = message_int(view, "recycle_age_ms", 0);
 	policy->recycle_bytes = message_int(view, "recycle_bytes", 0);
+	policy->log_rate = message_int(view, "log_rate", LINES_PER_SECOND);
 	snprintf(policy->inbox_key, sizeof policy->inbox_key, "%s",
 		 message_text(view, "inbox_key", ""));
 	if (message_text(view, "handler", NULL))

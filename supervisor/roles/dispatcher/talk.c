@@ -39,7 +39,7 @@ static void log_one(void *context, int level, const char *text)
 	/* Of several in hand nobody can say which one printed it. */
 	const struct job *job = worker->n_jobs == 1 ? TAILQ_FIRST(&worker->jobs) : NULL;
 
-	if (!lines_allow(&d->log_limit, clock_now_ms()))
+	if (!lines_allow(&d->log_limit, d->policy.log_rate, clock_now_ms()))
 		return;
 	log_printed((enum log_level)level,
 		    LOG_ABOUT(.type = d->type, .worker = worker->pid,

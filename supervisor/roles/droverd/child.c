@@ -147,8 +147,9 @@ static void remove_credentials(char *directory)
 	int r = directory ? credentials_remove(directory) : 0;
 
 	if (r < 0)
-		log_warning("the credentials in %s could not be removed: %s; they are left there",
-			    directory, strerror(-r));
+		log_change(KIND_CREDENTIALS_LEFT, NULL,
+			   "the credentials in %s could not be removed: %s; they are left there",
+			   directory, strerror(-r));
 	free(directory);
 }
 

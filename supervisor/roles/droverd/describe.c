@@ -98,5 +98,6 @@ void message_add_policy(struct message *message, const struct config_type *type)
 	message_add_int(message, "recycle_events", type->recycle_events);
 	message_add_int(message, "recycle_age_ms", type->recycle_age_ms);
 	message_add_int(message, "recycle_bytes", type->recycle_bytes);
+	message_add_int(message, "log_rate", type->log_rate);
 	add_definition(message, type);
 }

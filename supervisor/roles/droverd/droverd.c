@@ -326,6 +326,7 @@ static int run(struct supervisor *supervisor)
 	buf_free(&errors);
 	/* For the log, in each process of this node's. */
 	setenv("DROVER_NODE", supervisor->config->node, 1);
+	log_open("droverd");
 	warn_of_root(supervisor);
 	if (start(supervisor, &why, &r) < 0) {
 		log_change(KIND_NOT_STARTED, NULL, "not started: %s", why.text);

@@ -228,6 +228,7 @@ static void start(void)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	on_exit(on_exit_in_load, NULL);
 	give_streams();
+	unsetenv("DROVER_NODE"); /* was for the log, and is nothing of the handler's */
 	began_ms = clock_now_ms();
 	load(&setup, memfd);
 	fflush(NULL);

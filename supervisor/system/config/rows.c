@@ -265,6 +265,12 @@ static const struct config_row type_rows[] = {
 	 .touch = CONFIG_TOUCH_LIVE,
 	 .sentence = "A worker is replaced when it has grown to this; 0 is never"},
 
+	{"log_rate", CONFIG_KIND_COUNT, FIELD(log_rate), .max = 100000, .fallback = "200",
+	 .touch = CONFIG_TOUCH_LIVE,
+	 .sentence =
+		 "Lines a second that its handler may print, in all workers of a node together; "
+		 "five times as many at once"},
+
 	{"content_type", CONFIG_KIND_TEXT, FIELD(content_type), .example = "application/json",
 	 .check = config_check_media_type, .flags = CONFIG_ROW_HANDS, .touch = CONFIG_TOUCH_LIVE,
 	 .sentence = "The media type that events must have. Default: any"},
