@@ -128,23 +128,25 @@ def tree():
 
 # control groups
 
-def own_cgroups():
-    """This process's groups in the hierarchies that matter: the one of cgroup v2; of v1 systemd's own and that of memory."""
-    found = []
+def cgroups():
+    """Where to make groups, in the hierarchies that matter: the one of cgroup v2; of v1 systemd's own and that of memory."""
+    mounts = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, after = line.split(" - ")
-        root, at = before.split()[3:5]
+        root, at, flags = before.split()[3:6]
         kind, _, options = after.split()[:3]
-        if kind in ("cgroup", "cgroup2") and "rw" in before.split()[5].split(","):
-            found.append((Path(at), kind, options.split(","), root))
-    own = []
+        if kind in ("cgroup", "cgroup2") and "rw" in flags.split(","):
+            mounts.append((Path(at), kind, options.split(","), root))
+    found = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
-        for at, kind, options, root in found:
+        for at, kind, options, root in mounts:
             if kind == "cgroup2" if controllers == "" else controllers in ("name=systemd", "memory") and controllers in options:
-                own.append(at / path.removeprefix(root).lstrip("/"))
+                # With v2 a group that has processes cannot give its children a controller of memory; the first of all can.
+                top = kind == "cgroup2" and "memory" in (at / "cgroup.subtree_control").read_text()
+                found.append(at if top else at / path.removeprefix(root).lstrip("/"))
                 break
-    return own
+    return found
 
 
 def remove_cgroup(path):
@@ -193,12 +195,12 @@ class Container:
 
     def make_cgroups(self, name):
         """Groups of its own, for nspawn uses fixed names below the one that it is started in."""
-        for own in own_cgroups():
-            for old in own.glob(self.PREFIX + "*"):
+        for parent in cgroups():
+            for old in parent.glob(self.PREFIX + "*"):
                 pid = old.name.removeprefix(self.PREFIX).split(".")[0]
                 if not Path(f"/proc/{pid}").exists():
                     remove_cgroup(old)
-            group = own / name
+            group = parent / name
             with contextlib.suppress(OSError):  # read-only, or not ours: then nspawn uses what there is
                 group.mkdir()
                 if (group / "cgroup.procs").exists():
@@ -266,10 +268,12 @@ class Container:
         """A command that goes on; ends with the container at the latest."""
         return subprocess.Popen(self.command(words), preexec_fn=die_with_parent, **options)
 
+    def has_memory_controller(self):
+        return any((group / name).exists() for group in self.cgroups for name in ("memory.max", "memory.limit_in_bytes"))
+
     @contextlib.contextmanager
     def memory_limit(self, room):
-        """Where its systemd has no memory controller, which is so with cgroup v1, all of it gets no more than what it has
-        and this."""
+        """With cgroup v1 its systemd cannot limit memory: then all of it gets no more than what it has and this."""
         group = next((g for g in self.cgroups if (g / "memory.limit_in_bytes").exists()), None)
         if not group:
             yield
@@ -359,7 +363,7 @@ def build_debs(to):
         assert done.returncode == 0, f"dpkg-buildpackage ended with {done.returncode}:\n{done.stdout[-6000:]}"
         shutil.rmtree(to, ignore_errors=True)
         to.mkdir(parents=True)
-        for made in [*Path(directory).glob("*.deb"), *Path(directory).glob("*.changes")]:
+        for made in (f for f in Path(directory).iterdir() if f.suffix in (".deb", ".changes", ".buildinfo")):
             shutil.copy(made, to)
     return to
 

@@ -95,7 +95,7 @@ class Service(module.Drover):
         self.machine.run("systemctl", "stop", "drover")
         self.machine.shell(f"""
             umount -q {STATE} || true
-            rm -rf {STATE} {HANDLERS}/* {HANDLERS}/.[!.]* {DROPINS} {STORAGE} /etc/drover/conf.d/*
+            rm -rf {STATE} {HANDLERS}/* {HANDLERS}/.[!.]* {DROPINS} /srv/app /etc/drover/conf.d/* /etc/drover/secret
             systemctl daemon-reload; systemctl reset-failed drover || true""")
         self.machine.write(CONFIGURATION, self.defaults)
         self.since = f"@{time.time():.6f}"

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from drover import PATIENCE, alive, wait
+from drover import PATIENCE, wait
 from service import LEDGER, STATE
 
 # As much as a worker asks for, written to, so that it is there.
@@ -153,7 +153,7 @@ def test_a_worker_that_takes_too_much(service):
     before = service.pid
     service.wait_type("calm", lambda t: t["workers"]["running"] == 1, "runs")
     calm = [p.pid for p in service.processes("worker calm")]
-    service.publish("hungry", "100000", "--id", "greedy")
+    service.publish("hungry", "1500", "--id", "greedy")
     service.wait_type("hungry", lambda t: t["dead"] == 1, "has a dead letter")
     service.publish("hungry", "1")
     service.wait_type("hungry", lambda t: t["totals"]["done"] == 1, "goes on")
@@ -161,22 +161,25 @@ def test_a_worker_that_takes_too_much(service):
 
 
 def test_the_kernel_kills_a_worker_for_its_memory(service):
-    """By the unit's limit. Where the container has no memory controller (cgroup v1), the limit is put upon it from outside."""
-    service.configure('types = ( { type = "hungry"; min = 1; max = 2; max_attempts = 1; }, { type = "calm"; min = 1; } );')
+    """By the unit's limit; where the host has no controller of memory for the container, by the worker's own. It is named, and
+    nobody else notices."""
+    kernel = service.machine.has_memory_controller()
+    limit = "" if kernel else 'rlimits = { as = "300M"; };'
+    service.configure(f'types = ( {{ type = "hungry"; min = 1; max = 1; max_attempts = 1; {limit} }}, {{ type = "calm"; min = 1; }} );')
     service.handler("hungry.so", HUNGRY)
     service.handler("calm.so", HUNGRY)
     service.dropin("limits", "[Service]\nMemoryMax=300M\nMemorySwapMax=0\n")
     service.start()
     with service.machine.memory_limit(300 << 20):
         before = service.pid
-        service.wait_type("calm", lambda t: t["workers"]["running"] == 1, "runs")
-        service.wait_type("hungry", lambda t: t["workers"]["running"] == 1, "runs")
+        for type_ in ("calm", "hungry"):
+            service.wait_type(type_, lambda t: t["workers"]["running"] == 1, "runs")
         calm = [p.pid for p in service.processes("worker calm")]
-        service.publish("hungry", "100000", "--id", "greedy")
-        service.wait_type("hungry", lambda t: t["dead"] == 1, "has a dead letter")
-        service.wait_log("memory")
+        service.publish("hungry", "1500", "--id", "greedy")
+        service.wait_type("hungry", lambda t: t["dead"] == 1 and t["totals"]["crashed"] == 1, "has a dead letter")
+        if kernel:
+            service.wait_log("was killed by the kernel, which was out of memory for it")
         service.publish("hungry", "1")
         service.wait_type("hungry", lambda t: t["totals"]["done"] == 1, "goes on")
         assert service.pid == before and service.show("NRestarts") == "0"
         assert [p.pid for p in service.processes("worker calm")] == calm
-        assert all(alive(p.outside) for p in service.processes(""))

@@ -273,22 +273,55 @@ def test_another_user_needs_the_drop_in(service, people):
 
 def test_who_may_command(service, people):
     """Root and droverd's user; who is in its group may look. Each command is in the journal with who gave it."""
+    drover = int(service.machine.run("id", "-u", "drover").stdout)
     service.handler("job.sh", "#!/bin/sh\n")
     service.start()
     wait(lambda: service.type("job"), "it is served")
     assert service.ctl("status", user="dave").returncode == 0
-    refused = service.ctl("pause", "job", user="dave", check=False)
-    assert refused.returncode == 1 and f"uid {people['dave']} may look" in refused.stderr, refused
-    for command in (["status"], ["pause", "job"]):
+    commands = [["pause", "job"], ["resume", "job"], ["scale", "job", "--max", "3"], ["scale", "job", "--reset"], ["restart", "job"],
+                ["reload"], ["drain"], ["resume", "--all"]]
+    # Producers are many and publish often: events are not in the journal.
+    publish = ["publish", "job", "--data", "{}"]
+    for command in [*commands, publish]:
+        refused = service.ctl(*command, user="dave", check=False)
+        assert refused.returncode == 1 and f"uid {people['dave']} may look" in refused.stderr, (command, refused)
+    for command in [["status"], *commands, publish]:
         refused = service.ctl(*command, user="eve", check=False)
-        assert refused.returncode == 1 and "you may not use" in refused.stderr, refused
-    assert service.type("job")["state"] != "paused"
-    service.ctl("pause", "job", user="drover")
-    service.wait_type("job", lambda t: t["state"] == "paused", "is paused")
-    drover = service.machine.run("id", "-u", "drover").stdout.strip()
-    service.wait_log(f"uid {drover}")
-    service.ctl("resume", "job")
-    service.wait_log("uid 0")
+        assert refused.returncode == 1 and "you may not use" in refused.stderr, (command, refused)
+    row = service.type("job")
+    assert row["state"] != "paused" and row["totals"]["handled"] == 0 and row["ready"] == 0
+    for user, uid in (("drover", drover), (None, 0)):
+        for command in commands:
+            before = len(given_by(service, uid))
+            service.ctl(*command, user=user)
+            wait(lambda: len(given_by(service, uid)) > before,
+                 lambda: f"{command} of uid {uid} is in the journal:\n{service.log()[-3000:]}")
+
+
+def given_by(service, uid):
+    return service.journal("--output=cat", f"DROVER_UID={uid}").splitlines()
+
+
+def test_who_ships_need_not_be_root(service, people):
+    """`handler_owners`: a directory of deploy's. Without it what deploy brings is refused."""
+    service.machine.run("useradd", "--system", "deploy")
+    service.machine.shell("mkdir -p /srv/app/handlers && chown deploy:deploy /srv/app/handlers")
+    where = 'handlers = [ "/srv/app/handlers" ];'
+    service.configure(where)
+    service.start()
+    service.machine.write("/tmp/job.sh", "#!/bin/sh\n", 0o755)
+    service.machine.run("install", "-m", "755", "/tmp/job.sh", "/srv/app/handlers/job.sh", user="deploy")
+    service.wait_log("/srv/app/handlers/job.sh is refused")
+    assert "deploy" in service.log()
+    service.configure(f'{where} handler_owners = ( {{ directory = "/srv/app/handlers"; owners = [ "deploy" ]; }} );')
+    service.systemctl("reload", "drover")
+    service.wait_type("job", lambda t: not t["refused"], "is served")
+    service.publish("job", "{}")
+    service.wait_type("job", lambda t: t["totals"]["done"] == 1, "is done")
+    # As nobody else: what another user puts there is still refused.
+    service.machine.run("chown", "eve", "/srv/app/handlers/job.sh")
+    service.machine.run("touch", "/srv/app/handlers/job.sh")
+    service.wait_type("job", lambda t: t["refused"] and "eve" in t["refused"], "is refused")
 
 
 def test_all_end_with_droverd(service, people):
@@ -316,16 +349,25 @@ def test_all_end_with_droverd(service, people):
     wait(lambda: not any(alive(p.outside) for p in ours), lambda: f"all end: {[p.command for p in ours if alive(p.outside)]}", 15)
 
 
-@pytest.mark.parametrize("how", ["restart TYPE", "restart of droverd"])
+def encrypt(service):
+    """With a key of the host, for a container has no TPM."""
+    service.machine.run("systemd-creds", "encrypt", "--with-key=host", "--name=alice", "/etc/drover/secret/alice",
+                        "/etc/drover/secret/alice.cred")
+
+
+@pytest.mark.parametrize("how", ["restart TYPE", "restart of droverd", "encrypted"])
 def test_a_secret_is_rotated(service, people, how):
     """The credentials of the unit are read when it starts, a file whenever workers are started anew."""
     service.storage(mode="0777")
     service.machine.write("/etc/drover/secret/alice", "swordfish-1", 0o640)
     service.machine.run("chown", "root:drover", "/etc/drover/secret/alice")
     service.machine.run("chmod", "0755", "/etc/drover/secret")
-    source = "alice" if how == "restart of droverd" else "alice:/etc/drover/secret/alice"
+    source = "alice:/etc/drover/secret/alice" if how == "restart TYPE" else "alice"
     if how == "restart of droverd":
         service.dropin("secrets", "[Service]\nLoadCredential=alice:/etc/drover/secret/alice\n")
+    if how == "encrypted":
+        encrypt(service)
+        service.dropin("secrets", "[Service]\nLoadCredentialEncrypted=alice:/etc/drover/secret/alice.cred\n")
     service.configure(f'types = ( {{ type = "job"; user = "alice"; credentials = [ "{source}" ]; }} );')
     service.handler("job.sh", f'#!/bin/sh\ncat "$CREDENTIALS_DIRECTORY/alice" >{STORAGE}/seen.$DROVER_ID\n')
     service.dropin("users")
@@ -335,6 +377,8 @@ def test_a_secret_is_rotated(service, people, how):
     service.wait_settled("job")
     assert service.machine.read(f"{STORAGE}/seen.one") == "swordfish-1"
     service.machine.path("/etc/drover/secret/alice").write_text("swordfish-2")
+    if how == "encrypted":
+        encrypt(service)
     if how == "restart TYPE":
         service.ctl("restart", "job")
     else:
