@@ -205,7 +205,7 @@ class Service(module.Drover):
 
 
 def longest_gap(handlings):
-    """(seconds, when): the longest time between the first and the last in which nobody handled anything."""
+    """(seconds, when in wall clock): the longest time between the first and the last in which nobody handled anything."""
     gap, at, until = 0, 0, None
     for h in sorted(handlings, key=lambda h: h.began):
         if until is not None and h.began - until > gap:
