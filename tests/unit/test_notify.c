@@ -356,6 +356,32 @@ static void test_nobody_listens(void **state)
 	assert_int_equal(sd_event_run(supervisor.event, 0), 0); /* no timer is there */
 }
 
+/* A systemd that does not read: nobody waits for it, and it is told when it reads again. */
+static void test_nobody_waits(void **state)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	(void)state;
+	setenv("WATCHDOG_USEC", "40000", 1);
+	assert_int_equal(notify_open(&supervisor), 0);
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+	while (sendto(fd, "full", 4, MSG_DONTWAIT, (struct sockaddr *)&address, sizeof address) > 0)
+		;
+	assert_int_equal(errno, EAGAIN);
+	notify_ready(&supervisor);
+	notify_reloading();
+	supervisor.children.pinged_ms = clock_now_ms();
+	turn();
+	supervisor.notify.watchdog = sd_event_source_disable_unref(supervisor.notify.watchdog);
+	while (!strcmp(sent(), "full"))
+		;
+	turn(); /* it is tried again */
+	assert_string_equal(sent(), "READY=1\nSTATUS=3 types, 12 workers, 4 busy");
+	assert_int_equal(sd_event_run(supervisor.event, 0), 0);
+	close(fd);
+}
+
 static void test_the_end_is_extended(void **state)
 {
 	long long us = 0;
@@ -471,6 +497,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_changes_come_together, begin, end),
 		cmocka_unit_test_setup_teardown(test_nothing_before_it_is_ready, begin, end),
 		cmocka_unit_test_setup_teardown(test_nobody_listens, begin, end),
+		cmocka_unit_test_setup_teardown(test_nobody_waits, begin, end),
 		cmocka_unit_test_setup_teardown(test_the_end_is_extended, begin, end),
 		cmocka_unit_test_setup_teardown(test_watchdog, begin, end),
 		cmocka_unit_test_setup_teardown(test_starved, begin, end),

@@ -3,14 +3,20 @@
  * What systemd is told: that droverd is ready, reloads, stops, how it is doing, and that its main
  * loop does what it must. Decides when each of these is said; what the line says is summary.c's.
  * The watchdog is fed only from a turn that had nothing else left to do, and only while children
- * are pinged and rounds of decisions come when they are due.
+ * are pinged and rounds of decisions come when they are due. Nothing waits for systemd.
  */
 #include "roles/droverd/notify.h"
 
+#include <errno.h>
+#include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "system/timer.h"
@@ -23,8 +29,49 @@
 #define DUTY_LATE_MS    5000  /* what is late by more than this is not done any more */
 #define ACCURACY_US     50000
 
+/* The way to systemd. */
+
+static int tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/*
+ * 0, or -errno; -EAGAIN: it reads too slowly to be told now. As sd_notify(3), which would wait until
+ * it reads: for ever, where it has frozen.
+ */
+static int tell(const char *format, ...)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	char text[SUMMARY_MAX + sizeof((struct notify *)0)->before + 16];
+	size_t length = path ? strlen(path) : 0;
+	int fd, size, r = 0;
+	va_list ap;
+
+	if (!length)
+		return 0;
+	if (length >= sizeof address.sun_path)
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, length);
+	if (*path == '@')
+		address.sun_path[0] = '\0'; /* an abstract name, which has no end but its length */
+	va_start(ap, format);
+	size = vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	if (size < 0 || (size_t)size >= sizeof text)
+		return -EMSGSIZE;
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (sendto(fd, text, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL,
+		   (const struct sockaddr *)&address,
+		   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
+		r = -errno;
+	close(fd);
+	return r;
+}
+
 /* The line. */
 
+/* `before` is said with it, now or when systemd can be told again. */
 static void look(struct supervisor *supervisor, const char *before)
 {
 	struct notify *notify = &supervisor->notify;
@@ -32,10 +79,17 @@ static void look(struct supervisor *supervisor, const char *before)
 
 	summary_tell(supervisor, text);
 	notify->looked_ms = clock_now_ms();
-	if (!*before && !strcmp(text, notify->told))
+	if (*before)
+		snprintf(notify->before, sizeof notify->before, "%s", before);
+	if (!*notify->before && !strcmp(text, notify->told))
 		return;
+	if (tell("%sSTATUS=%s", notify->before, text) == -EAGAIN) {
+		if (notify->line)
+			timer_start(notify->line, APART_MS);
+		return;
+	}
 	snprintf(notify->told, sizeof notify->told, "%s", text);
-	sd_notifyf(0, "%sSTATUS=%s", before, text);
+	notify->before[0] = '\0';
 }
 
 static int on_line(sd_event_source *source, uint64_t usec, void *context)
@@ -69,7 +123,7 @@ void notify_ready(struct supervisor *supervisor)
 
 void notify_reloading(void)
 {
-	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_now_ns() / 1000);
+	tell("RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_now_ns() / 1000);
 }
 
 /* The end. */
@@ -90,7 +144,7 @@ static int on_extend(sd_event_source *source, uint64_t usec, void *context)
 	(void)usec;
 	if (us <= 0)
 		return 0;
-	sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%lld", us);
+	tell("EXTEND_TIMEOUT_USEC=%lld", us);
 	timer_start(source, EXTEND_EVERY_MS);
 	return 0;
 }
@@ -98,7 +152,7 @@ static int on_extend(sd_event_source *source, uint64_t usec, void *context)
 void notify_stopping(struct supervisor *supervisor, int64_t most_ms)
 {
 	struct notify *notify = &supervisor->notify;
-	char before[96];
+	char before[sizeof notify->before];
 
 	notify->until_ms = clock_now_ms() + most_ms;
 	snprintf(before, sizeof before, "STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld\n",
@@ -123,7 +177,7 @@ static int on_watchdog(sd_event_source *source, uint64_t usec, void *context)
 
 	(void)usec;
 	if (does_its_duties(supervisor))
-		sd_notify(0, "WATCHDOG=1");
+		tell("WATCHDOG=1");
 	timer_start(source, supervisor->notify.watchdog_ms);
 	return 0;
 }

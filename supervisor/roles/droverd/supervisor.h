@@ -243,6 +243,7 @@ struct supervisor {
 	struct notify {
 		sd_event_source *line, *extend, *watchdog;
 		char told[SUMMARY_MAX];
+		char before[96];     /* what is still to be said with the next line */
 		int64_t looked_ms;   /* when the line was made last */
 		int64_t until_ms;    /* stopping takes no longer */
 		int64_t watchdog_ms; /* between two looks */
