@@ -2,9 +2,9 @@
 /*
  * Credentials, as system/credentials.h says. A file of another user can be made by that user alone
  * when we may not give files away (CAP_CHOWN is not among what droverd asks for), so the effective
- * user is theirs for the moment of writing; the parent directory lets our group in for that, and is
- * sticky. The real user stays ours: nobody of theirs can stop or trace us meanwhile. Called by the
- * supervisor, before workers are started and after they are gone.
+ * user is theirs for the moment of writing; for that moment the parent directory lets our group in,
+ * and is sticky. The real user stays ours: nobody of theirs can stop or trace us meanwhile. Called by
+ * the supervisor, before workers are started and after they are gone.
  */
 #include "system/credentials.h"
 
@@ -26,6 +26,8 @@
 #include "base/banned.h"
 
 #define NAME_LENGTH_MAX 128
+#define PARENT_MODE     0711  /* nobody else sees what there is */
+#define PARENT_OPEN     01771 /* nor, of our group, touches what it did not make */
 #define ENTRIES_MAX     4096 /* that are removed of one directory: its owner may have put some there */
 
 static bool is_name(const char *text, size_t length)
@@ -175,22 +177,20 @@ static void be_ourselves(const struct self *self)
 		prctl(PR_SET_DUMPABLE, self->dumpable);
 }
 
-static int open_parent(const char *path, struct why *why)
+/* Of `path`; into `parent`. */
+static int open_parent(const char *path, char parent[PATH_MAX], struct why *why)
 {
-	char copy[PATH_MAX];
-	const char *parent;
 	struct stat st;
 
-	snprintf(copy, sizeof copy, "%s", path);
-	parent = dirname(copy);
+	snprintf(parent, PATH_MAX, "%s", path);
+	parent = dirname(parent);
 	if (mkdir(parent, 0700) < 0 && errno != EEXIST)
 		return why_set(why, -errno, "make %s: %s", parent, strerror(errno));
 	if (lstat(parent, &st) < 0)
 		return why_set(why, -errno, "%s: %s", parent, strerror(errno));
 	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid())
 		return why_set(why, -EPERM, "%s is no directory of droverd's own", parent);
-	/* Nobody but us and, for that moment, who we are with our group can make one in it. */
-	if (chmod(parent, 01771) < 0)
+	if (chmod(parent, PARENT_OPEN) < 0)
 		return why_set(why, -errno, "chmod %s: %s", parent, strerror(errno));
 	return 0;
 }
@@ -250,8 +250,9 @@ static int make(const char *path, const struct content *contents, size_t n)
 static int write_contents(const char *path, const struct content *contents, size_t n, uid_t owner,
 			  struct why *why)
 {
+	char parent[PATH_MAX];
 	struct self self;
-	int r = open_parent(path, why);
+	int r = open_parent(path, parent, why);
 
 	if (r < 0)
 		return r;
@@ -259,6 +260,8 @@ static int write_contents(const char *path, const struct content *contents, size
 	if (r == 0)
 		r = make(path, contents, n);
 	be_ourselves(&self);
+	if (chmod(parent, PARENT_MODE) < 0 && r == 0)
+		r = -errno;
 	if (r == 0)
 		return 0;
 	if (r != -EEXIST)

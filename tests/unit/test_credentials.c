@@ -147,7 +147,7 @@ static void test_place(void **state)
 	assert_int_equal(credentials_place(path, list, owner, &why), 0);
 	assert_int_equal(geteuid(), getuid());
 	assert_int_equal(lstat("all", &st), 0);
-	assert_int_equal(st.st_mode & 07777, 01771);
+	assert_int_equal(st.st_mode & 07777, 0711);
 	assert_int_equal(lstat("all/t.1", &st), 0);
 	assert_int_equal(st.st_mode & 07777, 0500);
 	assert_int_equal(st.st_uid, owner);
