@@ -240,6 +240,7 @@ static size_t type_problems(const struct ctl *ctl, const cJSON *type, struct buf
 		{"broker_says", "the broker is up, but ", TABLE_WARN},
 		{"refused", "refused ", TABLE_BAD},
 		{"last_death", "", TABLE_BAD},
+		{"held_back", "", TABLE_BAD},
 	};
 	const char *name = field_text(type, "type");
 	char said[600];

@@ -227,7 +227,10 @@ def test_secrets_that_cannot_be_had_are_named(service, drover):
     secret_file(file, "A\n")
     drover.ctl("restart", "job")
     drover.wait_log(f"no new generation of workers: {file}:1:")
-    assert drover.type("job")["workers"]["running"]
+    row = drover.wait_type("job", lambda t: t["held_back"], "says so")
+    assert row["workers"]["running"] and row["held_back"] in drover.ctl("status").stdout
+    secret_file(file, "A=2\n")
+    drover.wait_type("job", lambda t: not t["held_back"], "has new workers")
 
 
 # Tries everything that the body names, [[what, on what], …], and writes down what it could.

@@ -184,6 +184,7 @@ static void hand_over(struct type *type, struct template_child *template)
 	template->link = -1;
 	message_free(&message);
 	backoff_reset(&type->roll_backoff);
+	text_set(&type->held_back, "%s", "");
 }
 
 /* All of the pair is reaped. */
@@ -193,6 +194,7 @@ static void finish(struct type *type)
 
 	type->pair = PAIR_NONE;
 	type->rolling = false;
+	text_set(&type->held_back, "%s", "");
 	report_end(type);
 	if (wanted)
 		backoff_reset(&type->backoff);
@@ -291,9 +293,10 @@ static void roll_later(struct type *type, const char *reason)
 
 	type->rolling = true;
 	type->roll_ms = clock_now_ms() + wait_ms;
-	log_change(KIND_ROLE_NOT_STARTED, LOG_ABOUT(.type = type->name),
-		   "%s: no new generation of workers: %s; the present one goes on, tried again %s",
-		   type->name, reason, units_human_wait(wait_ms, delay, sizeof delay));
+	text_set(&type->held_back, "no new generation of workers: %s; the present one goes on",
+		 reason);
+	log_change(KIND_ROLE_NOT_STARTED, LOG_ABOUT(.type = type->name), "%s: %s, tried again %s",
+		   type->name, type->held_back, units_human_wait(wait_ms, delay, sizeof delay));
 }
 
 void pair_roll(struct type *type)
@@ -317,6 +320,7 @@ void pair_revert(struct type *type)
 {
 	if (type->pair != PAIR_RUNNING)
 		return; /* the next pair starts with the one before */
+	text_set(&type->held_back, "%s", "");
 	if (!has_older(type)) {
 		/* The pair was started with the handler on trial: nothing else is loaded. */
 		pair_leave(type);

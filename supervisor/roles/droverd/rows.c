@@ -310,6 +310,7 @@ static void row_type(struct request *request, struct type *type)
 	add_totals(&row, type);
 	add_error(&row, type);
 	row_add_text(&row, "last_death", type->death);
+	row_add_text(&row, "held_back", type->held_back);
 	row_add_override(&row, "override", &type->override);
 	view_add_share(&row, type);
 	add_handler(&row, type);

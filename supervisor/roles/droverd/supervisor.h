@@ -125,6 +125,7 @@ struct type {
 	int64_t retry_ms; /* monotonic: failed, not started before this; 0: works */
 	bool rolling;     /* a new generation is wanted and was not started yet, */
 	int64_t roll_ms;  /* for it failed or had no place: not before this */
+	char *held_back;  /* … and why; "" once it is there or not wanted any more; text_set */
 	int64_t pair_started_ms;
 	unsigned restarts;
 	char *death; /* why the last pair ended; "" once a new one works; never NULL; text_set */

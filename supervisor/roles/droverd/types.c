@@ -100,6 +100,7 @@ static void type_free(struct type *type)
 	text_set(&type->refused_path, "%s", "");
 	text_set(&type->refused, "%s", "");
 	text_set(&type->death, "%s", "");
+	text_set(&type->held_back, "%s", "");
 	text_set(&type->last_error, "%s", "");
 	decision_ring_free(&type->decisions);
 	free(type->handling);
@@ -128,7 +129,8 @@ static struct type *type_add(struct supervisor *supervisor, struct config_type *
 	type->supervisor = supervisor;
 	type->config = config;
 	type->dropin = dropin;
-	type->refused_path = type->refused = type->death = type->last_error = nothing;
+	type->refused_path = type->refused = type->death = type->held_back = type->last_error =
+		nothing;
 	type->report = (struct report){.handling_us = -1, .idle_low = -1};
 	for (size_t i = 0; i < TEMPLATES_MAX; i++)
 		type->templates[i].link = -1;
