@@ -71,7 +71,7 @@ def test_it_comes_back(service, fault):
     old = service.machine.processes()
     (main,) = [p for p in old if p.pid == before]
     # Without a supervisor work goes on: for longer than it takes systemd to notice.
-    ids = service.publish_ledger("job", 60 if fault == "stop" else 20, 400)
+    ids = service.publish_ledger("job", 60 if fault == "stop" else 40, 400)
     wait_begun(service, 4)
     if fault == "stop":
         os.kill(main.outside, signal.SIGSTOP)

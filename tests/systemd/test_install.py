@@ -26,7 +26,7 @@ def test_the_status_line(service):
     for name in ("mail.welcome", "order.paid", "user.registered"):
         service.handler(f"{name}.so", LEDGER)
     wait(lambda: service.type("user.registered") and service.type("order.paid"), "all are served")
-    service.publish_ledger("order.paid", 3, 2000)
+    service.publish_ledger("order.paid", 3, 5000)
     status = wait(lambda: re.search(r'Status: "(3 types, (\d+) workers?, [1-3] busy.*)"', service.systemctl("status", "drover").stdout),
                   lambda: f"status says so: {service.show('StatusText')}", every=0.1)
     print(status.group(1))

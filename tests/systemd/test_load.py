@@ -21,7 +21,9 @@ def serve_busily(service, events, more=""):
     service.handler("job.so", LEDGER)
     service.start()
     wait(lambda: service.type("job"), "it is served")
+    service.ctl("pause", "job")  # however long publishing takes, all of it is still to do
     ids = service.publish_ledger("job", events, MS)
+    service.ctl("resume", "job")
     service.wait_type("job", lambda t: t["workers"]["busy"] >= WORKERS * 0.6, "is busy")
     return ids
 
