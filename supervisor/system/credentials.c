@@ -11,7 +11,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -177,22 +176,89 @@ static void be_ourselves(const struct self *self)
 		prctl(PR_SET_DUMPABLE, self->dumpable);
 }
 
-/* Of `path`; into `parent`. */
-static int open_parent(const char *path, char parent[PATH_MAX], struct why *why)
+/* A directory of ours, by itself and not by a link: what is ours others of our user may replace. */
+static int open_own(const char *path)
 {
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), r = 0;
 	struct stat st;
 
+	if (fd < 0)
+		return errno == ENOTDIR || errno == ELOOP ? -EPERM : -errno;
+	if (fstat(fd, &st) < 0)
+		r = -errno;
+	else if (st.st_uid != geteuid())
+		r = -EPERM;
+	if (r == 0)
+		return fd;
+	close(fd);
+	return r;
+}
+
+/* Into `parent`; the rest of the path is what is returned. */
+static const char *split(const char *path, char parent[PATH_MAX])
+{
+	char *slash;
+
 	snprintf(parent, PATH_MAX, "%s", path);
-	parent = dirname(parent);
+	slash = strrchr(parent, '/');
+	*slash = '\0';
+	return path + (slash - parent) + 1;
+}
+
+static int open_parent(const char *parent, struct why *why)
+{
+	int fd;
+
 	if (mkdir(parent, 0700) < 0 && errno != EEXIST)
 		return why_set(why, -errno, "make %s: %s", parent, strerror(errno));
-	if (lstat(parent, &st) < 0)
-		return why_set(why, -errno, "%s: %s", parent, strerror(errno));
-	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid())
-		return why_set(why, -EPERM, "%s is no directory of droverd's own", parent);
-	if (chmod(parent, PARENT_OPEN) < 0)
-		return why_set(why, -errno, "chmod %s: %s", parent, strerror(errno));
+	fd = open_own(parent);
+	if (fd == -EPERM)
+		return why_set(why, fd, "%s is no directory of droverd's own", parent);
+	if (fd < 0)
+		return why_set(why, fd, "%s: %s", parent, strerror(-fd));
+	return fd;
+}
+
+/* What is in it; its owner may have added to it. */
+static int empty(int parent, const char *name)
+{
+	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), n = 0;
+	struct dirent *entry;
+	DIR *directory;
+
+	if (fd < 0)
+		return -errno;
+	fchmod(fd, 0700);
+	directory = fdopendir(fd);
+	if (!directory) {
+		close(fd);
+		return -ENOMEM;
+	}
+	while (n++ < ENTRIES_MAX && (entry = readdir(directory)))
+		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") &&
+		    unlinkat(fd, entry->d_name, 0) < 0)
+			unlinkat(fd, entry->d_name, AT_REMOVEDIR);
+	closedir(directory);
 	return 0;
+}
+
+static int remove_entry(int parent, const char *name)
+{
+	struct self self;
+	struct stat st;
+	int r;
+
+	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode))
+		return unlinkat(parent, name, 0) < 0 ? -errno : 0;
+	r = become(st.st_uid, &self);
+	if (r == 0)
+		r = empty(parent, name);
+	be_ourselves(&self);
+	if (r == 0 && unlinkat(parent, name, AT_REMOVEDIR) < 0)
+		r = -errno;
+	return r;
 }
 
 static int write_all(int fd, const char *data, size_t size)
@@ -230,12 +296,12 @@ static int write_one(int directory, const struct content *content)
 }
 
 /* As the owner. */
-static int make(const char *path, const struct content *contents, size_t n)
+static int make(int parent, const char *name, const struct content *contents, size_t n)
 {
-	int fd = -1, r = mkdir(path, 0700) < 0 ? -errno : 0;
+	int fd = -1, r = mkdirat(parent, name, 0700) < 0 ? -errno : 0;
 
 	if (r == 0) {
-		fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		r = fd < 0 ? -errno : 0;
 	}
 	for (size_t i = 0; r == 0 && i < n; i++)
@@ -250,23 +316,26 @@ static int make(const char *path, const struct content *contents, size_t n)
 static int write_contents(const char *path, const struct content *contents, size_t n, uid_t owner,
 			  struct why *why)
 {
-	char parent[PATH_MAX];
+	char directory[PATH_MAX];
+	const char *name = split(path, directory);
+	int parent = open_parent(directory, why), r;
 	struct self self;
-	int r = open_parent(path, parent, why);
 
-	if (r < 0)
-		return r;
-	r = become(owner, &self);
-	if (r == 0)
-		r = make(path, contents, n);
-	be_ourselves(&self);
-	if (chmod(parent, PARENT_MODE) < 0 && r == 0)
+	if (parent < 0)
+		return parent;
+	r = fchmod(parent, PARENT_OPEN) < 0 ? -errno : 0;
+	if (r == 0) {
+		r = become(owner, &self);
+		if (r == 0)
+			r = make(parent, name, contents, n);
+		be_ourselves(&self);
+	}
+	if (fchmod(parent, PARENT_MODE) < 0 && r == 0)
 		r = -errno;
-	if (r == 0)
-		return 0;
-	if (r != -EEXIST)
-		credentials_remove(path);
-	return why_set(why, r, "make %s for user %u: %s", path, owner, strerror(-r));
+	if (r < 0 && r != -EEXIST)
+		remove_entry(parent, name);
+	close(parent);
+	return r < 0 ? why_set(why, r, "make %s for user %u: %s", path, owner, strerror(-r)) : 0;
 }
 
 int credentials_place(const char *path, char *const *rows, uid_t owner, struct why *why)
@@ -296,59 +365,31 @@ int credentials_place(const char *path, char *const *rows, uid_t owner, struct w
 	return r;
 }
 
-/* What is in it; its owner may have added to it. */
-static int empty(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), n = 0;
-	struct dirent *entry;
-	DIR *directory;
-
-	if (fd < 0)
-		return -errno;
-	fchmod(fd, 0700);
-	directory = fdopendir(fd);
-	if (!directory) {
-		close(fd);
-		return -ENOMEM;
-	}
-	while (n++ < ENTRIES_MAX && (entry = readdir(directory)))
-		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") &&
-		    unlinkat(fd, entry->d_name, 0) < 0)
-			unlinkat(fd, entry->d_name, AT_REMOVEDIR);
-	closedir(directory);
-	return 0;
-}
-
 int credentials_remove(const char *path)
 {
-	struct self self;
-	struct stat st;
-	int r;
+	char directory[PATH_MAX];
+	const char *name = split(path, directory);
+	int parent = open_own(directory), r;
 
-	if (lstat(path, &st) < 0)
-		return -errno;
-	r = become(st.st_uid, &self);
-	if (r == 0 && S_ISDIR(st.st_mode))
-		r = empty(path);
-	be_ourselves(&self);
-	if (r == 0 && remove(path) < 0)
-		r = -errno;
+	if (parent < 0)
+		return parent;
+	r = remove_entry(parent, name);
+	close(parent);
 	return r;
 }
 
 void credentials_clear(const char *parent)
 {
-	char path[PATH_MAX + NAME_MAX + 2];
+	int fd = open_own(parent);
+	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
-	DIR *directory = opendir(parent);
 
-	while (directory && (entry = readdir(directory))) {
-		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-			continue;
-		snprintf(path, sizeof path, "%s/%s", parent, entry->d_name);
-		credentials_remove(path);
-	}
+	while (directory && (entry = readdir(directory)))
+		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+			remove_entry(fd, entry->d_name);
 	if (directory)
 		closedir(directory);
-	rmdir(parent);
+	else if (fd >= 0)
+		close(fd);
+	remove(parent); /* also what is none of ours, and in the way */
 }

@@ -126,6 +126,7 @@ static void test_read(void **state)
 		assert_int_equal(read_source("other", text, &why), -EPERM);
 	}
 	assert_int_equal(read_source(place->dir, text, &why), -EINVAL);
+	assert_int_equal(chmod("secret", 0600), 0);
 	assert_int_equal(truncate("secret", CREDENTIALS_SIZE_MAX + 1), 0);
 	assert_int_equal(read_source(path, text, &why), -EFBIG);
 }
@@ -196,6 +197,18 @@ static void test_a_foreign_parent(void **state)
 	assert_int_equal(symlink("/tmp", "other"), 0);
 	assert_int_equal(credentials_place(path, list, geteuid(), &why), -EPERM);
 	assert_non_null(strstr(why.text, "no directory of droverd's own"));
+	/* Where a link leads nothing is taken away; the link is. */
+	assert_int_equal(mkdir("theirs", 0700), 0);
+	assert_int_equal(mkdir("theirs/t.1", 0700), 0);
+	assert_int_equal(unlink("other"), 0);
+	assert_int_equal(symlink("theirs", "other"), 0);
+	assert_int_equal(credentials_remove(path), -EPERM);
+	snprintf(path, sizeof path, "%s/other", place->dir);
+	credentials_clear(path);
+	assert_int_equal(access("theirs/t.1", F_OK), 0);
+	assert_int_equal(access("other", F_OK), -1);
+	assert_int_equal(rmdir("theirs/t.1"), 0);
+	assert_int_equal(rmdir("theirs"), 0);
 }
 
 int main(void)
