@@ -247,8 +247,8 @@ def test_age_and_memory_recycle(drover):
 
 def test_exclusive_is_one_at_any_time(drover):
     script = SCRIPT + """
-mkdir "$OUT.lock" || note twice
 trap 'sleep 0.3; rmdir "$OUT.lock"; kill $child; note ended; exit 0' TERM
+mkdir "$OUT.lock" || note twice
 sleep 600 & child=$!
 wait
 """

@@ -2,7 +2,7 @@
 
 import re
 
-from drover import wait
+from drover import TOP, wait
 from service import CONFIGURATION, HANDLERS, LEDGER, install
 
 
@@ -18,6 +18,26 @@ def test_the_package_starts_and_enables_it(machine, debs):
     assert "ready: node" in machine.run("journalctl", "--unit=drover").stdout
     # Nothing of it is asked twice.
     assert machine.run("systemctl", "--failed", "--no-legend").stdout == ""
+
+
+def test_the_readmes_lines(service):
+    """As they stand there; but for the installation, which came before, and the editor."""
+    block = (TOP / "README.md").read_text().split("**On a server**")[1].split("\n\n")[1]
+    lines = [line.strip() for line in block.splitlines() if "apt install" not in line and "$EDITOR" not in line]
+    assert len(lines) > 5
+    service.start()
+    for line in lines:
+        said = service.machine.shell(line).stdout
+        if HANDLERS in line:
+            wait(lambda: service.type("mail.welcome"), "the handler is served", 5)
+        if "droverctl publish" in line:
+            service.wait_type("mail.welcome", lambda t: t["totals"]["done"] == 1, "is done")
+        if "-t mail.welcome" in line:
+            assert 'to send: {"to": "ada@example.org"}' in said
+        if "-u drover -x" in line:
+            assert "Defined-By: Drover" in said
+        if "systemctl status" in line:
+            assert "1 type, " in said
 
 
 def test_the_status_line(service):
