@@ -19,7 +19,7 @@ struct request {
 	int64_t id;  /* ours, never used twice: what dispatchers answer to */
 	int uid, pid;
 	char title[160]; /* "scale order.paid", for the log */
-	bool quiet;      /* changes nothing, or comes from programs: logged for debugging only */
+	bool quiet;      /* changes nothing: logged for debugging only */
 
 	/* A walk over the types, a helping at a time: 1: there are more, and the api was told so. */
 	int (*walk)(struct request *request);
