@@ -225,12 +225,19 @@ int process_spawn(const struct process_spec *spec, pid_t *ret_pid, struct why *w
 
 void process_rename(const char *title, const char *name)
 {
+	static size_t size;
 	char *room = program_invocation_name;
-	size_t size = strlen(room);
+	size_t kept;
 
-	/* A title shorter than its room would leave the old one's end in ps; spaces do not show. */
-	memset(room, ' ', size);
-	memcpy(room, title, strnlen(title, size));
+	if (!size)
+		size = strlen(
+			room); /* while it is padded with spaces: later ones with NUL, which show nowhere */
+	kept = title ? strnlen(title, size) : size;
+	while (!title && kept && (!room[kept - 1] || room[kept - 1] == ' '))
+		kept--;
+	if (title)
+		memcpy(room, title, kept);
+	memset(room + kept, '\0', size - kept);
 	prctl(PR_SET_NAME, name);
 }
 
