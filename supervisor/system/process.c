@@ -225,19 +225,20 @@ int process_spawn(const struct process_spec *spec, pid_t *ret_pid, struct why *w
 
 void process_rename(const char *title, const char *name)
 {
-	static size_t size;
+	static size_t size; /* of the room; measured once, while spaces fill it */
 	char *room = program_invocation_name;
-	size_t kept;
+	size_t length;
 
-	if (!size)
-		size = strlen(
-			room); /* while it is padded with spaces: later ones with NUL, which show nowhere */
-	kept = title ? strnlen(title, size) : size;
-	while (!title && kept && (!room[kept - 1] || room[kept - 1] == ' '))
-		kept--;
-	if (title)
-		memcpy(room, title, kept);
-	memset(room + kept, '\0', size - kept);
+	size = size ? size : strlen(room);
+	if (title) {
+		length = strnlen(title, size);
+		memcpy(room, title, length);
+	} else {
+		for (length = strlen(room); length && room[length - 1] == ' ';)
+			length--;
+	}
+	/* NULs show nowhere: spaces do, in the journal and in what systemctl says. */
+	memset(room + length, '\0', size - length);
 	prctl(PR_SET_NAME, name);
 }
 
