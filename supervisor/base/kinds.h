@@ -39,6 +39,7 @@
 	KIND(RESUMED, NOTICE, "be4044eb1c4d41d8b8ca32c958ba35d6")                                  \
 	KIND(DRAINED, NOTICE, "2dd930df6259467394ae992abc0f40cb")                                  \
 	KIND(RESTARTED, NOTICE, "8980ad504eeb4c03b89b72140944ff9f")                                \
+	KIND(PUBLISHED, INFO, "71fdab51a6af448f9e9373180b1464d6")                                  \
 	KIND(COMMAND, NOTICE, "06a75cf56e044a9794d89ebaa0ca1f6a")                                  \
 	KIND(COMMAND_REFUSED, NOTICE, "1e5154ba7de644b89bb2298e8a73a0ea")                          \
 	/* handlers */                                                                             \

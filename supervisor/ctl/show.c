@@ -418,6 +418,7 @@ void show_plugins(const struct ctl *ctl, const cJSON *answer, struct buf *out)
 		{"KIND", "kind", SHOW_TEXT, 0},
 		{"NAME", "name", SHOW_TEXT, 0},
 		{"FILE", "file", SHOW_TEXT, 0},
+		{"CANNOT BE USED", "problem", SHOW_TEXT, 0},
 		{0},
 	};
 	const struct ctl whole = {.colour = ctl->colour}; /* reasons are not cut */

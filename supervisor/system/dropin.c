@@ -212,21 +212,54 @@ int dropin_trust(const char *path, const struct dropin_owners *owners, struct wh
 	return r;
 }
 
-int dropin_command(const char *path, const char **ret_interpreter, struct why *why)
+/* By its suffix; NULL: none is known. */
+static const char *interpreter_of(const char *path)
 {
 	const char *suffix = suffix_of(path);
+
+	for (size_t i = 0; suffix && i < sizeof kinds / sizeof *kinds; i++)
+		if (!strcmp(suffix, kinds[i].suffix))
+			return kinds[i].interpreter;
+	return NULL;
+}
+
+/* Whether the kernel can run it. One that cannot be read may still be executed. */
+static bool is_program(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	char head[4] = "";
+	ssize_t size;
+
+	if (fd < 0)
+		return true;
+	size = read(fd, head, sizeof head);
+	close(fd);
+	return size < 0 || !memcmp(head, "#!", 2) || !memcmp(head, "\177ELF", 4);
+}
+
+int dropin_command(const char *path, const char **ret_interpreter, struct why *why)
+{
+	const char *interpreter = interpreter_of(path);
 	struct stat st;
 
 	if (stat(path, &st) < 0)
 		return why_set(why, -errno, "%s: %s", path, strerror(errno));
 	if (st.st_mode & 0111) {
+		if (!is_program(path))
+			return why_set(
+				why, -ENOEXEC,
+				"%s is executable, but neither a program nor a script whose first line "
+				"names its interpreter, like #!/usr/bin/env %s; %s",
+				path, interpreter ? interpreter : "python3",
+				interpreter
+					? "add that line, or chmod a-x it, and its suffix names the "
+					  "interpreter"
+					: "add that line");
 		*ret_interpreter = NULL;
 		return 0;
 	}
-	for (size_t i = 0; suffix && i < sizeof kinds / sizeof *kinds; i++) {
-		if (strcmp(suffix, kinds[i].suffix) || !kinds[i].interpreter)
-			continue;
-		*ret_interpreter = kinds[i].interpreter;
+	if (interpreter) {
+		*ret_interpreter = interpreter;
 		return 0;
 	}
 	return why_set(

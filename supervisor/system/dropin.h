@@ -51,7 +51,7 @@ int dropin_trust(const char *path, const struct dropin_owners *owners, struct wh
 /*
  * The command line that runs a script or executable: the file itself where it is executable, else
  * the interpreter that its suffix names before it. ret_interpreter is NULL or a static text.
- * -ENOEXEC when neither fits.
+ * -ENOEXEC when neither fits, and for an executable that the kernel could not run.
  */
 int dropin_command(const char *path, const char **ret_interpreter, struct why *why);
 

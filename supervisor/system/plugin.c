@@ -79,13 +79,14 @@ static int check(const struct drover_plugin *plugin, const char *shown,
 			       "%s: built for ABI %d.%d, this Drover has %d.%d; rebuild it", shown,
 			       plugin->abi_major, plugin->abi_minor, DROVER_ABI_MAJOR,
 			       DROVER_ABI_MINOR);
+	/* Of a struct that ends before its kind, the size is wrong for any. */
+	if (plugin->size >= sizeof *plugin && plugin->kind != kind)
+		return why_set(why, -ELIBBAD, "%s: is %s plugin, not %s", shown,
+			       kind_name(plugin->kind), kind_name(kind));
 	if (plugin->size < least_size)
 		return why_set(why, -ELIBBAD,
 			       "%s: its struct has %u bytes, at least %zu are needed", shown,
 			       plugin->size, least_size);
-	if (plugin->kind != kind)
-		return why_set(why, -ELIBBAD, "%s: is %s plugin, not %s", shown,
-			       kind_name(plugin->kind), kind_name(kind));
 	if (!plugin->name || !*plugin->name)
 		return why_set(why, -ELIBBAD, "%s: has no name", shown);
 	return 0;

@@ -225,12 +225,20 @@ int process_spawn(const struct process_spec *spec, pid_t *ret_pid, struct why *w
 
 void process_rename(const char *title, const char *name)
 {
+	static size_t size; /* of the room; measured once, while spaces fill it */
 	char *room = program_invocation_name;
-	size_t size = strlen(room);
+	size_t length;
 
-	/* A title shorter than its room would leave the old one's end in ps; spaces do not show. */
-	memset(room, ' ', size);
-	memcpy(room, title, strnlen(title, size));
+	size = size ? size : strlen(room);
+	if (title) {
+		length = strnlen(title, size);
+		memcpy(room, title, length);
+	} else {
+		for (length = strlen(room); length && room[length - 1] == ' ';)
+			length--;
+	}
+	/* NULs show nowhere: spaces do, in the journal and in what systemctl says. */
+	memset(room + length, '\0', size - length);
 	prctl(PR_SET_NAME, name);
 }
 

@@ -57,7 +57,7 @@ bool process_tie(int signal, pid_t parent);
 
 /*
  * Writes `title` over the argv[0] that this process was started with, as far as that reaches, and
- * names the thread.
+ * names the thread. NULL: the title stays, without what pads it.
  */
 void process_rename(const char *title, const char *name);
 

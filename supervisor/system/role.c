@@ -23,6 +23,7 @@
 
 #include "base/log.h"
 #include "base/why.h"
+#include "system/process.h"
 
 #include "base/banned.h"
 
@@ -186,8 +187,8 @@ void role_open(struct role *role, const char *name)
 	int domain = 0, r;
 	socklen_t size = sizeof domain;
 
+	process_rename(NULL, name); /* first: the journal keeps the title that it saw */
 	log_open(name);
-	prctl(PR_SET_NAME, name);
 	if (getsockopt(PROTOCOL_CHANNEL_FD, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0 ||
 	    domain != AF_UNIX) {
 		fprintf(stderr,

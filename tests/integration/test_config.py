@@ -108,6 +108,26 @@ def test_what_a_plugin_misses_is_named_with_its_package(installed, miss):
     assert words not in installed.ctl("status").stdout
 
 
+def test_plugins_are_listed_with_what_they_miss(installed):
+    """One that kills whoever loads it takes nobody along but those behind it."""
+    brokers = installed.directory / "tree" / "plugins" / "brokers"
+    words = miss_the_library(brokers / "rabbitmq.so")
+    shutil.copy(BUILD / "plugins" / "handlers" / "exec.so", brokers / "strange.so")
+    installed.start()
+    found = {(p["kind"], p["name"]): p.get("problem", "") for p in installed.json("plugins")["plugins"]}
+    assert {name for name, problem in found.items() if not problem} == {
+        ("brokers", "sqlite"), ("handlers", "exec"), ("registries", "consul"), ("registries", "none")}, found
+    assert words in found["brokers", "rabbitmq"] and "is a handler plugin, not a broker" in found["brokers", "strange"], found
+    assert words in installed.ctl("plugins").stdout
+    installed.handler("job.sh", "#!/bin/sh\n")
+    wait(lambda: [h["type"] for h in installed.json("plugins")["handlers"]] == ["job"], "its handlers follow")
+    compile_handler("#include <signal.h>\n__attribute__((constructor)) static void die(void) { raise(SIGKILL); }\n",
+                    brokers / "mortal.so")
+    answer = installed.json("plugins")
+    assert [h["type"] for h in answer["handlers"]] == ["job"], answer
+    assert any("was killed by signal 9" in p["problem"] for p in answer["problems"]), answer
+
+
 def test_dump_can_be_loaded_again(drover):
     drover.configure('types = ( { type = "order.paid"; objective = "2s"; max = 20; } );')
     dumped = check(drover, "--dump-config")

@@ -159,6 +159,23 @@ def test_a_file_that_others_can_write_is_refused(drover):
     wait(lambda: [p for p in drover.json("plugins")["handlers"] if p["type"] == "job" and not p["refused"]], "it is served")
 
 
+def test_an_executable_that_nothing_can_run_is_refused(drover):
+    """Not served first, to fail for ever; and the one that it was goes on: by its interpreter, as before."""
+    path = drover.handler("job.sh", "exit 0\n", mode=0o644)
+    drover.start()
+    drover.wait_type("job", lambda t: t["handler"]["file"], "is served")
+    path.chmod(0o755)
+    found = wait(lambda: [p for p in drover.json("plugins")["handlers"] if p["type"] == "job" and p["refused"]], "it is refused")
+    assert "like #!/usr/bin/env sh; add that line, or chmod a-x it" in found[0]["refused"], found
+    drover.publish("job")
+    drover.wait_type("job", lambda t: t["totals"]["done"] == 1, "the version before serves")
+    path.chmod(0o644)
+    wait(lambda: [p for p in drover.json("plugins")["handlers"] if p["type"] == "job" and not p["refused"]], "it is served")
+    drover.handler("bare", "exit 0\n")
+    drover.wait_log("bare is executable, but neither a program nor a script")
+    assert "bare: served by" not in drover.log()
+
+
 def test_two_files_for_one_type_are_refused_naming_both(drover):
     drover.handler("job.so", SCRIPTED)
     drover.start()

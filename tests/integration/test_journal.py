@@ -146,6 +146,8 @@ def test_changes_have_kinds_and_fields(drover, journal):
     assert journal.wait_kind("HANDLER_SERVED")["DROVER_TYPE"] == "order.paid"
     assert journal.wait_kind("BROKER_UP")["DROVER_BROKER"] == "main"
     drover.ctl("publish", "order.paid", "--data", "{}", "--id", "bad")
+    published = journal.wait_kind("PUBLISHED", DROVER_TYPE="order.paid")
+    assert published["DROVER_UID"] == "0" and published["PRIORITY"] == "6"
     crash = journal.wait_kind("WORKER_CRASHED", DROVER_EVENT_ID="bad")
     assert crash["DROVER_TYPE"] == "order.paid" and crash["DROVER_BROKER"] == "main" and crash["DROVER_NODE"] == "test"
     assert crash["SYSLOG_IDENTIFIER"] == "droverd" and crash["DROVER_ROLE"] == "dispatcher" and crash["PRIORITY"] == "4"

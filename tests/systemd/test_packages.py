@@ -35,7 +35,7 @@ def test_what_is_where(debs):
     plugins = {name: {file.split("/plugins/")[1] for file in held[name] if "/plugins/" in file} for name in held}
     assert plugins == {
         "drover": {"brokers/sqlite.so", "handlers/exec.so", "registries/none.so"},
-        "drover-rabbitmq": {"brokers/rabbitmq.so", "brokers/rabbitmq-management.so"},
+        "drover-rabbitmq": {"brokers/rabbitmq.so", "brokers/rabbitmq/management.so"},
         "drover-consul": {"registries/consul.so"},
         "libdrover-dev": set(),
     }

@@ -270,15 +270,27 @@ static void test_trust_owner(void **state)
 static const struct {
 	const char *file;
 	mode_t mode;
+	const char *content;
 	int r;
-	const char *interpreter; /* NULL: the file itself */
+	const char *says; /* the interpreter, NULL: the file itself; or a part of why not */
 } commands[] = {
-	{"x.sh", 0755, 0, NULL},         {"x.sh", 0644, 0, "sh"},
-	{"x.php", 0644, 0, "php"},       {"x.py", 0600, 0, "python3"},
-	{"x.rb", 0600, 0, "ruby"},       {"x.js", 0600, 0, "node"},
-	{"x.pl", 0600, 0, "perl"},       {"x", 0755, 0, NULL},
-	{"x", 0644, -ENOEXEC, NULL},     {"x.so", 0644, -ENOEXEC, NULL},
-	{"x.exe", 0644, -ENOEXEC, NULL}, {"x.sh", 0100, 0, NULL},
+	{"x.sh", 0755, "#!/bin/sh\n", 0, NULL},
+	{"x.sh", 0644, "text", 0, "sh"},
+	{"x.php", 0644, "<?php", 0, "php"},
+	{"x.py", 0600, "text", 0, "python3"},
+	{"x.rb", 0600, "text", 0, "ruby"},
+	{"x.js", 0600, "text", 0, "node"},
+	{"x.pl", 0600, "text", 0, "perl"},
+	{"x", 0755, "\177ELF…", 0, NULL},
+	{"x.sh", 0500, "#!", 0, NULL},
+	{"x", 0644, "#!/bin/sh\n", -ENOEXEC, "x is not executable"},
+	{"x.so", 0644, "\177ELF…", -ENOEXEC, "x.so is not executable"},
+	{"x.exe", 0644, "MZ", -ENOEXEC, "x.exe is not executable"},
+	{"x.php", 0755, "<?php", -ENOEXEC,
+	 "like #!/usr/bin/env php; add that line, or chmod a-x it"},
+	{"x", 0755, "text", -ENOEXEC, "like #!/usr/bin/env python3; add that line"},
+	{"x.sh", 0755, "", -ENOEXEC, "x.sh is executable, but neither a program nor a script"},
+	{"x.sh", 0755, "\177EL", -ENOEXEC, "x.sh is executable, but neither"},
 };
 
 static void test_command(void **state)
@@ -289,13 +301,14 @@ static void test_command(void **state)
 	(void)state;
 	for (size_t i = 0; i < ROWS(commands); i++) {
 		interpreter = "?";
-		write_file(commands[i].file, "text", commands[i].mode);
+		write_file(commands[i].file, commands[i].content, commands[i].mode);
 		want_int(commands[i].file, dropin_command(commands[i].file, &interpreter, &why),
 			 commands[i].r);
-		if (commands[i].r < 0)
+		if (commands[i].r < 0) {
 			want_text(commands[i].file, interpreter, "?");
-		else if (commands[i].interpreter)
-			want_text(commands[i].file, interpreter, commands[i].interpreter);
+			assert_non_null(strstr(why.text, commands[i].says));
+		} else if (commands[i].says)
+			want_text(commands[i].file, interpreter, commands[i].says);
 		else
 			assert_null(interpreter);
 		assert_int_equal(unlink(commands[i].file), 0);

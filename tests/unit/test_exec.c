@@ -95,6 +95,8 @@ static void test_exit_statuses(void **state)
 		 "exited with status 1: one two"},
 		{"echo last words >&2; kill -SEGV $$", DROVER_RETRY,
 		 "was killed by signal 11 (SIGSEGV): last words"},
+		{"kill -KILL $$", DROVER_RETRY,
+		 "was killed by signal 9 (SIGKILL), perhaps by the kernel for want of memory"},
 		/* of much, the end; from the beginning of a line */
 		{"i=0; while [ $i -lt 100 ]; do echo 'a line of some length' >&2; i=$((i+1)); done; "
 		 "echo end >&2; exit 1",

@@ -25,6 +25,7 @@
 
 #define TITLE      "drover: test child of test_process"
 #define RENAMED    "drover: renamed"
+#define LONGER     "drover: a title that is longer than the one it was started with"
 #define DEADLINE_S 20
 
 extern char **environ;
@@ -90,6 +91,9 @@ static int child_main(const char *title)
 	say_status(out, "NoNewPrivs");
 	say_status(out, "CapEff");
 	say_status(out, "CapBnd");
+	process_rename(NULL, "kept");
+	fprintf(out, "title=%s.\n", program_invocation_name);
+	process_rename(LONGER, "longer");
 	process_rename(RENAMED, "renamed");
 	fprintf(out, "ready\n");
 	fclose(out);
@@ -205,7 +209,7 @@ static void test_renames(void **state)
 	char *const environment[] = {NULL};
 	struct process_spec spec = {.environment = environment, .death_signal = SIGKILL};
 	struct child child = {0};
-	char path[64], title[512] = "", name[32] = "";
+	char path[64], title[512], name[32] = "";
 	FILE *file;
 
 	(void)state;
@@ -214,11 +218,13 @@ static void test_renames(void **state)
 	snprintf(path, sizeof path, "/proc/%d/cmdline", (int)child.pid);
 	file = fopen(path, "re");
 	assert_non_null(file);
-	assert_true(fread(title, 1, sizeof title - 1, file) >= PROCESS_TITLE_MAX);
+	memset(title, '?', sizeof title);
+	assert_int_equal(fread(title, 1, sizeof title, file), PROCESS_TITLE_MAX + 1);
 	fclose(file);
-	assert_memory_equal(title, RENAMED " ", sizeof RENAMED);
-	assert_int_equal(strspn(title + sizeof RENAMED - 1, " "),
-			 PROCESS_TITLE_MAX - (sizeof RENAMED - 1));
+	want_said(&child, "title=" TITLE ".\n");
+	assert_memory_equal(title, RENAMED, sizeof RENAMED);
+	for (size_t i = sizeof RENAMED; i <= PROCESS_TITLE_MAX; i++)
+		assert_int_equal(title[i], '\0');
 	snprintf(path, sizeof path, "/proc/%d/comm", (int)child.pid);
 	file = fopen(path, "re");
 	assert_non_null(file);

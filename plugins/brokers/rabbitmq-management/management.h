@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What rabbitmq.so asks of rabbitmq-management.so: questions to RabbitMQ's management API, which
+ * What rabbitmq.so asks of rabbitmq/management.so: questions to RabbitMQ's management API, which
  * need libcurl and a JSON parser. They are a module of their own, loaded only where `management` is
  * configured and never in a dispatcher. Asynchronous, single-threaded; nothing blocks.
  */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The way to the management API: loads rabbitmq-management.so, which lies beside this plugin, when
+ * The way to the management API: loads rabbitmq/management.so, which lies beside this plugin, when
  * the first question is asked, and never in a dispatcher; gives it its place in the handle's loop.
  * Decides nothing about what is asked. Called by topology.c and depths.c.
  */
@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#define MODULE     "rabbitmq-management.so"
+#define MODULE     "rabbitmq/management.so"
 #define TIMEOUT_MS 4000
 
 struct api {

@@ -399,7 +399,7 @@ void dead_process(struct rabbit *rabbit);
 int64_t dead_due_ms(const struct rabbit *rabbit);
 void dead_close(struct rabbit *rabbit);
 
-/* management.c: the management API, by way of rabbitmq-management.so. */
+/* management.c: the management API, by way of rabbitmq/management.so. */
 
 struct management_queue;
 

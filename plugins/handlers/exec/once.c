@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -297,7 +298,10 @@ static enum drover_verdict judge(const struct run *run, int status)
 				 *said ? said : program_describe(status, how, sizeof how));
 			return exits[i].verdict;
 		}
-	return drover_retry(run->outcome, -1, "%s%s%s", program_describe(status, how, sizeof how),
+	return drover_retry(run->outcome, -1, "%s%s%s%s", program_describe(status, how, sizeof how),
+			    WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL
+				    ? ", perhaps by the kernel for want of memory"
+				    : "",
 			    *said ? ": " : "", said);
 }
 

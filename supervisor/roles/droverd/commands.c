@@ -31,7 +31,6 @@ struct command {
 	enum right right;
 	request_function *run;
 	const char *open_action; /* with this "arg.action" RIGHT_LOOK is enough */
-	bool frequent;           /* used by programs */
 	bool needs_type;
 	enum log_kind kind; /* of its line */
 };
@@ -39,25 +38,25 @@ struct command {
 static request_function ask_workers;
 
 static const struct command commands[] = {
-	{"status", RIGHT_LOOK, rows_status, NULL, true, false, KIND_COMMAND},
-	{"cluster", RIGHT_LOOK, view_cluster, NULL, true, false, KIND_COMMAND},
-	{"ps", RIGHT_LOOK, ask_workers, NULL, true, false, KIND_COMMAND},
-	{"why", RIGHT_LOOK, rows_why, NULL, true, true, KIND_COMMAND},
-	{"plugins", RIGHT_LOOK, rows_plugins, NULL, true, false, KIND_COMMAND},
-	{"version", RIGHT_LOOK, rows_version, NULL, true, false, KIND_COMMAND},
-	{"health", RIGHT_LOOK, rows_health, NULL, true, false, KIND_COMMAND},
-	{"metrics", RIGHT_LOOK, rows_metrics, NULL, true, false, KIND_COMMAND},
-	{"kick", RIGHT_COMMAND, ask_workers, NULL, false, false, KIND_COMMAND},
-	{"scale", RIGHT_COMMAND, operate_scale, NULL, false, true, KIND_SCALED},
-	{"pause", RIGHT_COMMAND, operate_pause, NULL, false, true, KIND_PAUSED},
-	{"resume", RIGHT_COMMAND, operate_resume, NULL, false, false, KIND_RESUMED},
-	{"drain", RIGHT_COMMAND, operate_drain, NULL, false, false, KIND_DRAINED},
-	{"restart", RIGHT_COMMAND, operate_restart, NULL, false, true, KIND_RESTARTED},
-	{"reload", RIGHT_COMMAND, operate_reload, NULL, false, false, KIND_COMMAND},
-	{"declare", RIGHT_COMMAND, operate_declare, NULL, false, false, KIND_COMMAND},
-	{"publish", RIGHT_COMMAND, operate_publish, NULL, true, true, KIND_COMMAND},
+	{"status", RIGHT_LOOK, rows_status, NULL, false, KIND_COMMAND},
+	{"cluster", RIGHT_LOOK, view_cluster, NULL, false, KIND_COMMAND},
+	{"ps", RIGHT_LOOK, ask_workers, NULL, false, KIND_COMMAND},
+	{"why", RIGHT_LOOK, rows_why, NULL, true, KIND_COMMAND},
+	{"plugins", RIGHT_LOOK, rows_plugins, NULL, false, KIND_COMMAND},
+	{"version", RIGHT_LOOK, rows_version, NULL, false, KIND_COMMAND},
+	{"health", RIGHT_LOOK, rows_health, NULL, false, KIND_COMMAND},
+	{"metrics", RIGHT_LOOK, rows_metrics, NULL, false, KIND_COMMAND},
+	{"kick", RIGHT_COMMAND, ask_workers, NULL, false, KIND_COMMAND},
+	{"scale", RIGHT_COMMAND, operate_scale, NULL, true, KIND_SCALED},
+	{"pause", RIGHT_COMMAND, operate_pause, NULL, true, KIND_PAUSED},
+	{"resume", RIGHT_COMMAND, operate_resume, NULL, false, KIND_RESUMED},
+	{"drain", RIGHT_COMMAND, operate_drain, NULL, false, KIND_DRAINED},
+	{"restart", RIGHT_COMMAND, operate_restart, NULL, true, KIND_RESTARTED},
+	{"reload", RIGHT_COMMAND, operate_reload, NULL, false, KIND_COMMAND},
+	{"declare", RIGHT_COMMAND, operate_declare, NULL, false, KIND_COMMAND},
+	{"publish", RIGHT_COMMAND, operate_publish, NULL, true, KIND_PUBLISHED},
 	/* A list names reasons and ids; events themselves are shown to operators only. */
-	{"dead", RIGHT_COMMAND, operate_dead, "list", false, true, KIND_COMMAND},
+	{"dead", RIGHT_COMMAND, operate_dead, "list", true, KIND_COMMAND},
 };
 
 static void start_message(struct message *message, const char *verb, const struct request *request)
@@ -371,7 +370,7 @@ static int run(struct request *request, const struct message_view *ask, struct w
 	if (!request->command)
 		return why_set(why, -EOPNOTSUPP, "droverd %s has no command \"%.64s\"",
 			       PACKAGE_VERSION, name);
-	request->quiet = request->command->frequent || looks_only(request->command, ask);
+	request->quiet = looks_only(request->command, ask);
 	if (request->uid && request->uid != (int)geteuid() && !looks_only(request->command, ask))
 		return why_set(why, -EPERM,
 			       "uid %d may look, but \"%s\" is for root and the user droverd runs "

@@ -19,7 +19,7 @@ struct request {
 	int64_t id;  /* ours, never used twice: what dispatchers answer to */
 	int uid, pid;
 	char title[160]; /* "scale order.paid", for the log */
-	bool quiet;      /* changes nothing, or comes from programs: logged for debugging only */
+	bool quiet;      /* changes nothing: logged for debugging only */
 
 	/* A walk over the types, a helping at a time: 1: there are more, and the api was told so. */
 	int (*walk)(struct request *request);
@@ -98,8 +98,9 @@ request_function view_cluster;
 void view_row_plan(const struct request *request); /* nothing in no cluster */
 void view_add_share(struct message *row, const struct type *type);
 
-/* rows.c, health.c */
-request_function rows_status, rows_why, rows_plugins, rows_version, rows_metrics, rows_health;
+/* rows.c, health.c, plugins.c */
+request_function rows_status, rows_why, rows_version, rows_metrics, rows_health, rows_plugins;
+void rows_handler(struct request *request, struct type *type);
 /* "starting", "running", "draining", "drained" or "stopping" */
 const char *rows_node_state(const struct supervisor *supervisor);
 

@@ -7,7 +7,6 @@
 #include "roles/droverd/commands.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -453,9 +452,7 @@ int rows_why(struct request *request, const struct message_view *ask, struct why
 	return 0;
 }
 
-/* Plugins: the handlers of types, and the brokers' and registries' that are installed. */
-
-static void row_handler(struct request *request, struct type *type)
+void rows_handler(struct request *request, struct type *type)
 {
 	struct message row = {0};
 
@@ -464,54 +461,4 @@ static void row_handler(struct request *request, struct type *type)
 	add_handler(&row, type);
 	add_command(&row, "trial.file", type->candidate == type->handler ? NULL : type->candidate);
 	request_row(request, &row);
-}
-
-static void rows_installed(const struct request *request, const char *kind)
-{
-	const struct supervisor *supervisor = request->supervisor;
-	char path[PATH_MAX + 64], file[PATH_MAX + 512];
-	const struct dirent *entry;
-	DIR *directory;
-
-	snprintf(path, sizeof path, "%s/%s", supervisor->paths.plugins, kind);
-	directory = opendir(path);
-	while (directory && (entry = readdir(directory))) {
-		struct message row = {0};
-		size_t length = strlen(entry->d_name);
-
-		if (length <= 3 || strcmp(entry->d_name + length - 3, ".so"))
-			continue;
-		request_row_start(&row, request, "plugin");
-		message_add_text(&row, "kind", kind);
-		snprintf(file, sizeof file, "%.*s", (int)length - 3, entry->d_name);
-		message_add_text(&row, "name", file);
-		snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
-		message_add_text(&row, "file", file);
-		request_row(request, &row);
-	}
-	if (directory)
-		closedir(directory);
-}
-
-int rows_plugins(struct request *request, const struct message_view *ask, struct why *why)
-{
-	const struct supervisor *supervisor = request->supervisor;
-	struct message row = {0};
-
-	for (size_t i = 0; i < supervisor->n_watches; i++) {
-		request_row_start(&row, request, "directory");
-		message_add_text(&row, "directory", supervisor->watches[i].directory);
-		message_add_flag(&row, "present", supervisor->watches[i].descriptor >= 0);
-		request_row(request, &row);
-	}
-	if (*supervisor->handlers_problem) {
-		request_row_start(&row, request, "problem");
-		message_add_text(&row, "about", "handlers");
-		message_add_text(&row, "problem", supervisor->handlers_problem);
-		request_row(request, &row);
-	}
-	rows_installed(request, "brokers");
-	rows_installed(request, "handlers");
-	rows_installed(request, "registries");
-	return request_walk(request, ask, row_handler, why);
 }

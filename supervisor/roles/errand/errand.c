@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The errand: a disposable process for one command that needs a broker, or for the trial of a plugin.
- * Collects setup, queues and go, opens the broker, hands over to the kind of errand once that is up,
+ * The errand: a disposable process for one command that needs a broker, for the trial of a plugin,
+ * or for a look at all of them. Collects setup, queues and go, opens the broker, hands over to the kind of errand once that is up,
  * carries the client's data in both directions without ever holding more of it than a bounded part,
  * and ends. Decides nothing about events. Started by the supervisor; it dies with its client, and
  * what was confirmed by then stands.
@@ -403,19 +403,15 @@ static void check(struct errand *errand)
 	errand_end(errand, r < 0 ? r : 0, "%s", why.text);
 }
 
-static void check_start(struct errand *errand)
-{
-	(void)errand; /* needs no broker that is up: see go() */
-}
-
-static const struct errand_kind errand_check = {.name = "check", .start = check_start};
+static const struct errand_kind errand_check = {.name = "check", .alone = true, .start = check};
 
 /* The beginning. */
 
 static const struct errand_kind *find_kind(const char *name)
 {
 	static const struct errand_kind *const kinds[] = {&errand_check, &errand_declare,
-							  &errand_publish, &errand_dead};
+							  &errand_publish, &errand_dead,
+							  &errand_plugins};
 
 	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
 		if (!strcmp(kinds[i]->name, name))
@@ -482,8 +478,8 @@ static void go(struct errand *errand)
 	struct why why = {0};
 	int r;
 
-	if (errand->kind == &errand_check) {
-		check(errand);
+	if (errand->kind->alone) {
+		errand->kind->start(errand);
 		return;
 	}
 	timer_start(errand->deadline, START_PATIENCE_MS);

@@ -25,8 +25,9 @@ struct errand;
 
 struct errand_kind {
 	const char *name;
+	bool alone; /* it needs no broker */
 	/*
-	 * The broker is up; it is called once. It, and everything below, may end the errand; then
+	 * The broker is up, if one is needed; it is called once. It, and everything below, may end the errand; then
 	 * nothing of this is called any more. All but start may be NULL.
 	 */
 	void (*start)(struct errand *errand);
@@ -54,7 +55,7 @@ struct errand_kind {
 			       const char *sentence);
 };
 
-extern const struct errand_kind errand_declare, errand_publish, errand_dead;
+extern const struct errand_kind errand_declare, errand_publish, errand_dead, errand_plugins;
 
 struct errand {
 	struct role role;
