@@ -244,7 +244,7 @@ class Container:
     # what is done in it
 
     def command(self, words):
-        return [find("nsenter"), f"--target={self.leader}", "--all", "--wd=/", "--", "env", "-i",
+        return [find("nsenter"), f"--target={self.leader}", "--all", "--wdns=/", "--", "env", "-i",
                 "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=/root", "SYSTEMD_PAGER=",
                 "SYSTEMD_COLORS=0", "DEBIAN_FRONTEND=noninteractive", *map(str, words)]
 
