@@ -245,6 +245,7 @@ def all_types(node, name="job"):
 
 def test_totals_are_scaled_and_stay_so_when_the_leader_goes(drover, another, consul, cluster, vhost):
     leader, (follower,) = share(drover, another, consul, cluster, vhost)
+    leader.wait_type("job", lambda t: t["ready"] == 0, "has been sampled: until then what decides is that nothing is known")
     follower.ctl("scale", "job", "--cluster", "--min", 6, "--note", "sale day")
     wait(lambda: running(leader, follower) == 6, "there are six of them")
     for node in (leader, follower):
