@@ -305,7 +305,7 @@ def test_users_see_nothing_of_each_other_nor_of_droverd(service, drover):
         out.mkdir()
         shutil.chown(out, user)
         drover.handler(user, PROBE)
-        drover.handler(f"{user}.still", "#!/bin/sh\nwhile read -r line; do :; done\n")
+        drover.handler(f"{user}.still", "#!/bin/sh\nwhile read -r line <&3; do echo '{\"verdict\":\"done\"}' >&4; done\n")
         common = (f'user = "{user}"; min = 1; environment = [ "OUT={out}" ]; environment_file = "{drover.directory}/{user}.env"; '
                   f'credentials = [ "db:{drover.directory}/{user}.db" ];')
         types.append(f'{{ type = "{user}"; {common} }}, {{ type = "{user}.still"; mode = "stream"; {common} }}')
@@ -315,6 +315,7 @@ def test_users_see_nothing_of_each_other_nor_of_droverd(service, drover):
         for type_ in (user, f"{user}.still"):
             drover.wait_type(type_, lambda t: t["workers"]["idle"] == 1, "has a worker")
     drover.publish("games.still", "{}")  # so that there is a queue's file
+    drover.wait_type("games.still", lambda t: t["totals"]["done"] == 1 and t["workers"]["idle"] == 1, "has handled it")
 
     def workers(user):
         title = f"worker {user}"
