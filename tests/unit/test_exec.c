@@ -600,6 +600,7 @@ static void test_a_program_that_exits_between_events(void **state)
 						   .id = "e1",
 						   .source = "/test"});
 	assert_int_equal(WEXITSTATUS(harness_expect_exited(&fixture.harness, 0)), 4);
+	harness_logged(&fixture.worker, "before it read the event, a line on descriptor 3");
 	close_fixture(&fixture);
 }
 

@@ -209,20 +209,6 @@ static _Noreturn void die_like(int status)
 	program_die_like(status ? status : W_EXITCODE(1, 0));
 }
 
-static _Noreturn void crash(struct exec *exec, const struct drover_host *host)
-{
-	bool ended = program_wait(&exec->program, END_MS);
-	char how[64];
-	int status = end(exec);
-
-	program_describe(status, how, sizeof how);
-	host->log(host, DROVER_LOG_ERROR,
-		  ended ? "%s %s before it gave the event's verdict"
-			: "%s closed descriptor 3 or 4 before it gave the event's verdict, and %s",
-		  exec->path, how);
-	die_like(status);
-}
-
 /*
  * Whether the program ended without having read a byte of the event: then it ended between events,
  * as programs do that exit after so many, and the event has no part in it.
@@ -233,6 +219,24 @@ static bool is_untouched(const struct turn *turn)
 
 	return ioctl(turn->exec->program.events, FIONREAD, &unread) == 0 &&
 	       (size_t)unread == turn->size - turn->left;
+}
+
+static _Noreturn void crash(const struct turn *turn)
+{
+	struct exec *exec = turn->exec;
+	const struct drover_host *host = turn->outcome->host;
+	bool ended = program_wait(&exec->program, END_MS);
+	bool untouched = is_untouched(turn);
+	char how[64];
+	int status = end(exec);
+
+	program_describe(status, how, sizeof how);
+	host->log(host, DROVER_LOG_ERROR,
+		  !ended ? "%s closed descriptor 3 or 4 before it gave the event's verdict, and %s"
+		  : untouched ? "%s %s before it read the event, a line on descriptor 3"
+			      : "%s %s before it gave the event's verdict",
+		  exec->path, how);
+	die_like(status);
 }
 
 /* Hands the event to the program; to a new one if the running one just ended. */
@@ -250,7 +254,7 @@ static int take_turn(struct turn *turn, const char *text)
 		if (converse(turn))
 			return 0;
 		if (again || !program_wait(&turn->exec->program, END_MS) || !is_untouched(turn))
-			crash(turn->exec, host);
+			crash(turn);
 	}
 }
 
