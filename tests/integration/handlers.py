@@ -1,6 +1,6 @@
 """Small handlers that several tests use. Each leaves a trace that a test can read afterwards."""
 
-# One line per handled event in $LEDGER: id, attempt, pid. O_APPEND writes of a line are whole.
+# One line per handled event in $LEDGER: id, attempt, pid. O_APPEND writes of a line are whole. Not before there is $GATE.
 LEDGER = r"""
 #include <drover/handler.h>
 #include <fcntl.h>
@@ -29,6 +29,8 @@ static enum drover_verdict handle(void *state, const struct drover_event *event,
 	(void)state;
 	if (sleep_us)
 		usleep((useconds_t)sleep_us);
+	while (getenv("GATE") && access(getenv("GATE"), F_OK) < 0)
+		usleep(10000);
 	if (write(ledger, line, (size_t)size) != size)
 		return drover_retry(outcome, -1, "cannot write the ledger");
 	return DROVER_DONE;
@@ -109,9 +111,10 @@ def ledger_type(name, directory, **settings):
     """A `types` entry whose handler is LEDGER; the path of its ledger."""
     path = directory / f"{name}.ledger"
     path.touch()
-    rows = "".join(f" {key} = {value};" for key, value in settings.items() if key != "sleep_ms")
-    sleep = f'"SLEEP_MS={settings["sleep_ms"]}", ' if "sleep_ms" in settings else ""
-    return f'{{ type = "{name}"; environment = [ {sleep}"LEDGER={path}" ];{rows} }}', path
+    own = {key: settings.pop(key) for key in ("sleep_ms", "gate") if key in settings}
+    rows = "".join(f" {key} = {value};" for key, value in settings.items())
+    own = "".join(f'"{key.upper()}={value}", ' for key, value in own.items())
+    return f'{{ type = "{name}"; environment = [ {own}"LEDGER={path}" ];{rows} }}', path
 
 
 def read_ledger(path):

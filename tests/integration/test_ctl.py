@@ -1,7 +1,9 @@
 """droverctl and the HTTP interface as a person and a script would use them."""
 
+import concurrent.futures
 import json
 import os
+import signal
 import socket
 import subprocess
 
@@ -60,7 +62,7 @@ def test_scale_is_kept_over_restarts_and_lifted(drover):
     drover.ctl("scale", "job", "--reset")
     drover.wait_type("job", lambda t: t["workers"]["target"] == 0, "is at zero", 60)
     drover.ctl("scale", "job", "--min", 2, "--for", "1s")
-    drover.wait_type("job", lambda t: t["workers"]["running"] == 2, "has two")
+    wait(lambda: any(decision["from"] < decision["to"] == 2 for decision in drover.json("why", "job")["decisions"]), "it had two")
     drover.wait_type("job", lambda t: "override" not in t or not t["override"], "is free again")
 
 
@@ -78,14 +80,26 @@ def test_pause_and_resume(drover):
     wait(lambda: read_ledger(ledger), "it is handled")
 
 
-def test_drain_waits_for_busy_workers(drover):
-    entry, ledger = ledger_type("job", drover.directory, sleep_ms=1500, max=3, objective='"100ms"')
+def three_busy(drover):
+    """They are until there is the first of these files, and then each has its line in the second."""
+    gate = drover.directory / "gate"
+    entry, ledger = ledger_type("job", drover.directory, gate=gate, min=3, max=3)
     drover.configure(f"types = ( {entry} );")
     drover.handler("job.so", LEDGER)
     drover.start()
     drover.publish_many("job", 3)
     drover.wait_type("job", lambda t: t["workers"]["busy"] == 3, "is busy")
-    drover.ctl("drain", "--wait")
+    return gate, ledger
+
+
+def test_drain_waits_for_busy_workers(drover):
+    gate, ledger = three_busy(drover)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        drained = pool.submit(drover.ctl, "drain", "--wait")
+        wait(lambda: drover.json("status")["state"] == "draining", "it has begun")
+        assert not drained.done() and not read_ledger(ledger)
+        gate.touch()
+        drained.result()
     assert len(read_ledger(ledger)) == 3
     assert drover.type("job")["workers"]["running"] == 0
     drover.publish("job", "{}")
@@ -94,13 +108,12 @@ def test_drain_waits_for_busy_workers(drover):
 
 
 def test_sigterm_drains(drover):
-    entry, ledger = ledger_type("job", drover.directory, sleep_ms=1500, max=3, objective='"100ms"')
-    drover.configure(f"types = ( {entry} );")
-    drover.handler("job.so", LEDGER)
-    drover.start()
-    drover.publish_many("job", 3)
-    drover.wait_type("job", lambda t: t["workers"]["busy"] == 3, "is busy")
-    assert drover.stop() == 0
+    gate, ledger = three_busy(drover)
+    drover.process.send_signal(signal.SIGTERM)
+    drover.wait_log("SIGTERM: stopping")
+    gate.touch()
+    assert drover.process.wait(30) == 0
+    drover.process = None
     assert len(read_ledger(ledger)) == 3
 
 
@@ -123,7 +136,7 @@ def test_restart_makes_new_workers(drover):
     drover.configure('types = ( { type = "job"; min = 2; } );')
     drover.handler("job.so", SCRIPTED)
     drover.start()
-    drover.wait_type("job", lambda t: t["workers"]["running"] == 2, "runs")
+    drover.wait_type("job", lambda t: t["workers"]["idle"] == 2, "has two that have begun")
     before = drover.processes("worker job")
     drover.ctl("restart", "job")
     wait(lambda: len(drover.processes("worker job")) == 2 and not set(drover.processes("worker job")) & set(before), "they are new")
@@ -258,13 +271,15 @@ def test_what_is_set_for_a_while_runs_out(drover):
     drover.configure('types = ( { type = "job"; max = 5; } );')
     drover.handler("job.so", SCRIPTED)
     drover.start()
-    drover.ctl("scale", "job", "--min", 3, "--for", "1s", "--note", "a sale")
+    drover.ctl("scale", "job", "--min", 3, "--for", "1h", "--note", "a sale")
     row = drover.wait_type("job", lambda t: t["workers"]["running"] == 3, "is scaled")
     assert row["override"]["note"] == "a sale" and row["override"]["until"]
+    drover.ctl("scale", "job", "--min", 3, "--for", "1s")
     drover.wait_type("job", lambda t: t["workers"]["target"] == 0 and not t.get("override"), "is back", 60)
-    drover.ctl("pause", "job", "--for", "1s")
+    drover.ctl("pause", "job", "--for", "1h")
     drover.publish("job", "done")
     assert drover.type("job")["state"] == "paused"
+    drover.ctl("pause", "job", "--for", "1s")
     drover.wait_type("job", lambda t: t["totals"]["done"] == 1 and t["state"] != "paused", "goes on by itself")
     drover.ctl("pause", "job", "--for", "1s")
     drover.kill()
@@ -277,7 +292,9 @@ def test_node_max_bounds_this_node(drover):
     drover.configure('types = ( { type = "job"; max = 8; node_max = 2; objective = "10ms"; } );')
     drover.handler("job.so", SCRIPTED)
     drover.start()
+    drover.ctl("pause", "job")
     drover.publish_many("job", [{"data": "sleep 100", "datacontenttype": "text/plain"}] * 20)
+    drover.ctl("resume", "job")
     drover.wait_log("bound by node_max")
     drover.wait_type("job", lambda t: t["totals"]["done"] == 20, "is through")
     assert all(decision["to"] <= 2 for decision in drover.json("why", "job")["decisions"])
@@ -286,7 +303,8 @@ def test_node_max_bounds_this_node(drover):
 def test_declare_shows_and_makes_every_queue(drover):
     drover.configure('types = ( { type = "job"; }, { type = "mail"; bind = [ "job", "mail" ]; } );')
     drover.start()
-    drover.shown("job", 1, lambda: drover.publish("job"))
+    drover.publish("job")
+    wait(lambda: [row["outcome"] for row in drover.json_lines("declare", "--dry-run")] == ["same", "same"], "both were declared")
     assert drover.json_lines("declare") == [
         {"type": name, "queue": name, "outcome": "same"} for name in ("job", "mail")]
     (drover.state / "queue" / "routes").unlink()
