@@ -62,7 +62,8 @@ def installed(drover):
     for folder in ("supervisor", "plugins/brokers", "plugins/handlers", "plugins/registries"):
         (drover.directory / "tree" / folder).mkdir(parents=True)
         for file in (BUILD / folder).iterdir():
-            if file.is_file() and (file.suffix == ".so" or os.access(file, os.X_OK)):
+            # test_formats.py may be making a droverd of its own there.
+            if file.is_file() and file.name != "droverd-format1" and (file.suffix == ".so" or os.access(file, os.X_OK)):
                 shutil.copy(file, drover.directory / "tree" / folder)
     drover.program = drover.directory / "tree" / "supervisor" / "droverd"
     return drover
@@ -201,7 +202,7 @@ def test_a_bad_reload_changes_nothing(drover):
     drover.configure(f"types = ( {entry} );")
     drover.handler("job.so", LEDGER)
     drover.start()
-    drover.wait_type("job", lambda t: t["workers"]["running"] == 1, "runs")
+    drover.wait_type("job", lambda t: t["workers"]["idle"] == 1, "has one that has begun")
     before = drover.processes("worker job")
     drover.configure('types = ( { type = "job"; max = "many"; } );')
     refused = drover.ctl("reload", check=False)
@@ -219,12 +220,12 @@ def test_a_reload_touches_only_what_changed(drover):
     drover.handler("two.so", LEDGER)
     drover.start()
     for name in ("one", "two"):
-        drover.wait_type(name, lambda t: t["workers"]["running"] == 1, "runs")
+        drover.wait_type(name, lambda t: t["workers"]["idle"] == 1, "has one that has begun")
     kept = drover.processes("worker one")
     changed, _ = ledger_type("two", drover.directory, min=2, timeout='"30s"')
     drover.configure(f"types = ( {one}, {changed} );")
     drover.ctl("reload")
-    drover.wait_type("two", lambda t: t["workers"]["running"] == 2, "has two")
+    drover.wait_type("two", lambda t: t["workers"]["idle"] == 2, "has two that have begun")
     assert drover.processes("worker one") == kept
     # a changed environment needs new workers, busy ones finish
     renewed, ledger_new = ledger_type("two", drover.directory / "", min=2, timeout='"30s"', nice=1)
@@ -244,13 +245,14 @@ def test_a_reload_under_load_drops_nothing(drover):
     ledger = conf(30)
     drover.handler("job.so", LEDGER)
     drover.start()
-    drover.publish_many("job", 1500)
-    for timeout in (31, 32, 33):
+    for n, timeout in enumerate((31, 32, 33), 1):
+        drover.ctl("publish", "job", "--ndjson", "--file", "-", data='{"data": 1}\n' * 500)
         conf(timeout)
         drover.ctl("reload")
         done = len(read_ledger(ledger))
-        wait(lambda: len(read_ledger(ledger)) > done + 50, "it goes on")
-    drover.wait_settled("job", timeout=60)
+        wait(lambda: len(read_ledger(ledger)) > min(done + 50, 500 * n - 1), "it goes on")
+    wait(lambda: len(read_ledger(ledger)) >= 1500, "all are handled", 60)
+    drover.wait_settled("job")
     rows = read_ledger(ledger)
     assert len(rows) == 1500 and len({row[0] for row in rows}) == 1500
 
@@ -275,9 +277,9 @@ def test_budgets_share_the_node(drover):
     drover.handler("one.so", LEDGER)
     drover.handler("two.so", LEDGER)
     drover.start()
-    drover.publish_many("one", 600)
+    drover.publish_many("one", 1200)
     drover.wait_type("one", lambda t: t["workers"]["running"] == 6, "has the whole budget")
-    drover.publish_many("two", 300)
+    drover.publish_many("two", 600)
 
     def shared():
         rows = {t["type"]: t["workers"]["running"] for t in drover.json("status")["types"]}
