@@ -140,7 +140,8 @@ class Company:
         return [line.split()[-1] for ids in self.ids for line in ids.read_text().split("\n")[:-1]]
 
     def booked(self, queue):
-        ids = [json.loads(line)["id"] for line in self.ledgers[queue].read_text().split("\n")[:-1]]
+        path = self.ledgers[queue]
+        ids = [json.loads(line)["id"] for line in path.read_text().split("\n")[:-1]] if path.exists() else []
         assert len(set(ids)) == len(ids), "booked twice"
         return set(ids)
 
