@@ -72,7 +72,7 @@ def test_roles_have_no_capabilities_and_cannot_be_looked_into(drover):
     drover.configure('types = ( { type = "job"; user = "nobody"; min = 1; } );')
     drover.handler("job.so", SCRIPTED)
     drover.start()
-    drover.wait_type("job", lambda t: t["workers"]["running"] == 1, "runs")
+    drover.wait_type("job", lambda t: t["workers"]["idle"] == 1, "has one that has begun")
     roles = [pid for title in ("gauge", "api", "registrar", "dispatcher", "template") for pid in drover.processes(title)]
     assert len(roles) == 5
     for pid in roles:
@@ -123,8 +123,10 @@ def test_secrets_show_nowhere(drover):
     shown += subprocess.run(["curl", "-s", "--unix-socket", drover.socket, "http://d/metrics"], check=True,
                             capture_output=True, text=True).stdout
     assert secret not in shown
+    # In this order: one that is forked between the two looks is in neither, or theirs.
+    everybody = [drover.process.pid, *drover.descendants()]
     theirs = drover.processes("template") + drover.processes("worker")
-    others = [pid for pid in [drover.process.pid, *drover.descendants()] if pid not in theirs]
+    others = [pid for pid in everybody if pid not in theirs]
     assert len(others) >= 5
     for pid in others:
         assert secret.encode() not in b"".join(environment_of(pid)), pid
@@ -168,6 +170,7 @@ def test_what_a_plugin_calls_secret_shows_nowhere(drover):
         shown += drover.ctl(*command, check=False).stdout + drover.ctl("--json", *command, check=False).stdout
         shown += drover.ctl(*command, check=False).stderr
     shown += drover.log()
-    for pid in [drover.process.pid, *drover.descendants()]:
-        shown += b"".join(environment_of(pid)).decode() + Path(f"/proc/{pid}/cmdline").read_text()
-    assert secret not in shown
+    everybody = [drover.process.pid, *drover.descendants()]
+    for pid in everybody:
+        shown += b"".join(environment_of(pid)).decode()
+    assert secret not in shown + json.dumps(drover.describe(everybody))
