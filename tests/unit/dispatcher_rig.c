@@ -149,12 +149,21 @@ static void do_slow(struct desk *desk)
 	do_done(desk);
 }
 
+static void do_gated(struct desk *desk)
+{
+	flush(desk);
+	while (!__atomic_load_n(&desk->shared->open, __ATOMIC_SEQ_CST))
+		usleep(1000);
+	do_done(desk);
+}
+
+/* Until long after the 3 s that it has, each time long before they are over. */
 static void do_extend(struct desk *desk)
 {
 	for (int i = 0; i < 10; i++) {
-		frame_put_extend(&desk->out, desk->sequence, 300);
+		frame_put_extend(&desk->out, desk->sequence, 3000);
 		flush(desk);
-		usleep(60000);
+		usleep(400000);
 	}
 	do_done(desk);
 }
@@ -279,6 +288,7 @@ static const struct {
 	{"yield", do_yield},
 	{"stubborn", do_stubborn},
 	{"slow", do_slow},
+	{"gated", do_gated},
 	{"extend", do_extend},
 	{"emit", do_emit},
 	{"emit_retry", do_emit_retry},

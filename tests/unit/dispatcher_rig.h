@@ -30,6 +30,7 @@ struct rig_seen {
 struct rig_shared {
 	uint32_t n_seen; /* atomic */
 	struct rig_seen seen[RIG_NOTES];
+	uint32_t open;           /* what is "gated" goes on */
 	uint32_t failing_starts; /* bit of each generation: its workers die before they are ready */
 };
 
