@@ -346,7 +346,7 @@ static void test_pings_are_answered_while_forks_are_queued(void **state)
 		channel_flush(&harness.link);
 	harness_expect(&harness.supervisor, "pong", &view);
 	assert_int_equal(message_int(&view, "n", 0), 42);
-	assert_true(clock_now_ms() - began_ms < 2000);
+	assert_true(clock_now_ms() - began_ms < 5000);
 	for (int i = 0; i < FORKS; i++)
 		harness_expect(&harness.link, "forked", &view);
 	for (int i = 0; i < FORKS; i++)
