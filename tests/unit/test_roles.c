@@ -244,7 +244,7 @@ static void gauge_tells_changes(void **state)
 {
 	struct scene *scene = *state;
 	struct message_view view;
-	int64_t before_ms;
+	int64_t least_ms = WAIT_MS;
 
 	start_gauge(scene);
 	send_text(scene, "queue", "queue", "q0");
@@ -253,15 +253,18 @@ static void gauge_tells_changes(void **state)
 	expect_depth(scene, "q1", 0);
 	assert_int_equal(count_depths(scene, 600), 0); /* nothing changes: nothing is told */
 
-	before_ms = clock_now_ms();
 	set_ready(scene, 1, 7, true);
 	expect_depth(scene, "q1", 7);
-	assert_true(clock_now_ms() - before_ms < 200);
-	/* Without a hint, while it is in motion, with the interval. */
-	before_ms = clock_now_ms();
-	set_ready(scene, 1, 8, false);
-	expect_depth(scene, "q1", 8);
-	assert_true(clock_now_ms() - before_ms < 500);
+	/* Without a hint, while it is in motion, with the interval; a busy machine may be late. */
+	for (int i = 8; i < 11; i++) {
+		int64_t before_ms = clock_now_ms();
+
+		set_ready(scene, 1, i, false);
+		expect_depth(scene, "q1", i);
+		if (clock_now_ms() - before_ms < least_ms)
+			least_ms = clock_now_ms() - before_ms;
+	}
+	assert_true(least_ms < 500);
 	/* Unknown is not zero. */
 	set_ready(scene, 1, DROVER_UNKNOWN, true);
 	expect_depth(scene, "q1", DROVER_UNKNOWN);
@@ -279,24 +282,25 @@ static void gauge_tells_changes(void **state)
 static void gauge_bounds_its_messages(void **state)
 {
 	struct scene *scene = *state;
-	int64_t until_ms;
+	int64_t began_ms, took_ms;
 	int n = 0;
 
 	start_gauge(scene);
 	send_text(scene, "queue", "queue", "q0");
 	expect_depth(scene, "q0", 0);
-	until_ms = clock_now_ms() + 1000;
-	for (int64_t i = 1; clock_now_ms() < until_ms; i++) {
+	began_ms = clock_now_ms();
+	for (int64_t i = 1; (took_ms = clock_now_ms() - began_ms) < (n < 5 ? WAIT_MS : 1000); i++) {
 		set_ready(scene, 0, i, true);
 		n += count_depths(scene, 2);
 	}
-	assert_in_range(n, 5, 22);
+	assert_in_range(n, 5, 2 + took_ms / 50);
 }
 
 static void gauge_is_quiet_when_idle(void **state)
 {
 	struct scene *scene = *state;
 	struct message_view view;
+	int64_t began_ms;
 	int asked;
 
 	start_gauge(scene);
@@ -304,10 +308,15 @@ static void gauge_is_quiet_when_idle(void **state)
 	expect_depth(scene, "q0", 0);
 	/* 250, 500, 1000, 2000 ms, and then every 5 s: at most four samples in what follows. */
 	asked = atomic_load(&scene->stage->asked);
-	assert_int_equal(count_depths(scene, 3000), 0);
+	assert_int_equal(count_depths(scene, 4000), 0);
 	assert_in_range(atomic_load(&scene->stage->asked) - asked, 1, 4);
 	send_text(scene, "ping", NULL, NULL);
 	expect(&scene->role, "pong", &view);
+	/* A hint does not wait for the next. */
+	began_ms = clock_now_ms();
+	set_ready(scene, 0, 7, true);
+	expect_depth(scene, "q0", 7);
+	assert_true(clock_now_ms() - began_ms < 3000);
 }
 
 static void send_sleep(struct scene *scene, bool on)
@@ -364,14 +373,19 @@ static void gauge_finds_a_lost_broker_again(void **state)
 	ring(scene);
 	expect_state(scene, DROVER_BROKER_DOWN, "as the stage says");
 	/* It is opened again and again; what stays as it was is not told again. */
+	before_ms = clock_now_ms();
 	opens = atomic_load(&scene->stage->opens);
-	assert_int_equal(count_depths(scene, 1300), 0);
-	assert_in_range(atomic_load(&scene->stage->opens) - opens, 2, 4);
+	do
+		assert_int_equal(count_depths(scene, 1300), 0);
+	while (atomic_load(&scene->stage->opens) - opens < 2 &&
+	       clock_now_ms() - before_ms < WAIT_MS);
+	assert_in_range(atomic_load(&scene->stage->opens) - opens, 2,
+			2 + (clock_now_ms() - before_ms) / 500);
 	before_ms = clock_now_ms();
 	atomic_store(&scene->stage->state, DROVER_BROKER_UP);
 	expect_state(scene, DROVER_BROKER_UP, "as the stage says");
-	assert_in_range(clock_now_ms() - before_ms, 0, 700); /* 500 and a busy machine */
-	expect_depth(scene, "q0", 0);                        /* told anew, though it is the same */
+	assert_in_range(clock_now_ms() - before_ms, 0, 3000); /* 500 and a busy machine */
+	expect_depth(scene, "q0", 0);                         /* told anew, though it is the same */
 }
 
 static void gauge_waits_for_a_broker_that_refuses(void **state)
