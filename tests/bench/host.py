@@ -148,12 +148,14 @@ def restart(build, rounds, quick):
     for _ in range(rounds):
         with node() as drover:
             path = drover.directory / "spans"
-            events = 6000
+            events = 8000
             drover.configure(f'types = ( {{ type = "job"; max = 50; environment = [ "SPANS={path}", "SLEEP_US=50000" ]; }} );')
             drover.handler("job.so", SPANS)
             drover.start()
             lines = "".join(json.dumps({"data": n}) + "\n" for n in range(events))
+            drover.ctl("pause", "job")  # none is handled before all are there: enough are left for 50 workers again
             drover.ctl("publish", "job", "--ndjson", "--file", "-", data=lines)
+            drover.ctl("resume", "job")
             drover.wait_type("job", lambda t: t["workers"]["busy"] == 50, "50 workers are busy")
             assert drover.stop() == 0
             stopped = time.monotonic()
