@@ -149,7 +149,7 @@ watch_until_settled() {
 			FROM json_each('${status//\'/\'\'}', '$.types')")
 		((workers > peak)) && peak=$workers
 		printf '   %4s events left, %2s workers\n' "$left" "$workers"
-		[ "$left" = 0 ] && ((handled > 0)) && break
+		[ "$left" = 0 ] && ((handled >= published)) && break
 		sleep 0.5
 	done
 	echo "   the most workers at a time: $peak"
@@ -172,7 +172,7 @@ summary() {
 	show dead list user.registered
 	show dead list order.paid
 	say "Why there were so many workers"
-	show why order.paid | head -15
+	show why order.paid | sed -n 1,15p # to its end: who writes to a head that has left fails
 }
 
 farewell() {
@@ -194,6 +194,7 @@ start_drover
 say "Publishing the sample events, and a burst of both types"
 ctl publish user.registered --ndjson --file "$top/etc/examples/events.ndjson"
 publish_burst 300
+published=$(($(wc -l <"$top/etc/examples/events.ndjson") + 2 * 300))
 if [ $once = yes ]; then
 	watch_until_settled
 else
