@@ -295,7 +295,7 @@ class Drover:
                 self.process.kill()
                 self.process.wait()
         self.process = None
-        left = wait(lambda: not self.pids() or None, lambda: f"no process is left: {self.describe(self.pids())}", 10)
+        left = wait(lambda: not self.pids() or None, lambda: f"no process is left: {self.describe(self.pids())}")
         assert left
         if os.environ.get("DROVER_TEST_KEEP") is None:
             shutil.rmtree(self.directory, ignore_errors=True)
