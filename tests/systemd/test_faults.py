@@ -65,13 +65,13 @@ def check_ledger(service, ids, types=("job",)):
 @pytest.mark.parametrize("fault", ["stop", "kill main", "kill all"])
 def test_it_comes_back(service, fault):
     if fault == "stop":
-        service.dropin("watchdog", "[Service]\nWatchdogSec=3s\n")
+        service.dropin("watchdog", "[Service]\nWatchdogSec=6s\n")
     serve_ledger(service)
     before = service.pid
     old = service.machine.processes()
     (main,) = [p for p in old if p.pid == before]
     # Without a supervisor work goes on: for longer than it takes systemd to notice.
-    ids = service.publish_ledger("job", 60 if fault == "stop" else 40, 400)
+    ids = service.publish_ledger("job", 100 if fault == "stop" else 40, 400)
     wait_begun(service, 4)
     if fault == "stop":
         os.kill(main.outside, signal.SIGSTOP)
