@@ -334,14 +334,12 @@ def test_a_memory_alarm_stops_publishing_and_nothing_else(drover, lone):
 def test_a_restarted_server_is_served_at_once(drover, lone, how):
     entry, path = ledger_type("job", drover.directory, sleep_ms=20, min=2, max=2)
     configure(drover, lone, entry)
-    drover.handler("job.so", LEDGER)
     drover.start()
     declared(lone, "job")
+    ids = publish_steadily(lone, 600)
+    drover.handler("job.so", LEDGER) # however long publishing takes, all of it is still to do
     drover.wait_type("job", lambda t: t["workers"]["running"] == 2, "has its workers")
     workers = drover.processes("worker job")
-    drover.ctl("pause", "job") # however long publishing takes, all of it is still to do
-    ids = publish_steadily(lone, 300)
-    drover.ctl("resume", "job")
     wait(lambda: len(read_ledger(path)) > 20, "it is at it")
     for worker in workers: # rabbitmqctl starts a virtual machine of its own to say it: they go on when it is done
         os.kill(worker, signal.SIGSTOP)
