@@ -173,10 +173,10 @@ def test_letters_of_ours_keep_their_places(drover, vhost):
 
 
 def test_two_who_look_at_once_see_all_of_it(drover, vhost):
-    own(drover, vhost, 3000, body=bytes(2000))
+    own(drover, vhost, 1000, body=bytes(2000))
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         for seen in pool.map(lambda _: ids(drover), range(3)):
-            assert seen == numbers(range(3000))
+            assert seen == numbers(range(1000))
 
 
 def test_who_looks_too_long_is_named(drover, vhost):
