@@ -43,18 +43,24 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
+reserved = []
+
+
 def free_ports(n):
     """Ports that nobody listens on, below those that outgoing connections get: whoever knocks again and again at one
-    of those while its server is down would some day be answered by himself."""
-    found, held = [], []
+    of those while its server is down would some day be answered by himself. Nobody else gets them as long as this
+    process lives, for a server listens only seconds later, and not while it is stopped."""
+    found = []
     while len(found) < n:
         port = random.randrange(15000, 32000)
-        held.append(socket.socket())
-        with contextlib.suppress(OSError):
-            held[-1].bind(("127.0.0.1", port))
+        mark = socket.socket(socket.AF_UNIX)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            mark.bind(f"\0drover-test-port.{port}") # in the network's namespace, as ports are
+            listener.bind(("127.0.0.1", port))
+            reserved.append(mark)
             found.append(port)
-    for s in held:
-        s.close()
+            continue
+        mark.close()
     return found
 
 
@@ -350,16 +356,22 @@ class Vhost:
         return [c for c in found if "Pika" not in c.get("client_properties", {}).get("product", "")]
 
     def close_connections(self):
-        """Drover's, by the server's hand as an operator would; how many. (The management API knows some seconds late.)"""
-        closed = self.server.eval(f"""
+        """Drover's, by the server's hand as an operator would; how many."""
+        return self.of_drovers("rabbit_networking:close_connection(Pid, <<\"a test closes it\">>)")
+
+    def connected(self):
+        """How many connections are Drover's. (The management API knows some seconds late.)"""
+        return self.of_drovers("ok")
+
+    def of_drovers(self, what):
+        done = self.server.eval(f"""
             Vhost = <<{",".join(map(str, self.name.encode()))}>>,
             Ours = fun(Pid) -> case catch rabbit_reader:info(Pid, [vhost, client_properties]) of
                 [{{vhost, Vhost}}, {{client_properties, Properties}}] ->
                     lists:keyfind(<<"product">>, 1, Properties) =:= {{<<"product">>, longstr, <<"Drover">>}};
                 _ -> false end end,
-            length([rabbit_networking:close_connection(Pid, <<"a test closes it">>)
-                    || Pid <- rabbit_networking:local_connections(), Ours(Pid)]).""")
-        return int(closed.split(",")[1].strip(" }"))
+            length([{what} || Pid <- rabbit_networking:local_connections(), Ours(Pid)]).""")
+        return int(done.split(",")[1].strip(" }"))
 
     def configuration(self, name="main", **settings):
         """A `brokers` entry for drover.conf."""

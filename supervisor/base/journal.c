@@ -13,16 +13,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
+
+#include <linux/sockios.h>
 
 #include "base/banned.h"
 
-#define SEND_ROOM (8 << 20)
-#define FIRST_FD  24 /* 3, 4, … are what a process is started with */
+#define SEND_ROOM      (8 << 20)
+#define LINGER_STEP_MS 5
+#define FIRST_FD       24 /* 3, 4, … are what a process is started with */
 
 /* Bytes of the character that begins at `text`, as UTF-8 has it; 0: it is none. */
 static size_t character_size(const unsigned char *text)
@@ -142,6 +147,22 @@ int journal_send(struct journal *journal, const struct journal_entry *entry)
 		return 0;
 	journal->lost += journal->stuck;
 	return -errno;
+}
+
+bool journal_linger(const struct journal *journal)
+{
+	const struct timespec step = {.tv_nsec = LINGER_STEP_MS * 1000000};
+	int left = 0;
+
+	for (int ms = 0; ms < JOURNAL_LINGER_MS; ms += LINGER_STEP_MS) {
+		if (ioctl(journal->fd, SIOCOUTQ, &left) < 0)
+			return false;
+		/* Also when all is taken: then it may be looking. */
+		nanosleep(&step, NULL);
+		if (!left)
+			break;
+	}
+	return !left;
 }
 
 int journal_stream(const char *path, const char *identifier)

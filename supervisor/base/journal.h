@@ -49,6 +49,14 @@ void journal_close(struct journal *journal);
 int journal_send(struct journal *journal, const struct journal_entry *entry);
 
 /*
+ * For who ends next: waits until journald has taken all entries, at most JOURNAL_LINGER_MS. It looks
+ * then of which unit their process is, and of one that is gone it cannot tell: they would not be
+ * among the unit's lines. False: they are not taken yet.
+ */
+#define JOURNAL_LINGER_MS 1000
+bool journal_linger(const struct journal *journal);
+
+/*
  * A stream to the journal for what foreign code prints, line by line under `identifier`, with
  * "<n>" before a line as its priority. The descriptor, or -errno. Close-on-exec.
  */

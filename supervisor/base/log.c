@@ -57,6 +57,12 @@ void log_close(void)
 	journal_close(&log_journal);
 }
 
+void log_linger(void)
+{
+	if (log_journal.fd >= 0)
+		journal_linger(&log_journal);
+}
+
 static void add_text(struct journal_entry *entry, const char *name, const char *value,
 		     const char *otherwise)
 {

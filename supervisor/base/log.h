@@ -42,6 +42,9 @@ void log_belong(const char *type, const char *broker);
 /* In a child that goes on without this process' descriptors: forgets the one that log_open made. */
 void log_close(void);
 
+/* For who ends next: until the journal knows whose the last lines are, at most a second. */
+void log_linger(void);
+
 /* A change of a kind, which says its level too. `about` may be NULL. */
 void log_change(enum log_kind kind, const struct log_about *about, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));

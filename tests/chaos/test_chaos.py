@@ -189,6 +189,11 @@ def read_inbox(path):
     return {key[1:].split(b"\0")[1].decode(): at for key, at in rows}
 
 
+def read_effects(path):
+    """How often each id had its effect."""
+    return Counter(id_ for (id_,) in sqlite3.connect(path).execute("SELECT event FROM ledger"))
+
+
 def test_nothing_is_lost(drover):
     fast, once, sample = "chaos.fast", "chaos.once", "order.paid"
     ledgers = {t: drover.directory / f"{t}.ledger" for t in (fast, once)}
@@ -245,13 +250,14 @@ types = (
         print(f"{type_}: {len(producer.confirmed)} confirmed of {len(producer.tried)}, {len(handled)} handled, {again} of them again")
         assert drover.type(type_)["dead"] == 0
 
-    recorded = read_inbox(drover.state / "inbox" / f"{once}.db")
-    assert set(recorded) >= producers[1].confirmed, f"seed {SEED}: not all are in the inbox"
+    inbox = drover.state / "inbox" / f"{once}.db"
+    wait(lambda: set(read_inbox(inbox)) >= producers[1].confirmed, f"all are in the inbox, seed {SEED}", 10)
+    recorded = read_inbox(inbox)
     late = [(id_, at, recorded[id_]) for id_, at in read(ledgers[once]) if id_ in recorded and at > recorded[id_]]
     assert not late, f"seed {SEED}: handled after their record: {late[:5]}"
 
-    rows = sqlite3.connect(effects).execute("SELECT event FROM ledger").fetchall()
-    booked = Counter(id_ for (id_,) in rows)
-    assert set(booked) >= producers[2].confirmed, f"seed {SEED}: {sorted(producers[2].confirmed - set(booked))[:5]} lost"
+    wait(lambda: set(read_effects(effects)) >= producers[2].confirmed,
+         lambda: f"seed {SEED}: {sorted(producers[2].confirmed - set(read_effects(effects)))[:5]} lost", 10)
+    booked = read_effects(effects)
     assert set(booked) <= producers[2].tried, f"seed {SEED}"
     assert set(booked.values()) == {1}, f"seed {SEED}: double effects"

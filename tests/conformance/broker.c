@@ -49,6 +49,14 @@ static bool got(struct client *client, size_t n)
 	return client_until(client, &client->n_deliveries, n);
 }
 
+/* What was due within a second, on a machine that may stand still for some. */
+static void check_not_much_too_late(int64_t start_ms)
+{
+	int64_t took_ms = clock_now_ms() - start_ms;
+
+	check(took_ms < 5000, "… nor much too late (%" PRId64 " ms)", took_ms);
+}
+
 static bool same(const char *a, const char *b)
 {
 	return a && b ? !strcmp(a, b) : a == b;
@@ -260,8 +268,7 @@ static void test_settlements(void)
 		      delivery->event.attempt == 5,
 	      "the retry comes with its attempts");
 	check(clock_now_ms() - start >= 295, "… and not too early");
-	check(clock_now_ms() - start < 1500, "… nor much too late (%" PRId64 " ms)",
-	      clock_now_ms() - start);
+	check_not_much_too_late(start);
 	check(client_settle(&consume, consume.deliveries[0], DROVER_SETTLE_GIVE_BACK, 99, 0) == 0 &&
 		      client_until(&consume, &consume.delivered, 7),
 	      "one that is given back twice comes again");
@@ -306,20 +313,21 @@ static void test_delay(void)
 {
 	struct client manage, consume, gauge;
 	struct drover_depth depth;
-	int64_t start = clock_now_ms();
+	int64_t start;
 	char queue[64];
 
 	client_open(&manage, &plugin, DROVER_USE_MANAGE);
 	client_open(&gauge, &plugin, DROVER_USE_DEPTHS);
 	consumer(&consume, fresh(&manage, queue), 10, 1 << 20);
-	check(client_publish_id(&manage, queue, "late", 400) == 0, "publishes with a delay");
+	start = clock_now_ms();
+	check(client_publish_id(&manage, queue, "late", 1000) == 0, "publishes with a delay");
 	check(client_depth(&gauge, queue, &depth) == 0 &&
-		      (depth.delayed == 1 || depth.delayed == DROVER_UNKNOWN) &&
-		      (depth.ready == 0 || depth.ready == DROVER_UNKNOWN),
+		      (clock_now_ms() - start >= 1000 || /* a slow machine: it may be due */
+		       ((depth.delayed == 1 || depth.delayed == DROVER_UNKNOWN) &&
+			(depth.ready == 0 || depth.ready == DROVER_UNKNOWN))),
 	      "it counts as delayed");
-	check(got(&consume, 1) && clock_now_ms() - start >= 395, "it comes, and not too early");
-	check(clock_now_ms() - start < 1500, "… nor much too late (%" PRId64 " ms)",
-	      clock_now_ms() - start);
+	check(got(&consume, 1) && clock_now_ms() - start >= 995, "it comes, and not too early");
+	check_not_much_too_late(start);
 	client_close(&consume);
 	client_close(&gauge);
 	client_close(&manage);
@@ -370,12 +378,12 @@ static void test_dead_letters(void)
 	      "… and only once");
 	check(client_letter(&manage, queue, manage.letters[1].key, DROVER_LETTER_PURGE) == 0,
 	      "purges the other");
-	purged = clock_wall_ms();
+	purged = clock_now_ms();
 	check(client_browse(&manage, queue) == 0 && manage.n_letters == 0, "none is left");
 	while (client_depth(&gauge, queue, &depth) == 0 && depth.dead > 0 &&
-	       clock_wall_ms() - purged < 2000)
+	       clock_now_ms() - purged < CLIENT_WAIT_MS)
 		client_idle(&gauge, 50);
-	check(depth.dead == 0 || depth.dead == DROVER_UNKNOWN, "… nor counted, a second later");
+	check(depth.dead == 0 || depth.dead == DROVER_UNKNOWN, "… nor counted, a little later");
 	client_close(&consume);
 	client_close(&gauge);
 	client_close(&manage);
@@ -410,7 +418,7 @@ static void test_depths(void)
 	client_close(&consume);
 	closed = clock_now_ms();
 	while (client_depth(&gauge, queue, &depth) == 0 && depth.ready != 30 &&
-	       clock_now_ms() - closed < 2000)
+	       clock_now_ms() - closed < CLIENT_WAIT_MS)
 		client_idle(&gauge, 10);
 	check(depth.ready == 30, "30 are left");
 	client_close(&gauge);
@@ -514,8 +522,10 @@ static void test_wake_up(void)
 	check(consume.delivered == TIMES, "every event wakes an idle consumer");
 	if (consume.delivered == TIMES) {
 		qsort(times, TIMES, sizeof *times, compare_times);
-		check(times[TIMES * 99 / 100] < 20000000,
-		      "… within 20 ms (p50 %.2f ms, p99 %.2f ms)", (double)times[TIMES / 2] / 1e6,
+		/* Whoever polls takes longer often, a busy machine does now and then. */
+		check(times[TIMES * 90 / 100] < 20000000,
+		      "… within 20 ms (p50 %.2f ms, p90 %.2f ms, p99 %.2f ms)",
+		      (double)times[TIMES / 2] / 1e6, (double)times[TIMES * 90 / 100] / 1e6,
 		      (double)times[TIMES * 99 / 100] / 1e6);
 	}
 	client_close(&consume);

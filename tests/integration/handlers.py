@@ -43,7 +43,7 @@ DROVER_EXPORT const struct drover_handler drover_plugin = {
 };
 """
 
-# What the body says: "done", "retry", "reject", "crash", "hang", "sleep MS", "third" (done at the third attempt),
+# What the body says: "done", "retry", "reject", "crash", "hang", "sleep MS", "until FILE" (which is there), "third" (done at the third attempt),
 # "reason TEXT", "emit TYPE", "log TEXT", "spawn" (leaves a program running).
 SCRIPTED = r"""
 #include <drover/handler.h>
@@ -77,6 +77,8 @@ static enum drover_verdict handle(void *state, const struct drover_event *event,
 	}
 	if (!strncmp(word, "sleep ", 6))
 		usleep((useconds_t)atol(word + 6) * 1000);
+	while (!strncmp(word, "until ", 6) && access(word + 6, F_OK) < 0)
+		usleep(10000);
 	if (!strcmp(word, "third") && event->attempt < 3)
 		return drover_retry(outcome, 50, "not yet, this is attempt %u", event->attempt);
 	if (!strncmp(word, "emit ", 5)) {

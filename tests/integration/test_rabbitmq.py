@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pika
@@ -221,9 +222,10 @@ def test_publishing_is_confirmed_and_delays(drover, vhost):
     declared(vhost, "job")
     drover.ctl("publish", "job", "--data", "{}", "--id", "now")
     wait(lambda: read_ledger(ledger), "it is handled")
+    began = time.monotonic()
     drover.ctl("publish", "job", "--data", "{}", "--id", "later", "--delay", "1s")
-    assert [id_ for id_, _, _ in read_ledger(ledger)] == ["now"]
-    wait(lambda: len(read_ledger(ledger)) == 2, "it is handled when due", 10)
+    wait(lambda: len(read_ledger(ledger)) == 2, "it is handled when due")
+    assert time.monotonic() - began >= 1
 
 
 def test_what_a_handler_emits_is_published(drover, vhost):
@@ -371,11 +373,11 @@ def test_consumers_that_are_not_ours_are_shown(drover, vhost):
     drover.wait_type("job", lambda t: t["foreign_consumers"] == 0, "is alone again")
 
 
-def test_a_second_node_gets_work_at_once(drover, another, vhost):
-    """A slow handler's node does not hoard."""
+def test_a_second_node_gets_work_while_the_first_is_at_it(drover, another, vhost):
+    """A slow handler's node does not hoard: it would take all of it, and half a minute for that."""
     ledgers = []
     for node in (drover, another):
-        entry, ledger = ledger_type("job", node.directory, sleep_ms=200, max=1)
+        entry, ledger = ledger_type("job", node.directory, sleep_ms=500, max=1)
         configure(node, vhost, entry)
         node.handler("job.so", LEDGER)
         ledgers.append(ledger)
@@ -383,7 +385,6 @@ def test_a_second_node_gets_work_at_once(drover, another, vhost):
     declared(vhost, "job")
     for _ in range(60):
         vhost.event("job")
-    wait(lambda: len(read_ledger(ledgers[0])) > 3, "the first is at it")
+    wait(lambda: len(read_ledger(ledgers[0])) > 1, "the first is at it")
     another.start()
-    another.wait_broker("up")
-    wait(lambda: read_ledger(ledgers[1]), "the second has one, too", 2)
+    wait(lambda: read_ledger(ledgers[1]), "the second has one, too")

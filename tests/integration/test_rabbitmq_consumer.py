@@ -1,6 +1,7 @@
 """An unchanged consumer on RabbitMQ: a script with pika that knows nothing of Drover, sized by its queue, and nothing lost."""
 
 import json
+from pathlib import Path
 
 from drover import alive, wait
 
@@ -72,25 +73,34 @@ class Consumers:
              f"\n{self.drover.log()[-6000:]}", 120)
 
 
+def started(pid):
+    """Whoever was started later has more of it."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]), int(pid)
+
+
 def test_a_backlog_is_drained_and_those_who_did_it_are_reaped(drover, vhost):
     consumers = Consumers(drover, vhost, 0.05, 'max = 6; objective = "1s";').start()
     wait(lambda: drover.type("order.paid"), "it is known")
     assert drover.type("order.paid")["workers"]["running"] == 0
+    drover.ctl("pause", "order.paid") # however long publishing takes, all of it is still to do
     consumers.publish(1500)
+    drover.ctl("resume", "order.paid")
     consumers.wait_running(lambda n: n == 6, "grows")
+    began = wait(lambda: len(pids := consumers.notes("began")) == 6 and pids, "all have begun")
+    began.sort(key=started)
     consumers.wait_done()
+
+    def reaped():
+        decisions = drover.json("why", "order.paid")["decisions"]
+        return [d for d in decisions if "nothing waited throughout the window" in d["text"]]
+    first = wait(reaped, "one is told to end when nothing has waited for a while")[-1]
+    assert (first["from"], first["to"]) == (6, 5), first
+    assert "0 waiting, a worker takes off" in first["text"], first
     # A worker takes 20 a second off, less what starting takes; nobody told Drover so.
-    why = drover.json("why", "order.paid")
-    rates = [1000 / d["handling_ms"] for d in why["decisions"] if d["handling_ms"]]
-    assert rates and 5 < rates[0] < 60, why
-    consumers.wait_running(lambda n: n == 5, "one is told to end when nothing has waited for a while")
-    last = why["decisions"][0]
-    assert last["to"] == 6, last
-    text = drover.json("why", "order.paid")["decisions"][0]["text"]
-    assert "0 waiting, a worker takes off" in text and "nothing waited throughout the window" in text, text
-    wait(lambda: len(consumers.notes("ended")) == 1, "it ended in order")
-    # One of the newest two, which were started together.
-    assert consumers.notes("ended")[0] in consumers.notes("began")[-2:]
+    assert 5 < 1000 / first["handling_ms"] < 60, first
+    wait(lambda: consumers.notes("ended"), "it ended in order")
+    # One of the newest, which were started together.
+    assert consumers.notes("ended")[0] in began[-2:]
     assert drover.type("order.paid")["totals"]["crashed"] == 0
     assert vhost.queue("orders")["arguments"] == ARGUMENTS
     assert list(vhost.queues()) == ["orders"], "Drover has made nothing"
@@ -106,7 +116,8 @@ def test_nothing_is_lost_while_they_come_and_go(drover, vhost):
     drover.ctl("pause", "order.paid")
     consumers.wait_running(lambda n: n == 0, "all ended")
     consumers.publish(200)
-    assert len(consumers.notes("ended")) == len(consumers.notes("began"))
+    # They are no longer counted from when they are told to end.
+    wait(lambda: len(consumers.notes("ended")) == len(consumers.notes("began")), "all ended in order")
     drover.ctl("resume", "order.paid")
     drover.ctl("restart", "order.paid")
     consumers.wait_done()
@@ -130,7 +141,7 @@ def test_a_queue_that_is_not_there(drover, vhost):
 
 def test_a_broker_that_goes_away_ends_nobody(drover, vhost, proxy):
     """Drover's own connection is lost; the programs have theirs."""
-    consumers = Consumers(drover, vhost, 0.01, "min = 1; max = 3;")
+    consumers = Consumers(drover, vhost, 0.01, "min = 2; max = 2;")
     between = proxy(vhost.server.port)
     text = drover.config_file.read_text()
     hosts = json.dumps(f"127.0.0.1:{vhost.server.port}")
@@ -139,12 +150,13 @@ def test_a_broker_that_goes_away_ends_nobody(drover, vhost, proxy):
     consumers.start()
     consumers.publish(5)
     consumers.wait_done()
-    pids = [int(pid) for pid in consumers.notes("began")]
+    # As many as there may be: none is about to begin, or to end because nothing waits.
+    wait(lambda: len(consumers.notes("began")) == 2, "both have begun")
     between.refuse()
     between.reset()
     drover.wait_broker("down")
     consumers.publish(50)
     consumers.wait_done()
-    assert all(alive(pid) for pid in pids)
-    row = drover.type("order.paid")
-    assert row["workers"]["consuming"] == len(pids) and row["state"] == "cut off"
+    drover.wait_type("order.paid", lambda t: t["state"] == "cut off" and t["workers"]["consuming"] == 2, "is cut off")
+    pids = consumers.notes("began")
+    assert len(pids) == 2 and all(alive(pid) for pid in pids)

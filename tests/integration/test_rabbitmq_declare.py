@@ -123,7 +123,7 @@ def test_zero_is_told_from_unknown(drover, vhost, kind, settings, known):
     start(drover, vhost, queue_type=f'"{kind}"', **extra)
     declared(vhost, "job")
     if known:
-        wait(lambda: depth(drover) == 0, lambda: f"it is known to be empty: {drover.type('job')}", 15)
+        wait(lambda: depth(drover) == 0, lambda: f"it is known to be empty: {drover.type('job')}")
     else:
         drover.wait_log("cannot be told")
         assert depth(drover) != 0
@@ -137,7 +137,7 @@ def test_an_empty_queue_of_others_is_empty(drover, vhost):
     wait(lambda: depth(drover) == 0, "it is known to be empty")
     vhost.delete_queue("job")
     wait(lambda: depth(drover) != 0, "it is not known")
-    drover.wait_log("no queue 'job'", timeout=15)
+    drover.wait_log("no queue 'job'")
     assert vhost.queue("job") is None
 
 

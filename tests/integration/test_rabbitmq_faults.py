@@ -1,9 +1,10 @@
 """RabbitMQ and the network in trouble: each fault is said, loses nothing, and is over when its cause is."""
 
 import os
-import re
+import signal
 import subprocess
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from test_rabbitmq import FAST_RETRY, configure, declared, scripted
 
 
 def ledger(drover, vhost, rows="", name="job", /, **settings):
-    entry, path = ledger_type(name, drover.directory, min=1)
+    entry, path = ledger_type(name, drover.directory, min=1, max=1)
     configure(drover, vhost, entry.replace(" }", f" {rows} }}"), **settings)
     drover.handler(f"{name}.so", LEDGER)
     drover.start()
@@ -84,6 +85,12 @@ def with_password(drover, vhost, text, user="app"):
     return dict(user=f'"{user}"', password_file=f'"{file}"'), file
 
 
+def refusals(server):
+    """When app's login was refused, in seconds."""
+    rows = [line.split() for line in server.log().splitlines() if "login refused: user 'app'" in line]
+    return [datetime.fromisoformat(" ".join(row[:2])).timestamp() for row in rows]
+
+
 def test_a_wrong_password_is_said_and_backed_off_from(drover, vhost):
     vhost.server.user("app", "swordfish-4711")
     vhost.server.allow("app", vhost.name)
@@ -94,10 +101,11 @@ def test_a_wrong_password_is_said_and_backed_off_from(drover, vhost):
     drover.start()
     row = drover.wait_broker("refused")
     assert "app" in row["sentence"] and "mackerel" not in row["sentence"], row
-    before = vhost.server.log().count("login refused: user 'app'")
-    time.sleep(3) # the length of time is what is tested
+    before = len(refusals(vhost.server))
+    time.sleep(3) # the length of time is what is tested, by the server's clock
     # The gauge, its plugin, and the errand that declares queues try again, each less and less often.
-    assert vhost.server.log().count("login refused: user 'app'") - before <= 14
+    tries = refusals(vhost.server)[before:]
+    assert len([at for at in tries if at < tries[0] + 3]) <= 14
     file.write_text("swordfish-4711\n")
     drover.wait_broker("up", timeout=35)
     declared(vhost, "job")
@@ -218,7 +226,9 @@ def test_a_closed_connection_is_opened_again(drover, vhost):
     wait_handled(path, publish_steadily(vhost, 3))
     (worker,) = drover.processes("worker job")
     for _ in range(3):
-        wait(lambda: vhost.close_connections() >= 2, "both gauge and dispatcher are cut off")
+        # Not closed one at a time as they come: each would wait longer and longer before it comes again.
+        wait(lambda: vhost.connected() >= 2, "both gauge and dispatcher are connected")
+        vhost.close_connections()
         wait_handled(path, publish_steadily(vhost, 3))
     assert drover.processes("worker job") == [worker]
     drover.wait_broker("up")
@@ -227,9 +237,11 @@ def test_a_closed_connection_is_opened_again(drover, vhost):
 def test_an_event_whose_connection_was_lost_is_settled_all_the_same(drover, vhost):
     scripted(drover, vhost, "min = 1; max = 1;")
     declared(vhost, "job")
-    vhost.event("job", b"sleep 1500", id="slow")
+    cut_off = drover.directory / "cut-off"
+    vhost.event("job", b"until %s" % bytes(cut_off), id="slow")
     drover.wait_type("job", lambda t: t["workers"]["busy"] == 1, "is at it")
     vhost.close_connections()
+    cut_off.touch()
     drover.wait_type("job", lambda t: t["totals"]["done"] == 1 and t["in_flight"] == 0, "is done")
     wait(lambda: vhost.ready("job") == 0, "and gone")
     assert drover.type("job")["totals"]["handled"] == 1
@@ -254,7 +266,7 @@ def test_a_network_that_misbehaves(drover, vhost, proxy, fault):
     else:
         between.black_hole()
         ids = publish_steadily(vhost, 100)
-        drover.wait_broker("down", timeout=10)
+        drover.wait_broker("down")
         between.heal()
     wait_handled(path, ids)
     drover.wait_broker("up")
@@ -271,6 +283,8 @@ def test_an_event_between_copy_and_ack_is_never_lost(drover, vhost, proxy):
         ids |= {vhost.event("job", b"retry") for _ in range(10)}
         between.cut_after(200 + 937 * n)
         wait(lambda: vhost.ready("job") == 0, "they are taken")
+    between.cut_at = None # nor is who looks at them cut off
+
     def letters():
         found = {letter["id"] for letter in drover.dead("job")} if drover.broker()["state"] == "up" else set()
         return found == ids
@@ -298,14 +312,14 @@ def test_hosts_are_tried_in_turn(drover, vhost, proxy):
 # The server itself.
 
 def test_a_memory_alarm_stops_publishing_and_nothing_else(drover, lone):
-    scripted(drover, lone, "min = 1; max_attempts = 2;")
+    # They are in the queue before the alarm, for then nobody can publish; and nobody takes any before it.
+    configure(drover, lone, f'{{ type = "job"; min = 1; max_attempts = 2; {FAST_RETRY} }}')
+    drover.start()
     declared(lone, "job")
-    # They are in the queue before the alarm, for then nobody can publish.
-    drover.ctl("pause", "job")
     for n in range(60):
         lone.event("job", b"retry" if n % 3 == 0 else b"done", id=f"{n}")
     with lone.server.memory_alarm():
-        drover.ctl("resume", "job")
+        drover.handler("job.so", SCRIPTED)
         row = drover.wait_type("job", lambda t: t["totals"]["done"] == 40, "goes on with what needs no copy")
         drover.wait_type("job", lambda t: "memory" in (t["broker_says"] or ""), "says what waits and why")
         assert drover.dead("job") == [] and row["dead"] in (0, None)
@@ -316,18 +330,19 @@ def test_a_memory_alarm_stops_publishing_and_nothing_else(drover, lone):
     drover.wait_type("job", lambda t: not t["broker_says"], "and says no more of it")
 
 
-# rabbitmqctl starts a virtual machine of its own to say it: that takes seconds, in which work goes on.
-@pytest.mark.parametrize("how,events", [("stop_app", 1500), ("kill", 300)])
-def test_a_restarted_server_is_served_at_once(drover, lone, how, events):
+@pytest.mark.parametrize("how", ["stop_app", "kill"])
+def test_a_restarted_server_is_served_at_once(drover, lone, how):
     entry, path = ledger_type("job", drover.directory, sleep_ms=20, min=2, max=2)
     configure(drover, lone, entry)
-    drover.handler("job.so", LEDGER)
     drover.start()
     declared(lone, "job")
+    ids = publish_steadily(lone, 600)
+    drover.handler("job.so", LEDGER) # however long publishing takes, all of it is still to do
     drover.wait_type("job", lambda t: t["workers"]["running"] == 2, "has its workers")
     workers = drover.processes("worker job")
-    ids = publish_steadily(lone, events)
     wait(lambda: len(read_ledger(path)) > 20, "it is at it")
+    for worker in workers: # rabbitmqctl starts a virtual machine of its own to say it: they go on when it is done
+        os.kill(worker, signal.SIGSTOP)
     if how == "stop_app":
         lone.connection.close() # pika does not listen, and the server waits for it
         lone.server.ctl("stop_app")
@@ -336,8 +351,11 @@ def test_a_restarted_server_is_served_at_once(drover, lone, how, events):
     row = drover.wait_broker("down")
     assert row["sentence"]
     assert drover.processes("worker job") == workers
+    for worker in workers:
+        os.kill(worker, signal.SIGCONT)
+    drover.wait_type("job", lambda t: t["workers"]["busy"] == 0, "has done what it had in hand")
     handled = len(read_ledger(path))
-    assert handled < events
+    assert handled < len(ids)
     if how == "stop_app":
         lone.server.ctl("start_app")
     else:
@@ -345,7 +363,7 @@ def test_a_restarted_server_is_served_at_once(drover, lone, how, events):
     lone.server.wait_up()
     up = time.monotonic()
     wait(lambda: len(read_ledger(path)) > handled, "the first event is handled")
-    assert time.monotonic() - up < 1
+    assert time.monotonic() - up < 3 # who has to find it out alone knocks every 4 to 6 s
     wait_handled(path, ids)
     assert drover.processes("worker job") == workers
     wait(lambda: lone.ready("job") == 0, "all are settled")

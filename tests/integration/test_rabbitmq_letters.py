@@ -1,6 +1,7 @@
 """Dead letters on RabbitMQ: looking destroys none, whatever the queue's limits, and each keeps its place."""
 
 import concurrent.futures
+import contextlib
 import os
 import signal
 import subprocess
@@ -78,7 +79,8 @@ def test_a_look_that_is_cut_off_destroys_nothing(drover, vhost):
         with subprocess.Popen([DROVERCTL, "--socket", drover.socket, "dead", "export", "job"], stdout=subprocess.PIPE) as reader:
             reader.stdout.read(1000)
             for pid in drover.processes("errand"):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             reader.stdout.read()
     assert set(ids(drover)) == set(numbers(range(300)))
 
@@ -94,10 +96,14 @@ def test_a_lost_connection_is_said_and_loses_no_letter(drover, vhost):
             done = running.result()
             assert done.returncode == 0 or "connection" in done.stderr or "broker main" in done.stderr, done
             drover.wait_broker("up")
-    handed = []
-    while vhost.ready("job"):
-        handed.append(vhost.take("job")[0].message_id)
-    assert set(ids(drover)) | set(handed) == set(numbers(range(2000)))
+    found = set()
+
+    def all_there():
+        """What was held on a connection that was lost goes back some time after that."""
+        while taken := vhost.take("job"):
+            found.add(taken[0].message_id)
+        return found | set(ids(drover)) == set(numbers(range(2000)))
+    wait(all_there, lambda: f"all are there; missing: {sorted(set(numbers(range(2000))) - found - set(ids(drover)))[:5]}")
 
 
 def test_letters_of_others_are_settled_in_their_places(drover, vhost):
@@ -146,13 +152,14 @@ def test_what_the_broker_knows_of_a_letter_is_told(drover, vhost):
     vhost.channel.queue_declare("graves", durable=True)
     vhost.publish("", "job", b"x", message_id="a")
     method, _, _ = vhost.channel.basic_get("job")
+    before = time.time()
     vhost.channel.basic_reject(method.delivery_tag, requeue=False)
     wait(lambda: vhost.ready("graves") == 1, "it died")
     idle(drover, vhost, FOREIGN)
     for _ in range(2):
         (letter,) = drover.dead("job")
         assert letter["reason"] == "rejected in queue job" and letter["attempts"] == 1
-        assert letter["last"].startswith(time.strftime("%Y-%m-%d", time.gmtime()))
+        assert time.strftime("%FT%T", time.gmtime(before - 1)) <= letter["last"] <= time.strftime("%FT%TZ", time.gmtime()), letter
 
 
 def test_letters_of_ours_keep_their_places(drover, vhost):
@@ -166,10 +173,10 @@ def test_letters_of_ours_keep_their_places(drover, vhost):
 
 
 def test_two_who_look_at_once_see_all_of_it(drover, vhost):
-    own(drover, vhost, 3000, body=bytes(2000))
+    own(drover, vhost, 1000, body=bytes(2000))
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         for seen in pool.map(lambda _: ids(drover), range(3)):
-            assert seen == numbers(range(3000))
+            assert seen == numbers(range(1000))
 
 
 def test_who_looks_too_long_is_named(drover, vhost):

@@ -98,6 +98,7 @@ class Service(module.Drover):
             rm -rf {STATE} {HANDLERS}/* {HANDLERS}/.[!.]* {DROPINS} /srv/app /etc/drover/conf.d/* /etc/drover/secret
             systemctl daemon-reload; systemctl reset-failed drover || true""")
         self.machine.write(CONFIGURATION, self.defaults)
+        self.sync()
         self.since = f"@{time.time():.6f}"
 
     # what an administrator writes
@@ -151,7 +152,9 @@ class Service(module.Drover):
         return int(self.show("MainPID"))
 
     def state(self):
-        return self.show("ActiveState"), self.show("SubState")
+        """At one moment."""
+        shown = self.systemctl("show", "--property=ActiveState", "--property=SubState", "--value", "drover").stdout
+        return tuple(shown.split())
 
     def wait_active(self, but=None, timeout=PATIENCE):
         """It runs, as another process than `but`, and answers."""
@@ -164,7 +167,12 @@ class Service(module.Drover):
         """The unit's journal since the test began; systemd's lines about it too."""
         return self.journal("--unit=drover", "--output=short-precise")
 
+    def sync(self):
+        """Until journald has taken all that was sent to it; not while a test has stopped it."""
+        self.machine.run("timeout", "10", "journalctl", "--sync", check=False)
+
     def journal(self, *arguments):
+        self.sync()
         # Not --after-cursor: with matches it leaves out the first of them (systemd 252).
         return self.machine.run("journalctl", "--quiet", f"--since={self.since}", *arguments, check=False).stdout
 

@@ -15,7 +15,7 @@ def test_the_package_starts_and_enables_it(machine, debs):
     assert machine.shell("stat -c '%U %G %a' /run/drover/control.sock /var/lib/drover").stdout.splitlines() == \
         ["drover drover 660", "drover drover 750"]
     assert machine.shell(f"stat -c '%U %G %a' {HANDLERS}").stdout == "root root 755\n"
-    assert "ready: node" in machine.run("journalctl", "--unit=drover").stdout
+    wait(lambda: "ready: node" in machine.run("journalctl", "--unit=drover").stdout, "it says so in the journal")
     # Nothing of it is asked twice.
     assert machine.run("systemctl", "--failed", "--no-legend").stdout == ""
 
@@ -29,13 +29,13 @@ def test_the_readmes_lines(service):
     for line in lines:
         service.machine.shell(line)
         if HANDLERS in line:
-            wait(lambda: service.type("mail.welcome"), "the handler is served", 5)
+            wait(lambda: service.type("mail.welcome"), "the handler is served")
         if "droverctl publish" in line:
             service.wait_type("mail.welcome", lambda t: t["totals"]["done"] == 1, "is done")
         for part in [part for part in shows if part in line]:
             expected = shows.pop(part)
             # The journal and the status line follow within a second.
-            wait(lambda: expected in service.machine.shell(line).stdout, lambda: f"{line} shows {expected}:\n{service.log()}", 5, every=0.1)
+            wait(lambda: expected in service.machine.shell(line).stdout, lambda: f"{line} shows {expected}:\n{service.log()}", every=0.1)
     assert not shows, "they are in the README"
 
 
@@ -57,7 +57,7 @@ def test_the_status_line(service):
 def test_a_handler_is_dropped_in(service):
     service.start()
     service.handler("mail.welcome.sh", "#!/bin/sh\necho hello\n")
-    wait(lambda: service.type("mail.welcome"), "it is served", 5)
+    wait(lambda: service.type("mail.welcome"), "it is served")
     service.publish("mail.welcome", "{}")
     service.wait_type("mail.welcome", lambda t: t["totals"]["done"] == 1, "is done")
 

@@ -77,13 +77,12 @@ def check_and_print_gap(service, ids, what, tried=()):
 def test_restart_under_load(service, minimum):
     ids = serve_busily(service, 6000, f"min = {minimum};")
     before = service.pid
-    began = time.monotonic()
+    began = time.time()
     service.systemctl("restart", "drover")
-    took = time.monotonic() - began
+    took = time.time() - began
     assert service.pid != before
-    ready = service.type("job")["ready"]
-    assert ready is None or ready > 500, "it was restarted under load"
     assert check_and_print_gap(service, ids, f"restart with min = {minimum}, which took {took * 1000:.0f} ms") < 5
+    assert len([h for h in service.handlings() if h.began > (began + took) * 1e6]) > 500, "it was restarted under load"
 
 
 def test_upgrade_under_load(service, debs, tmp_path):

@@ -261,8 +261,8 @@ def test_another_user_needs_the_drop_in(service, people):
     service.start()
     service.wait_type("own", lambda t: t["workers"]["running"] == 1, "runs")
     for user in USERS:
-        row = service.type(user)
-        assert row["workers"]["running"] == 0 and row["refused"], row
+        row = service.wait_type(user, lambda t: t["refused"], "is refused")
+        assert row["workers"]["running"] == 0, row
         assert "users.conf" in row["refused"] and "systemctl edit drover" in row["refused"], row["refused"]
     assert service.machine.exists(f"{EXAMPLES}/systemd/users.conf")
     service.dropin("users")
@@ -286,7 +286,7 @@ def test_who_may_command(service, people):
     for command in [["status"], *commands]:
         refused = service.ctl(*command, user="eve", check=False)
         assert refused.returncode == 1 and "you may not use" in refused.stderr, (command, refused)
-    row = service.type("job")
+    row = service.wait_type("job", lambda t: t["ready"] is not None, "is known")
     assert row["state"] != "paused" and row["totals"]["handled"] == 0 and row["ready"] == 0
     for user, uid in (("drover", drover), (None, 0)):
         for command in commands:
@@ -372,7 +372,7 @@ def test_a_secret_is_rotated(service, people, how):
     service.start()
     wait(lambda: service.type("job"), "it is served")
     service.publish("job", "{}", "--id", "one")
-    service.wait_settled("job")
+    service.wait_type("job", lambda t: t["totals"]["done"] == 1, "is done")
     assert service.machine.read(f"{STORAGE}/seen.one") == "swordfish-1"
     service.machine.path("/etc/drover/secret/alice").write_text("swordfish-2")
     if how == "encrypted":
@@ -384,8 +384,9 @@ def test_a_secret_is_rotated(service, people, how):
     wait(lambda: service.type("job"), "it is served")
 
     def seen():
+        done = service.type("job")["totals"]["done"]
         service.publish("job", "{}", "--id", "next")
-        service.wait_settled("job")
+        service.wait_type("job", lambda t: t["totals"]["done"] > done, "is done")
         return service.machine.read(f"{STORAGE}/seen.next") == "swordfish-2"
 
     wait(seen, lambda: f"the new secret is read:\n{service.log()[-4000:]}")

@@ -190,6 +190,28 @@ static void test_stuck(void **state)
 	journal_close(&journal);
 }
 
+/* Whoever ends next waits until it is known of whom the entries are, but not for ever. */
+static void test_linger(void **state)
+{
+	struct journal_entry entry = {0};
+	struct journal journal;
+	char heard[256];
+	int fd;
+
+	(void)state;
+	fd = listen_at(SOCK_DGRAM);
+	assert_int_equal(journal_open(&journal, path), 0);
+	assert_true(journal_linger(&journal));
+	journal_add(&entry, "MESSAGE", "hello");
+	assert_int_equal(journal_send(&journal, &entry), 0);
+	assert_false(journal_linger(&journal));
+	assert_int_equal(recv(fd, heard, sizeof heard, MSG_DONTWAIT), 14);
+	assert_true(journal_linger(&journal));
+	close(fd);
+	journal_close(&journal);
+	assert_false(journal_linger(&journal));
+}
+
 static void test_foreign_stream(void **state)
 {
 	int listener = listen_at(SOCK_STREAM), ours, theirs;
@@ -213,9 +235,10 @@ static void test_foreign_stream(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_values), cmocka_unit_test(test_room),
-		cmocka_unit_test(test_stream), cmocka_unit_test(test_send),
-		cmocka_unit_test(test_stuck),  cmocka_unit_test(test_foreign_stream),
+		cmocka_unit_test(test_values),         cmocka_unit_test(test_room),
+		cmocka_unit_test(test_stream),         cmocka_unit_test(test_send),
+		cmocka_unit_test(test_stuck),          cmocka_unit_test(test_linger),
+		cmocka_unit_test(test_foreign_stream),
 	};
 
 	return cmocka_run_group_tests(tests, make_directory, remove_directory);

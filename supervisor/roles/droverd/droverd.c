@@ -354,6 +354,7 @@ int main(int argc, char **argv)
 		.registry_sentence = "the registrar has not reported yet",
 	};
 	enum action action;
+	int r;
 
 	log_open("droverd");
 	umask(022);
@@ -376,5 +377,7 @@ int main(int argc, char **argv)
 	case ACTION_RUN:
 		break;
 	}
-	return run(&supervisor);
+	r = run(&supervisor);
+	log_linger();
+	return r;
 }
