@@ -76,7 +76,7 @@ def test_a_handler_extends_its_deadline(drover):
 
 def test_a_stopped_worker_is_replaced(drover):
     scripted(drover, 'timeout = "1s"; min = 1; max = 1;')
-    drover.wait_type("job", lambda t: t["workers"]["running"] == 1, "has its worker")
+    drover.wait_type("job", lambda t: t["workers"]["idle"] == 1, "has its worker")
     (pid,) = drover.processes("worker job")
     os.kill(pid, signal.SIGSTOP)
     drover.publish("job", "done")
@@ -137,7 +137,7 @@ DROVER_EXPORT const struct drover_handler drover_plugin = {
     drover.wait_log("the database is away", count=4)
     drover.wait_type("job", lambda t: t["last_error"] and "before its first event" in t["last_error"], "says so")
     drover.handler("job.so", SCRIPTED)
-    drover.wait_type("job", lambda t: t["workers"]["running"] == 1, "runs once the handler is good")
+    drover.wait_type("job", lambda t: t["workers"]["idle"] == 1, "runs once the handler is good")
 
 
 def test_the_inbox_handles_an_id_once(drover):

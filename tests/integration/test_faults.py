@@ -293,7 +293,7 @@ def test_an_error_in_conf_d_is_refused_and_named(drover):
     drover.configure(f"types = ( {entry} );")
     drover.handler("job.so", LEDGER)
     drover.start()
-    drover.wait_type("job", lambda t: t["workers"]["running"] == 1, "runs")
+    drover.wait_type("job", lambda t: t["workers"]["idle"] == 1, "runs")
     before = drover.processes("worker job")
     parts = drover.directory / "conf.d"
     parts.mkdir()
