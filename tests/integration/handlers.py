@@ -1,6 +1,6 @@
 """Small handlers that several tests use. Each leaves a trace that a test can read afterwards."""
 
-# One line per handled event in $LEDGER: id, attempt, pid. O_APPEND writes of a line are whole.
+# One line per handled event in $LEDGER: id, attempt, pid. O_APPEND writes of a line are whole. With $GATE, when that file is there.
 LEDGER = r"""
 #include <drover/handler.h>
 #include <fcntl.h>
@@ -29,6 +29,8 @@ static enum drover_verdict handle(void *state, const struct drover_event *event,
 	(void)state;
 	if (sleep_us)
 		usleep((useconds_t)sleep_us);
+	while (getenv("GATE") && access(getenv("GATE"), F_OK) < 0)
+		usleep(10000);
 	if (write(ledger, line, (size_t)size) != size)
 		return drover_retry(outcome, -1, "cannot write the ledger");
 	return DROVER_DONE;
@@ -41,8 +43,8 @@ DROVER_EXPORT const struct drover_handler drover_plugin = {
 };
 """
 
-# What the body says: "done", "retry", "reject", "crash", "hang", "sleep MS", "third" (done at the third attempt),
-# "reason TEXT", "emit TYPE", "log TEXT", "spawn" (leaves a program running).
+# What the body says: "done", "retry", "reject", "crash", "hang", "sleep MS", "until FILE" (until it is there), "third" (done
+# at the third attempt), "extend" (6 s, never more than 2.5 at once), "emit TYPE", "log TEXT", "spawn" (leaves a program running).
 SCRIPTED = r"""
 #include <drover/handler.h>
 #include <stdlib.h>
@@ -75,6 +77,8 @@ static enum drover_verdict handle(void *state, const struct drover_event *event,
 	}
 	if (!strncmp(word, "sleep ", 6))
 		usleep((useconds_t)atol(word + 6) * 1000);
+	while (!strncmp(word, "until ", 6) && access(word + 6, F_OK) < 0)
+		usleep(10000);
 	if (!strcmp(word, "third") && event->attempt < 3)
 		return drover_retry(outcome, 50, "not yet, this is attempt %u", event->attempt);
 	if (!strncmp(word, "emit ", 5)) {
@@ -86,9 +90,9 @@ static enum drover_verdict handle(void *state, const struct drover_event *event,
 	if (!strncmp(word, "log ", 4))
 		printf("%s\n", word + 4), fflush(stdout);
 	if (!strcmp(word, "extend"))
-		for (int i = 0; i < 6; i++) {
-			outcome->extend(outcome, 1000);
-			usleep(500000);
+		for (int i = 0; i < 10; i++) {
+			outcome->extend(outcome, 2500);
+			usleep(600000);
 		}
 	if (!strcmp(word, "spawn") && !fork()) {
 		setsid();
@@ -109,9 +113,10 @@ def ledger_type(name, directory, **settings):
     """A `types` entry whose handler is LEDGER; the path of its ledger."""
     path = directory / f"{name}.ledger"
     path.touch()
-    rows = "".join(f" {key} = {value};" for key, value in settings.items() if key != "sleep_ms")
-    sleep = f'"SLEEP_MS={settings["sleep_ms"]}", ' if "sleep_ms" in settings else ""
-    return f'{{ type = "{name}"; environment = [ {sleep}"LEDGER={path}" ];{rows} }}', path
+    variables = {"LEDGER": path, **{key.upper(): settings.pop(key) for key in ("sleep_ms", "gate") if key in settings}}
+    environment = ", ".join(f'"{key}={value}"' for key, value in variables.items())
+    rows = "".join(f" {key} = {value};" for key, value in settings.items())
+    return f'{{ type = "{name}"; environment = [ {environment} ];{rows} }}', path
 
 
 def read_ledger(path):
