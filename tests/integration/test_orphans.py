@@ -1,5 +1,6 @@
 """G3 and G4: whatever dies, the rest of that type starts again, other types are not disturbed, and nothing is left behind."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -68,7 +69,8 @@ def test_no_orphan_of_another_user(drover):
 def test_a_stopped_template_does_not_outlive_droverd(drover):
     busy_pair(drover)
     for pid in drover.processes("template shell") + drover.processes("worker shell"):
-        os.kill(pid, signal.SIGSTOP)
+        with contextlib.suppress(ProcessLookupError):  # a template that is stopped for 2 s is replaced
+            os.kill(pid, signal.SIGSTOP)
     drover.kill()
     wait(lambda: not drover.pids(), lambda: f"all are gone: {drover.describe(drover.pids())}", 15)
 
@@ -97,7 +99,7 @@ def test_other_roles_come_back(drover, role):
     drover.configure(f"types = ( {entry} );")
     drover.handler("one.so", LEDGER)
     drover.start()
-    (pid,) = drover.processes(role)
+    (pid,) = wait(lambda: drover.processes(role), f"there is a {role}")
     os.kill(pid, signal.SIGKILL)
     wait(lambda: drover.processes(role) not in ([], [pid]), f"there is a new {role}")
     drover.wait_ready()
