@@ -32,7 +32,7 @@ def test_nothing_grows(drover):
     drover.wait_type("job", lambda t: t["workers"]["idle"] == 1, "runs")
     pids = {"droverd": drover.process.pid}
     for role in ROLES:
-        (pids[role],) = drover.processes(role)
+        (pids[role],) = wait(lambda: drover.processes(role), role)
     handled = 0
 
     def handle(events):
