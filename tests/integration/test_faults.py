@@ -416,7 +416,7 @@ def test_a_queue_directory_has_one_droverd(drover, another):
         node.configure(f"{shared} types = ( {entry} );")
         node.handler("job.so", LEDGER)
     drover.start()
-    drover.wait_type("job", lambda t: t["workers"]["running"] == 1, "runs")
+    drover.wait_log("dispatcher job: the broker is up")
     another.start()
     another.wait_log("belongs to another droverd")
     refused = another.ctl("publish", "job", "--data", "{}", check=False)
