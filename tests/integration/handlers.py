@@ -1,6 +1,6 @@
 """Small handlers that several tests use. Each leaves a trace that a test can read afterwards."""
 
-# One line per handled event in $LEDGER: id, attempt, pid. O_APPEND writes of a line are whole. Not before there is $GATE.
+# One line per handled event in $LEDGER: id, attempt, pid. O_APPEND writes of a line are whole. With $GATE, when that file is there.
 LEDGER = r"""
 #include <drover/handler.h>
 #include <fcntl.h>
@@ -43,8 +43,8 @@ DROVER_EXPORT const struct drover_handler drover_plugin = {
 };
 """
 
-# What the body says: "done", "retry", "reject", "crash", "hang", "sleep MS", "until FILE" (which is there), "third" (done at the third attempt),
-# "reason TEXT", "emit TYPE", "log TEXT", "spawn" (leaves a program running).
+# What the body says: "done", "retry", "reject", "crash", "hang", "sleep MS", "until FILE" (until it is there), "third" (done
+# at the third attempt), "extend" (6 s, never more than 2.5 at once), "emit TYPE", "log TEXT", "spawn" (leaves a program running).
 SCRIPTED = r"""
 #include <drover/handler.h>
 #include <stdlib.h>
@@ -90,9 +90,9 @@ static enum drover_verdict handle(void *state, const struct drover_event *event,
 	if (!strncmp(word, "log ", 4))
 		printf("%s\n", word + 4), fflush(stdout);
 	if (!strcmp(word, "extend"))
-		for (int i = 0; i < 6; i++) {
-			outcome->extend(outcome, 1000);
-			usleep(500000);
+		for (int i = 0; i < 10; i++) {
+			outcome->extend(outcome, 2500);
+			usleep(600000);
 		}
 	if (!strcmp(word, "spawn") && !fork()) {
 		setsid();
@@ -113,10 +113,10 @@ def ledger_type(name, directory, **settings):
     """A `types` entry whose handler is LEDGER; the path of its ledger."""
     path = directory / f"{name}.ledger"
     path.touch()
-    own = {key: settings.pop(key) for key in ("sleep_ms", "gate") if key in settings}
+    variables = {"LEDGER": path, **{key.upper(): settings.pop(key) for key in ("sleep_ms", "gate") if key in settings}}
+    environment = ", ".join(f'"{key}={value}"' for key, value in variables.items())
     rows = "".join(f" {key} = {value};" for key, value in settings.items())
-    own = "".join(f'"{key.upper()}={value}", ' for key, value in own.items())
-    return f'{{ type = "{name}"; environment = [ {own}"LEDGER={path}" ];{rows} }}', path
+    return f'{{ type = "{name}"; environment = [ {environment} ];{rows} }}', path
 
 
 def read_ledger(path):

@@ -57,6 +57,7 @@ def test_an_event_comes_back_as_it_was_published(drover):
     assert shown.pop("drover")["attempts"] == 1
     assert shown == EVENT
     assert drover.json("dead", "purge", "order.paid", "--all")["purged"] == 1
+    drover.wait_type("order.paid", lambda t: t["dead"] == 0, "has none")
     drover.ctl("publish", "order.paid", "--ndjson", "--file", "-", data=exported)
     drover.wait_type("order.paid", lambda t: t["dead"] == 1, "was rejected again")
     again = json.loads(drover.ctl("dead", "export", "order.paid").stdout)
@@ -87,6 +88,7 @@ def test_bodies_of_every_kind_come_back(drover):
     exported = {json.loads(line)["id"]: line for line in drover.ctl("dead", "export", "job").stdout.splitlines()}
     assert set(exported) == set(bodies)
     drover.ctl("dead", "purge", "job", "--all")
+    drover.wait_type("job", lambda t: t["dead"] == 0, "has none")
     drover.ctl("publish", "job", "--ndjson", "--file", "-", data="".join(line + "\n" for line in exported.values()))
     drover.wait_type("job", lambda t: t["dead"] == len(bodies), "has them again")
     for row in drover.dead("job"):

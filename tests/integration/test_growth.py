@@ -29,10 +29,10 @@ def test_nothing_grows(drover):
     configure(1)
     drover.handler("job.so", LEDGER)
     drover.start()
-    drover.wait_type("job", lambda t: t["workers"]["running"] == 1, "runs")
+    drover.wait_type("job", lambda t: t["workers"]["idle"] == 1, "runs")
     pids = {"droverd": drover.process.pid}
     for role in ROLES:
-        (pids[role],) = drover.processes(role)
+        (pids[role],) = wait(lambda: drover.processes(role), role)
     handled = 0
 
     def handle(events):
@@ -44,7 +44,7 @@ def test_nothing_grows(drover):
     def round_(n):
         handle(EVENTS)
         drover.ctl("scale", "job", "--min", 12, "--max", 12)
-        drover.wait_type("job", lambda t: t["workers"]["running"] == 12, "grew")
+        drover.wait_type("job", lambda t: t["workers"]["idle"] == 12, "grew")
         before = drover.processes("template job")
         drover.handler("job.so", LEDGER + f"\nconst int version = {n};\n")
         wait(lambda: drover.processes("template job") not in ([], before), "it rolls over")

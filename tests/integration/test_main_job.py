@@ -1,6 +1,7 @@
 """The main job: events in, workers rise and fall, nothing lost."""
 
 import json
+import time
 
 from drover import wait
 from handlers import LEDGER, SCRIPTED, ledger_type, read_ledger
@@ -43,14 +44,18 @@ def test_workers_rise_with_a_burst_and_fall_to_zero(drover):
 
 
 def test_a_busy_worker_is_never_shed(drover):
-    entry, ledger = ledger_type("report.made", drover.directory, sleep_ms=3000, max=4, objective='"100ms"')
+    gate = drover.directory / "gate"
+    entry, ledger = ledger_type("report.made", drover.directory, gate=gate, max=4, objective='"100ms"')
     drover.configure(f"types = ( {entry} );")
     drover.handler("report.made.so", LEDGER)
     drover.start()
     drover.publish_many("report.made", 4)
     drover.wait_type("report.made", lambda t: t["workers"]["busy"] == 4, "is busy")
     drover.ctl("scale", "report.made", "--max", 0)
-    drover.wait_type("report.made", lambda t: t["workers"]["target"] == 0, "has target 0")
+    row = drover.wait_type("report.made", lambda t: t["workers"]["target"] == 0, "has target 0")
+    assert row["workers"]["busy"] == 4
+    gate.touch()
+    drover.wait_type("report.made", lambda t: t["workers"]["running"] == 0, "has no workers")
     wait(lambda: len(read_ledger(ledger)) == 4, "all four ended")
     assert all(attempt == 1 for _, attempt, _ in read_ledger(ledger))
 
@@ -114,7 +119,10 @@ def test_delayed_events_wait(drover):
     drover.configure(f"types = ( {entry} );")
     drover.handler("later.so", LEDGER)
     drover.start()
-    drover.ctl("publish", "later", "--data", "{}", "--delay", "2s", "--id", "delayed")
-    drover.wait_type("later", lambda t: t["delayed"] == 1, "has it delayed")
-    assert not read_ledger(ledger)
-    wait(lambda: read_ledger(ledger), "it was handled when due", 10)
+    began = time.monotonic()
+    for delay in ("1h", "2s"):
+        drover.ctl("publish", "later", "--data", "{}", "--delay", delay, "--id", delay)
+    wait(lambda: read_ledger(ledger), "one was handled when due")
+    assert time.monotonic() - began >= 2
+    drover.wait_type("later", lambda t: t["delayed"] == 1 and t["totals"]["done"] == 1, "has the other one delayed")
+    assert [id_ for id_, _, _ in read_ledger(ledger)] == ["2s"]

@@ -78,6 +78,7 @@ def test_a_worker_killed_for_memory_is_named(bound, drover):
         (pid,) = drover.processes("worker eater")
         os.kill(pid, signal.SIGKILL)
         drover.wait_log(f"worker {pid} was killed by signal 9 (SIGKILL) while it was idle")
+        wait(lambda: drover.processes("worker eater") not in ([], [pid]), "another one has begun")
         others = drover.processes("worker other"), drover.processes("dispatcher"), drover.processes("template")
         drover.publish("eater", "eat", "--id", "big")
         drover.wait_type("eater", lambda t: t["dead"] == 1, "has a dead letter")

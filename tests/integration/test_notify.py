@@ -11,7 +11,7 @@ from drover import environment_of, wait
 from handlers import LEDGER, SCRIPTED, ledger_type, read_ledger
 from notify import Listener, silence
 
-TYPE = 'types = ( { type = "job"; max = 2; stop_timeout = "2h"; timeout = "2h"; } );'
+TYPE = 'types = ( { type = "job"; max = 1; stop_timeout = "2h"; timeout = "2h"; } );'
 
 
 @pytest.fixture
@@ -41,12 +41,14 @@ def test_ready_and_how_it_is(drover, systemd):
     assert ready == {"READY": "1", "STATUS": "1 type (1 without handler), 0 workers, 0 busy"}
     drover.handler("job.so", SCRIPTED)
     systemd.wait(lambda m: m == {"STATUS": "1 type, 0 workers, 0 busy"}, "the handler is there")
-    drover.publish("job", "sleep 3000")
+    gate = drover.directory / "gate"
+    drover.publish("job", f"until {gate}")
     systemd.wait(status("1 type, 1 worker, 1 busy"), "it works")
     drover.ctl("pause", "job")
     systemd.wait(status("1 type (1 paused)"), "it is paused")
     drover.ctl("drain")
     systemd.wait(status("draining; 1 type"), "the node drains")
+    gate.touch()
     drover.ctl("resume", "--all")
     drover.ctl("resume", "job")
     systemd.wait(lambda m: m["STATUS"].startswith("1 type, "), "it does no more")
@@ -117,7 +119,8 @@ def test_a_long_drain_goes_on_being_extended(drover, systemd):
     drover.configure(TYPE)
     drover.handler("job.so", SCRIPTED)
     start(drover, systemd)
-    drover.publish("job", "sleep 12000")
+    gate = drover.directory / "gate"
+    drover.publish("job", f"until {gate}")
     drover.wait_type("job", lambda t: t["workers"]["busy"] == 1, "is busy")
     drover.process.send_signal(signal.SIGTERM)
     first = systemd.wait(lambda m: "STOPPING" in m, "it stops")
@@ -130,6 +133,7 @@ def test_a_long_drain_goes_on_being_extended(drover, systemd):
         assert last == {"EXTEND_TIMEOUT_USEC": "30000000"}
         assert systemd.heard[-1][0] - began < 25
         began = systemd.heard[-1][0]
+    gate.touch()
     assert drover.process.wait(60) == 0
     drover.process = None
     assert not any("READY" in message or "RELOADING" in message for message in systemd.rest())

@@ -1,5 +1,6 @@
 """G3 and G4: whatever dies, the rest of that type starts again, other types are not disturbed, and nothing is left behind."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -68,7 +69,8 @@ def test_no_orphan_of_another_user(drover):
 def test_a_stopped_template_does_not_outlive_droverd(drover):
     busy_pair(drover)
     for pid in drover.processes("template shell") + drover.processes("worker shell"):
-        os.kill(pid, signal.SIGSTOP)
+        with contextlib.suppress(ProcessLookupError):  # a template that is stopped for 2 s is replaced
+            os.kill(pid, signal.SIGSTOP)
     drover.kill()
     wait(lambda: not drover.pids(), lambda: f"all are gone: {drover.describe(drover.pids())}", 15)
 
@@ -80,8 +82,8 @@ def test_a_type_recovers_alone(drover, role):
     drover.handler("one.so", LEDGER)
     drover.handler("other.so", SCRIPTED)
     drover.start()
-    drover.wait_type("one", lambda t: t["workers"]["running"] == 1, "runs")
-    drover.wait_type("other", lambda t: t["workers"]["running"] == 1, "runs")
+    drover.wait_type("one", lambda t: t["workers"]["idle"] == 1, "runs")
+    drover.wait_type("other", lambda t: t["workers"]["idle"] == 1, "runs")
     others = drover.processes("worker other") + drover.processes("dispatcher other")
     (pid,) = drover.processes(f"{role} one")
     os.kill(pid, signal.SIGKILL)
@@ -97,7 +99,7 @@ def test_other_roles_come_back(drover, role):
     drover.configure(f"types = ( {entry} );")
     drover.handler("one.so", LEDGER)
     drover.start()
-    (pid,) = drover.processes(role)
+    (pid,) = wait(lambda: drover.processes(role), f"there is a {role}")
     os.kill(pid, signal.SIGKILL)
     wait(lambda: drover.processes(role) not in ([], [pid]), f"there is a new {role}")
     drover.wait_ready()
@@ -111,7 +113,7 @@ def test_a_stopped_role_is_replaced(drover, role):
     drover.configure(f"types = ( {entry} );")
     drover.handler("one.so", LEDGER)
     drover.start()
-    drover.wait_type("one", lambda t: t["workers"]["running"] == 1, "runs")
+    drover.wait_type("one", lambda t: t["workers"]["idle"] == 1, "runs")
     (pid,) = drover.processes(role)
     os.kill(pid, signal.SIGSTOP)
     wait(lambda: not alive(pid) and drover.processes(role), "it was replaced", 20)
