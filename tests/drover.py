@@ -207,9 +207,22 @@ class Drover:
         return wait(holds, lambda: f"{name} {what}: {last.get('row')}\n{self.log()[-6000:]}", timeout, every=0.05)
 
     def wait_settled(self, *names, timeout=PATIENCE):
-        """Until nothing is ready, delayed (as far as the broker knows) or in a worker's hands."""
+        """Until nothing is ready, delayed (as far as the broker knows) or in a worker's hands.
+
+        Two look at that, the gauge and the dispatcher, and what went from one's sight to the other's between their reports
+        is in neither: it must still be so when they have reported again.
+        """
+        def settled(row):
+            return row["ready"] == 0 and not row["delayed"] and row["in_flight"] == 0
+
+        def stays(row, name):
+            if not settled(row):
+                return False
+            time.sleep(0.2)
+            return settled(self.type(name))
+
         for name in names:
-            self.wait_type(name, lambda t: t["ready"] == 0 and not t["delayed"] and t["in_flight"] == 0, "is settled", timeout)
+            self.wait_type(name, lambda row, name=name: stays(row, name), "is settled", timeout)
 
     def broker(self, name="main"):
         (row,) = [row for row in self.json("status")["brokers"] if row["name"] == name]
