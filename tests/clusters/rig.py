@@ -241,7 +241,7 @@ class Sampler(threading.Thread):
         super().__init__(daemon=True)
         self.rig = rig
         self.ended = threading.Event()
-        self.plans = []  # (time, {type: total}), seen while workers were counted
+        self.plans = []  # (time, (epoch, seq), {type: total})
         self.over = Counter()
         self.samples = 0
 
@@ -253,22 +253,30 @@ class Sampler(threading.Thread):
     def note(self):
         plan = self.rig.plan(timeout=0.5)
         if plan:
-            self.plans.append((time.monotonic(), {type_: row[0] for type_, row in plan["types"].items()}))
+            self.plans.append((time.monotonic(), (plan["epoch"], plan["seq"]),
+                               {type_: row[0] for type_, row in plan["types"].items()}))
+
+    def recent(self, since):
+        """The plans of which one may have been in force since then; none where one of them may have been missed."""
+        before = [plan for plan in self.plans if plan[0] <= since][-1:]
+        plans = before + [plan for plan in self.plans if plan[0] > since]
+        missed = any(epoch != next_epoch or next_seq > seq + 1
+                     for (_, (epoch, seq), _), (_, (next_epoch, next_seq), _) in zip(plans, plans[1:]))
+        return [] if missed else [totals for _, _, totals in plans]
 
     def look(self):
-        # Between a look at the plan and one at the workers these may have got another plan: where that cannot be told,
-        # there is no sample.
-        since = time.monotonic()
+        # What the workers go by is the plan from before they are counted, or one that came meanwhile. A share that
+        # shrinks is not taken from busy workers: the plans of the last seconds count.
+        since = time.monotonic() - 3
         self.note()
         workers = self.rig.workers()
         self.note()
-        self.samples += 1
-        # A share that shrinks is not taken from busy workers: the plans of the last seconds count.
-        recent = [plan for at, plan in self.plans if at > since - 3]
+        recent = self.recent(since)
+        self.samples += bool(recent)
         for type_, by_node in workers.items():
-            totals = [plan.get(type_, 0) for plan in recent]
-            if totals:
-                self.over[type_] = max(self.over[type_], sum(by_node.values()) - max(totals))
+            if recent:
+                most = max(totals.get(type_, 0) for totals in recent)
+                self.over[type_] = max(self.over[type_], sum(by_node.values()) - most)
 
     def stop(self):
         self.ended.set()
