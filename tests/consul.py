@@ -164,10 +164,12 @@ class Agent:
         return self
 
     def wait_up(self):
-        """It knows the leader, and the servers know it."""
+        """It knows the leader, and the servers know it, as one that lives: nodes of a host that is dead to them have no part."""
         def is_up():
             with contextlib.suppress(OSError, http.client.HTTPException, ApiError):
-                return self.api("GET", "status/leader", timeout=2) and self.api("GET", f"catalog/node/{self.name}", timeout=2)
+                return self.api("GET", "status/leader", timeout=2) and [
+                    check for check in self.api("GET", f"health/node/{self.name}", timeout=2) or []
+                    if check["CheckID"] == "serfHealth" and check["Status"] == "passing"]
         self.wait_answers()
         wait(is_up, lambda: f"{self.name} has a leader:\n{self.log()[-4000:]}", START_PATIENCE, every=0.05)
         return self

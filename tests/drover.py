@@ -34,6 +34,13 @@ def wait(condition, what, timeout=PATIENCE, every=0.02):
         time.sleep(every)
 
 
+def wait_took(condition, what, timeout=PATIENCE):
+    """Waits, and says how long it was seen not to be so: what keeps the test itself from looking is not counted."""
+    looks = [time.monotonic()]
+    wait(lambda: looks.append(time.monotonic()) or condition(), what, timeout)
+    return looks[-2] - looks[0]
+
+
 def alive(pid):
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

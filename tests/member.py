@@ -54,6 +54,13 @@ class Node:
                 return list(line[2:])
         return None
 
+    def when(self, *words, since=0):
+        """When the first line that begins so was heard, after as many lines; waits for it. What is measured by that takes
+        no longer when the test itself does."""
+        def heard():
+            return [line[0] for line in self.heard[since:] if line[1:1 + len(words)] == words][:1]
+        return wait(heard, lambda: f"it says {words}: {self.heard[since:]} {self.log}", 2 * PATIENCE)[0]
+
     def state(self):
         said = self.last("state")
         return int(said[0]) if said else 0
@@ -81,8 +88,12 @@ class Node:
         said = self.last("put")
         return int(said[0]), said[1]
 
-    def wait_state(self, state, timeout=PATIENCE):
-        wait(lambda: self.state() == state, lambda: f"the state is {state}: {self.heard} {self.log}", timeout)
+    def wait_state(self, state, *words, timeout=PATIENCE):
+        """Until that is its state, and the sentence with it has one of these words; the sentence."""
+        def holds():
+            said = self.last("state")
+            return said and int(said[0]) == state and (not words or any(word in said[1] for word in words)) and said
+        return wait(holds, lambda: f"the state is {state}, {words}: {self.heard} {self.log}", timeout)[1]
 
     def members(self):
         """name → flags"""

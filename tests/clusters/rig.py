@@ -241,7 +241,7 @@ class Sampler(threading.Thread):
         super().__init__(daemon=True)
         self.rig = rig
         self.ended = threading.Event()
-        self.plans = []  # (time, {type: total})
+        self.plans = []  # (time, (epoch, seq), {type: total})
         self.over = Counter()
         self.samples = 0
 
@@ -250,20 +250,33 @@ class Sampler(threading.Thread):
             with contextlib.suppress(Exception):
                 self.look()
 
+    def note(self):
+        plan = self.rig.plan(timeout=0.5)
+        if plan:
+            self.plans.append((time.monotonic(), (plan["epoch"], plan["seq"]),
+                               {type_: row[0] for type_, row in plan["types"].items()}))
+
+    def recent(self, since):
+        """The plans of which one may have been in force since then; none where one of them may have been missed."""
+        before = [plan for plan in self.plans if plan[0] <= since][-1:]
+        plans = before + [plan for plan in self.plans if plan[0] > since]
+        missed = any(epoch != next_epoch or next_seq > seq + 1
+                     for (_, (epoch, seq), _), (_, (next_epoch, next_seq), _) in zip(plans, plans[1:]))
+        return [] if missed else [totals for _, _, totals in plans]
+
     def look(self):
-        now = time.monotonic()
-        with contextlib.suppress(Exception):
-            plan = self.rig.plan(timeout=0.5)
-            if plan:
-                self.plans.append((now, {type_: row[0] for type_, row in plan["types"].items()}))
-        # A share that shrinks is not taken from busy workers: the plans of the last seconds count.
-        recent = [plan for at, plan in self.plans if at > now - 3] or [plan for _, plan in self.plans[-1:]]
+        # What the workers go by is the plan from before they are counted, or one that came meanwhile. A share that
+        # shrinks is not taken from busy workers: the plans of the last seconds count.
+        since = time.monotonic() - 3
+        self.note()
         workers = self.rig.workers()
-        self.samples += 1
+        self.note()
+        recent = self.recent(since)
+        self.samples += bool(recent)
         for type_, by_node in workers.items():
-            totals = [plan.get(type_, 0) for plan in recent]
-            if totals:
-                self.over[type_] = max(self.over[type_], sum(by_node.values()) - max(totals))
+            if recent:
+                most = max(totals.get(type_, 0) for totals in recent)
+                self.over[type_] = max(self.over[type_], sum(by_node.values()) - most)
 
     def stop(self):
         self.ended.set()
@@ -278,6 +291,7 @@ class Publisher(threading.Thread):
         self.rig, self.type, self.rate, self.prefix = rig, type_, rate, prefix
         self.ended = threading.Event()
         self.confirmed = []
+        self.times = []  # when that was, by the wall clock
         self.error = None
 
     def run(self):
@@ -293,6 +307,7 @@ class Publisher(threading.Thread):
                            "cloudEvents:type": self.type}
                 channel.basic_publish("drover", self.type, b"{}", pika.BasicProperties(headers=headers, delivery_mode=2),
                                       mandatory=True)
+                self.times.append(wall_ms())
                 self.confirmed.append(id_)
             connection.close()
         except Exception as e:  # told by stop(), in the test
@@ -520,6 +535,10 @@ class Rig:
         return self.wait_workers(type_, lambda by: sum(by.values()) == total and set(by) <= set(names),
                                  f"{total} workers on {names}", timeout)
 
+    def wait_even(self, type_, n, timeout=60):
+        """Until each of the nodes has as many workers of the type: then the plan goes by all, and nothing moves any more."""
+        return self.wait_workers(type_, lambda by: by == {node.name: n for node in self.nodes}, f"{n} workers on each", timeout)
+
     # events
 
     def wait_bound(self, *types):
@@ -558,9 +577,19 @@ class Rig:
                  lambda: f"{node.name if node else 'somebody'} handles {type_}:\n{self.logs()}", timeout, every=0.1)
 
     def longest_gap_ms(self, type_, since):
-        """The longest time without any event handled, from then until now."""
-        times = [since, *sorted(at for _, at, _ in self.handled_since(type_, since)), wall_ms()]
-        return max(b - a for a, b in zip(times, times[1:]))
+        """The longest time in which an event waited and none was handled, from then until now."""
+        now = wall_ms()  # first: what is handled while this reads is no gap
+        published = {id_: at for publisher in self.publishers if publisher.type == type_
+                     for id_, at in zip(publisher.confirmed, publisher.times)}
+        handled = {id_: at for id_, at, _ in reversed(self.handled(type_))}
+        times = sorted({since, now, *(at for at in handled.values() if since < at < now)})
+        longest = 0
+        for begin, end in zip(times, times[1:]):
+            if end - begin > longest:
+                # Where nothing was published, as this process or RabbitMQ had no time for it, nothing is to be handled.
+                waiting = [at for id_, at in published.items() if at < end and handled.get(id_, end) >= end]
+                longest = max(longest, end - max(begin, min(waiting, default=end)))
+        return longest
 
     def settle(self, duplicates=0, timeout=90):
         """

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 
 from drover import wait
 from rig import wall_ms
@@ -14,13 +15,18 @@ def test_shares_follow_weights(rig):
     rig.start()
     rig.wait_leader()
     rig.wait_joined()
-    for name, n in totals.items():
-        rig.wait_total(name, n, timeout=60)
-    by_node = {node.name: sum(rig.workers()[name].get(node.name, 0) for name in totals) for node in rig.nodes}
     fair = {"web1": sum(totals.values()) / 4, "web2": sum(totals.values()) / 4, "web3": sum(totals.values()) / 2}
-    most = max(by_node[name] / fair[name] for name in fair)
-    print(f"{by_node}: at most {most:.2f} of the fair share")
-    assert most <= 1.35
+    last = {}
+
+    def shared():
+        # In one look: a total is met as well while its workers are still to move to a node that came last.
+        last["is"] = rig.workers()
+        last["sums"] = sum(last["is"].values(), Counter())
+        last["most"] = max(last["sums"][name] / fair[name] for name in fair)
+        return {name: sum(by.values()) for name, by in last["is"].items()} == totals and last["most"] <= 1.35
+
+    wait(shared, lambda: f"all are shared out: {last}, plan {rig.plan()}\n{rig.logs()}", 60, every=0.1)
+    print(f"{dict(last['sums'])}: at most {last['most']:.2f} of the fair share")
     assert {name: row[0] for name, row in rig.plan()["types"].items()} == totals
     rig.settle()
 
@@ -34,6 +40,7 @@ def test_a_burst_is_worked_on_everywhere(rig):
     rig.wait_bound("burst")
     began = wall_ms()
     rig.burst("burst", 300)
+    rig.publish("burst", 100)  # so that who is slow finds something, too
     for node in rig.but(leader):
         wait(lambda: rig.handled_since("burst", began, node), lambda: f"{node.name} has a part in it:\n{rig.logs()}")
         print(f"{node.name}: its first event {min(at for _, at, _ in rig.handled_since('burst', began, node)) - began} ms "
@@ -74,10 +81,12 @@ def test_a_sick_node_does_not_eat_the_queue(rig):
     rig.wait_workers("eaten", lambda by: sum(by.values()) == 6 and not by.get("web2"), "the sick node gets nothing", 60)
     rig.wait_work("eaten", well)
     before = sick.drover.type("eaten")["totals"]["failed"]
+    since = wall_ms()
     rig.wait_work("eaten", well, n=40)
+    handled = len(rig.handled_since("eaten", since))
     after = sick.drover.type("eaten")["totals"]["failed"]
-    print(f"the sick node failed {before} events, and then {after - before} more")
-    assert after - before <= 5
+    print(f"the sick node failed {before} events, and then {after - before} more while {handled} were handled")
+    assert after - before <= handled / 16
     rig.settle()
     dead = well[0].drover.dead("eaten")
     assert not dead, dead[:3]
@@ -124,8 +133,8 @@ def test_one_name_is_one_node(rig):
     second.drover.config_file.write_text(text.replace('node = "web2"', 'node = "web1"'))
     rig.start([second])
     second.drover.wait_log("it refuses this node")
-    status = second.drover.json("status")
-    assert status["registry"]["state"] == "refused" and "web1" in status["registry"]["sentence"], status["registry"]
+    status = second.drover.json("status")["registry"]
+    assert status["state"] == "refused" and "the name web1 is taken" in status["sentence"], status
     rig.wait_total("named", 3, [first, third])
     second.drover.stop()
     first.kill()

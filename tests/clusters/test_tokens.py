@@ -44,7 +44,7 @@ def test_the_token_is_deleted(rig):
     rig.start()
     rig.wait_leader()
     rig.wait_bound(TYPE)
-    rig.wait_total(TYPE, 9, timeout=60)
+    rig.wait_even(TYPE, 3)
     rig.publish(TYPE, 100)
     rig.wait_work(TYPE, rig.nodes)
     epoch = rig.plan()["epoch"]

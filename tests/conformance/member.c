@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "system/settings.h"
@@ -22,6 +24,32 @@ static struct member *open_members;
 int64_t member_now_ms(void)
 {
 	return clock_now_ms();
+}
+
+/* Of this thread: how often it slept, and the time that it had. */
+static long sleeps(void)
+{
+	struct rusage usage;
+
+	return getrusage(RUSAGE_THREAD, &usage) == 0 ? usage.ru_nvcsw : -1;
+}
+
+static int64_t worked_ms(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+	return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+/* How long it took. Where it never slept, what it did not work was others' time, and it blocked nobody. */
+static int64_t process(struct member *member)
+{
+	int64_t start_ms = clock_now_ms(), before_ms = worked_ms();
+	long before = sleeps();
+
+	member->calls->process(member->registry);
+	return sleeps() == before ? worked_ms() - before_ms : clock_now_ms() - start_ms;
 }
 
 static void copy(char to[MEMBER_TEXT_MAX], const char *text)
@@ -200,12 +228,11 @@ void member_turn(int64_t ms)
 	if (poll(fds, n, (int)ms) < 0)
 		return;
 	for (nfds_t i = 0; i < n; i++) {
-		int64_t start_ms = clock_now_ms(), took_ms;
+		int64_t took_ms;
 
 		if (!fds[i].revents && polled[i]->calls->timeout_ms(polled[i]->registry) != 0)
 			continue;
-		polled[i]->calls->process(polled[i]->registry);
-		took_ms = clock_now_ms() - start_ms;
+		took_ms = process(polled[i]);
 		if (took_ms > polled[i]->slowest_ms)
 			polled[i]->slowest_ms = took_ms;
 	}

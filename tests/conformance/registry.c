@@ -26,6 +26,8 @@
 
 #define WAIT_MS  20000
 #define QUIET_MS 2500 /* so long nothing may be told without a reason */
+#define SOON_MS \
+	4000 /* on a busy machine; who polls, or waits for the end of a session, takes longer */
 
 #define STARTED_MS INT64_C(1790000000123)
 #define WEB1_ID    "00000000000000000000000000000001"
@@ -353,7 +355,7 @@ static void test_values_together(void)
 	start_ms = clock_now_ms();
 	check(member_put(&one, "plan", "1", 1, NULL, 0) == 0, "… what another writes");
 	expect(!strcmp(member_text(&two, "plan"), "1"), "… and is told");
-	check(clock_now_ms() - start_ms < 2000, "… within 2 s (%d ms)",
+	check(clock_now_ms() - start_ms < SOON_MS, "… soon (%d ms)",
 	      (int)(clock_now_ms() - start_ms));
 	snprintf(version, sizeof version, "%s", values_of(&two, "plan")->values[0].version);
 	check(member_put(&two, "plan", "2", 1, version, 0) == 0, "a version is the same for both");
@@ -421,7 +423,7 @@ static void test_election_together(void)
 	start_ms = clock_now_ms();
 	one.calls->resign(one.registry);
 	expect(two.leading, "when it resigns the other one leads");
-	check(clock_now_ms() - start_ms < 3000, "… within 3 s (%d ms)",
+	check(clock_now_ms() - start_ms < SOON_MS, "… soon (%d ms)",
 	      (int)(clock_now_ms() - start_ms));
 	expect(!one.leading && !strcmp(one.leader_id, WEB2_ID), "… and is known to");
 	check(member_put(&one, "plan", "x", 1, NULL, DROVER_PUT_FENCED) == -EPERM,
