@@ -245,7 +245,7 @@ static bool is_drained(const cJSON *answer, bool *given_up)
 	return is_state(answer, "drained");
 }
 
-/* Of all nodes that are there: what they said last of their workers. */
+/* All nodes that are there, by what each says of itself; an earlier Drover tells only its workers. */
 static bool are_drained(const cJSON *answer, bool *given_up)
 {
 	const cJSON *plan = cJSON_GetObjectItemCaseSensitive(answer, "plan"), *node;
@@ -253,10 +253,13 @@ static bool are_drained(const cJSON *answer, bool *given_up)
 
 	*given_up = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(plan, "drained"));
 	cJSON_ArrayForEach(node, cJSON_GetObjectItemCaseSensitive(answer, "nodes")) {
+		const cJSON *said = cJSON_GetObjectItemCaseSensitive(node, "drained");
 		const cJSON *workers = cJSON_GetObjectItemCaseSensitive(node, "workers");
 
-		if (is_state(node, "alive") || is_state(node, "leaving"))
-			drained &= cJSON_IsNumber(workers) && workers->valuedouble < 1;
+		if (!is_state(node, "alive") && !is_state(node, "leaving"))
+			continue;
+		drained &= cJSON_IsNull(said) ? cJSON_IsNumber(workers) && workers->valuedouble < 1
+					      : cJSON_IsTrue(said);
 	}
 	return drained;
 }

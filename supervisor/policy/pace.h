@@ -6,8 +6,8 @@
  * its bytes times the nodes; beyond the goal for that, ever more seldom, so that the registry sends
  * out at most the goal a second, four times that in bursts, however large the cluster is.
  * For a load: when a number moved by 20 %, at most every 5 s, and at least every 30 s; soon when the
- * leader cannot size a type without it, at most every 500 ms. For an offer: a change at once, at most
- * every second.
+ * leader cannot size a type without it or the node is drained, at most every 500 ms. For an offer: a
+ * change at once, at most every second.
  */
 #ifndef DROVER_POLICY_PACE_H
 #define DROVER_POLICY_PACE_H

@@ -377,8 +377,11 @@ static long long thousandths(double rate)
 
 bool load_encode(const struct load *load, struct buf *out)
 {
-	buf_printf(out, "{\"format\":%d,\"workers\":%d,\"busy\":%d,\"types\":{", OFFER_FORMAT,
-		   load->workers, load->busy);
+	buf_printf(out, "{\"format\":%d,\"workers\":%d,\"busy\":%d,", OFFER_FORMAT, load->workers,
+		   load->busy);
+	if (load->drained_known)
+		buf_printf(out, "\"drained\":%s,", load->drained ? "true" : "false");
+	buf_append_text(out, "\"types\":{");
 	for (size_t i = 0; i < load->n_types; i++) {
 		const struct load_type *type = &load->types[i];
 
@@ -400,6 +403,12 @@ static int read_load_workers(const struct json *value, void *into, struct why *w
 static int read_load_busy(const struct json *value, void *into, struct why *why)
 {
 	return read_workers(value, &((struct load *)into)->busy, why);
+}
+
+static int read_load_drained(const struct json *value, void *into, struct why *why)
+{
+	((struct load *)into)->drained_known = true;
+	return read_flag(value, &((struct load *)into)->drained, why);
 }
 
 static int read_load_type(const struct json *key, const struct json *value, struct load_type *type,
@@ -452,9 +461,8 @@ static int read_load_types(const struct json *value, void *into, struct why *why
 }
 
 static const struct json_member load_members[] = {
-	{"format", true, read_format},
-	{"workers", true, read_load_workers},
-	{"busy", true, read_load_busy},
+	{"format", true, read_format},    {"workers", true, read_load_workers},
+	{"busy", true, read_load_busy},   {"drained", false, read_load_drained},
 	{"types", true, read_load_types},
 };
 

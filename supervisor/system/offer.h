@@ -11,9 +11,10 @@
  * are JSON; an offer is {"format":1,"plans":[1,1],"node":"web1","epoch":7,"policies":[{"broker":
  * "main","max":8,"objective_ms":5000,…},…],"types":{"order.paid":[POLICY,SERVES],…}}; a policy may
  * have "queue", "min", "node_max", "exclusive" and "consumes". A load is {"format":1,"workers":3,
- * "busy":1,"types":{"order.paid":[WORKERS,BUSY,HELD,IN_FLIGHT,HANDLED,RATE,HANDLING_US],…}}, RATE in
- * thousandths. Types stand in ascending order (strcmp), each once. What a reader does not know it
- * ignores; what breaks a bound below it refuses whole, and what is of a newer format.
+ * "busy":1,"drained":false,"types":{"order.paid":[WORKERS,BUSY,HELD,IN_FLIGHT,HANDLED,RATE,
+ * HANDLING_US],…}}, RATE in thousandths; an earlier Drover's has no "drained". Types stand in ascending
+ * order (strcmp), each once. What a reader does not know it ignores; what breaks a bound below it
+ * refuses whole, and what is of a newer format.
  */
 #ifndef DROVER_SYSTEM_OFFER_H
 #define DROVER_SYSTEM_OFFER_H
@@ -95,6 +96,8 @@ struct load_type {
 
 struct load {
 	int workers, busy; /* of all types of the node, those of its own brokers included */
+	bool drained;      /* it was told to take nothing more, and nothing runs */
+	bool drained_known;
 	struct load_type *types;
 	size_t n_types; /* sorted by name; those in motion */
 };

@@ -292,13 +292,30 @@ def test_a_paused_type_has_no_workers_anywhere(drover, another, consul, cluster,
 def test_a_drain_of_all_waits_for_all(drover, another, consul, cluster, vhost):
     nodes = share(drover, another, consul, cluster, vhost, '{ type = "job"; min = 4; max = 20; }')
     leader, (follower,) = nodes
-    # It goes by what they say of themselves in the registry.
-    wait(lambda: sum(row.get("workers") or 0 for row in follower.json("status", "--cluster")["nodes"]) == 4, "there are four of them")
+    wait(lambda: running(leader, follower) == 4, "there are four of them")
     follower.ctl("drain", "--cluster", "--wait", "--note", "move")
     assert running(leader, follower) == 0
+    assert {row["drained"] for row in leader.json("status", "--cluster")["nodes"]} == {True}
     assert "all nodes: drained by" in leader.ctl("status", "--cluster").stdout
     leader.ctl("resume", "--all", "--cluster")
     wait(lambda: running(leader, follower) == 4, "there are four of them again")
+
+
+def test_a_drain_of_all_waits_for_who_began_just_before(pair):
+    """What a node tells of its workers is up to 5 s old; that it is drained it tells by itself."""
+    web1, web2 = pair
+    gate = web2.directory / "gate"
+    web2.handler("job.sh", f"#!/bin/sh\nuntil [ -e {gate} ]; do sleep 0.05; done\n")
+    web2.publish("job")
+    web2.wait_type("job", lambda t: t["workers"]["busy"] == 1, "is at work")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        drained = pool.submit(web1.ctl, "drain", "--cluster", "--wait")
+        wait(lambda: all(node.json("status")["state"] in ("draining", "drained") for node in pair), "all have heard")
+        with pytest.raises(concurrent.futures.TimeoutError):
+            drained.result(timeout=3)
+        gate.touch()
+        drained.result(timeout=60)
+    assert web2.json("status")["state"] == "drained" and web2.type("job")["totals"]["done"] == 1
 
 
 # status --cluster

@@ -52,7 +52,9 @@ static void make_load(struct load *load, uint64_t *random)
 	char name[64];
 
 	*load = (struct load){.workers = random_below(random, 100),
-			      .busy = random_below(random, 9)};
+			      .busy = random_below(random, 9),
+			      .drained = random_below(random, 2) > 0,
+			      .drained_known = true};
 	load->types = calloc((size_t)n_types + 1, sizeof *load->types);
 	for (int i = 0; i < n_types; i++) {
 		snprintf(name, sizeof name, "type%03d", i);
@@ -92,6 +94,8 @@ static void want_same_load(const struct load *a, const struct load *b)
 {
 	assert_int_equal(a->workers, b->workers);
 	assert_int_equal(a->busy, b->busy);
+	assert_int_equal(a->drained, b->drained);
+	assert_int_equal(a->drained_known, b->drained_known);
 	assert_int_equal(a->n_types, b->n_types);
 	for (size_t i = 0; i < a->n_types; i++) {
 		const struct load_type *x = &a->types[i], *y = &b->types[i];
@@ -313,6 +317,8 @@ static const struct {
 	{"plain", LOAD "{\"a\":[1,1,0,1,99,1500,20000]}}", 0, ""},
 	{"more than is known", LOAD "{\"a\":[1,1,0,1,99,1500,-1,8,9]},\"x\":1}", 0, ""},
 	{"newer", "{\"format\":3,\"types\":1}", -EPROTONOSUPPORT, "of format 3"},
+	{"no flag", "{\"format\":1,\"workers\":3,\"busy\":1,\"drained\":1,\"types\":{}}", -EINVAL,
+	 "\"drained\""},
 	{"too few numbers", LOAD "{\"a\":[1,1,0,1,99,1500]}}", -EINVAL, "no array of 7 numbers"},
 	{"no array", LOAD "{\"a\":{}}}", -EINVAL, "no array of 7 numbers"},
 	{"negative workers", LOAD "{\"a\":[-1,1,0,1,99,1500,0]}}", -EINVAL, "element 1"},

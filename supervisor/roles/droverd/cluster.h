@@ -266,6 +266,15 @@ static inline bool cluster_drains(const struct supervisor *supervisor)
 								orders_drain(supervisor)));
 }
 
+/* And nothing runs any more. */
+static inline bool cluster_drained(const struct supervisor *supervisor)
+{
+	for (size_t i = 0; i < supervisor->n_types; i++)
+		if (supervisor->types[i]->pair != PAIR_NONE)
+			return false;
+	return cluster_drains(supervisor);
+}
+
 /* discover.c */
 void discover_open(struct supervisor *supervisor); /* takes what the disk knows */
 void discover_close(struct supervisor *supervisor);

@@ -66,20 +66,12 @@ static int64_t oldest_ms(const struct type *type)
 
 /* The node. */
 
-static bool is_drained(const struct supervisor *supervisor)
-{
-	for (size_t i = 0; i < supervisor->n_types; i++)
-		if (supervisor->types[i]->pair != PAIR_NONE)
-			return false;
-	return cluster_drains(supervisor);
-}
-
 const char *rows_node_state(const struct supervisor *supervisor)
 {
 	if (supervisor_ends(supervisor))
 		return "stopping";
 	if (cluster_drains(supervisor))
-		return is_drained(supervisor) ? "drained" : "draining";
+		return cluster_drained(supervisor) ? "drained" : "draining";
 	return supervisor->ready ? "running" : "starting";
 }
 

@@ -217,6 +217,8 @@ static bool is_in_motion(const struct type *type)
 static bool build_load(const struct supervisor *supervisor, struct load *load)
 {
 	*load = (struct load){
+		.drained = cluster_drained(supervisor),
+		.drained_known = true,
 		.types = calloc(supervisor->n_types + 1, sizeof *load->types),
 	};
 	if (!load->types)
@@ -282,7 +284,8 @@ static bool is_first_measured(const struct load *told, const struct load *now)
 
 static enum pace_need load_need(const struct load *told, const struct load *now)
 {
-	if (is_first_measured(told, now))
+	/* Whoever drained the cluster may wait for it. */
+	if (is_first_measured(told, now) || told->drained != now->drained)
 		return PACE_URGENT;
 	return load_moved(told, now) ? PACE_CHANGE : PACE_NOTHING;
 }

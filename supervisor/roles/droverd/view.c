@@ -247,7 +247,12 @@ static void row_peer(const struct request *request, const struct peer *peer)
 	row_add_time(&row, "started", peer->started_ms);
 	if (self) {
 		add_own_workers(&row, supervisor);
+		message_add_flag(&row, "drained", cluster_drained(supervisor));
 	} else {
+		if (peer->load && peer->load->drained_known)
+			message_add_flag(&row, "drained", peer->load->drained);
+		else
+			message_add_unknown(&row, "drained");
 		row_add_count(&row, "workers", peer->load ? peer->load->workers : -1);
 		row_add_count(&row, "busy", peer->load ? peer->load->busy : -1);
 		row_add_count(&row, "age_ms", peer->load ? clock_now_ms() - peer->loaded_ms : -1);
