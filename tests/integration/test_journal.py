@@ -6,6 +6,7 @@ its stderr is a stream to the journal, and $JOURNAL_STREAM names it. What the re
 
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -154,6 +155,14 @@ def test_changes_have_kinds_and_fields(drover, journal):
     assert re.match(rf"dispatcher order\.paid: worker {crash['DROVER_WORKER_PID']} was killed by signal 9", crash["MESSAGE"])
     workers = journal.wait_kind("WORKERS", DROVER_TYPE="order.paid")
     assert "0 → 1 worker" in workers["MESSAGE"]
+    subjects = {"dispatcher order.paid": {"DROVER_TYPE": "order.paid"}, "gauge main": {"DROVER_BROKER": "main"}}
+    pids = {title: drover.processes(title)[0] for title in subjects}
+    for pid in pids.values():
+        os.kill(pid, signal.SIGSTOP)
+    for title, pid in pids.items():
+        about = subjects[title]
+        assert journal.wait_kind("ROLE_HUNG", **about)["MESSAGE"] == f"{title} (pid {pid}) does not answer; it is killed"
+        assert journal.wait_kind("ROLE_DIED", **about)["MESSAGE"].startswith(f"{title} (pid {pid}) ")
     drover.ctl("pause", "order.paid")
     assert journal.wait_kind("PAUSED", DROVER_TYPE="order.paid")["DROVER_UID"] == "0"
     drover.ctl("kick", 1, check=False)

@@ -56,15 +56,22 @@ static void ping(struct child *child, int64_t now_ms)
 	message_free(&message);
 }
 
-static void give_up(struct child *child)
+void child_give_up(struct child *child, const char *what)
 {
+	/* The title names it after the role. */
+	const char *name = strchr(child->title, ' ');
+	bool of_type = child->program == PROGRAM_DISPATCHER || child->program == PROGRAM_TEMPLATE;
+	bool of_broker = child->program == PROGRAM_GAUGE;
+
 	child->killed = true;
 	if (!child->said[0])
 		snprintf(child->said, sizeof child->said, "%s",
 			 child->ready ? "it did not answer in time"
 				      : "it did not become ready in time");
-	log_change(KIND_ROLE_HUNG, NULL, "%s (pid %d) does not %s; it is killed", child->title,
-		   (int)child->pid, child->leaving ? "end" : "answer");
+	log_change(KIND_ROLE_HUNG,
+		   LOG_ABOUT(.type = name && of_type ? name + 1 : NULL,
+			     .broker = name && of_broker ? name + 1 : NULL),
+		   "%s (pid %d) does not %s; it is killed", child->title, (int)child->pid, what);
 	child_kill(child);
 }
 
@@ -79,7 +86,7 @@ static int on_ping_timer(sd_event_source *source, uint64_t usec, void *context)
 		if (child->deadline_ms && late_ms > 500)
 			child->deadline_ms += late_ms;
 		if (child->deadline_ms && now_ms > child->deadline_ms && !child->killed) {
-			give_up(child);
+			child_give_up(child, child->leaving ? "end" : "answer");
 			continue;
 		}
 		ping(child, now_ms);

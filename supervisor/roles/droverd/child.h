@@ -100,9 +100,10 @@ int child_start(struct children *children, const struct child_request *request,
 int child_send(struct child *child, const struct message *message);
 int child_send_fd(struct child *child, const struct message *message, int fd); /* takes fd */
 void child_kill(struct child *child); /* SIGKILL; `exited` follows */
-void child_leave(
-	struct child *
-		child); /* its end is wanted: closes the channel, which ends it; `exited` follows */
+/* The same, and says why: it does not do `what`, "answer" or "end". */
+void child_give_up(struct child *child, const char *what);
+/* Its end is wanted: closes the channel, which ends it; `exited` follows. */
+void child_leave(struct child *child);
 
 /* What an ended child died of, in words: its own, and its status. Returns text. */
 const char *child_obituary(const struct child *child, int status, const char *said, char *text,

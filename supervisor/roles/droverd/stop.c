@@ -69,11 +69,8 @@ static int on_stop_timer(sd_event_source *source, uint64_t usec, void *context)
 		conclude(supervisor);
 		return 0;
 	}
-	for (struct child *child = supervisor->children.first; child; child = child->next) {
-		log_change(KIND_ROLE_HUNG, NULL, "%s (pid %d) does not end; it is killed",
-			   child->title, (int)child->pid);
-		child_kill(child);
-	}
+	for (struct child *child = supervisor->children.first; child; child = child->next)
+		child_give_up(child, "end");
 	/* Whatever the kernel keeps from dying will find its parent gone. */
 	return sd_event_exit(supervisor->event, supervisor->exit_code);
 }
