@@ -1,6 +1,8 @@
 """Programs that take their events from the broker by themselves: sized by what waits, told to end by SIGTERM, replaced."""
 
 import json
+import os
+import signal
 import subprocess
 import time
 
@@ -242,6 +244,27 @@ def test_a_new_file_takes_over(drover):
     wait(lambda: len(drover.processes("template job")) == 1, "the old template is gone")
     drover.wait_type("job", lambda t: t["handler"]["file"] == str(other) and not t["handler"]["on_trial"], "has the other file")
     consumers.wait_running(2)
+
+
+def test_last_words_are_told(drover):
+    """Also when its end is seen together with them, and its template tells of it only later."""
+    consumers = Consumers(drover, NOTE + """
+trap 'for n in $(seq 40); do printf "line $n %01000d\\n" 0; done; echo "that is all"; exit 0' TERM
+note began
+while :; do sleep 0.1; done
+""", "min = 1; max = 1;")
+    (pid,) = consumers.wait_notes("began", 1)
+    roles = drover.processes("dispatcher job") + drover.processes("template job")
+    assert len(roles) == 2
+    for role in roles:
+        os.kill(role, signal.SIGSTOP)
+    os.kill(pid, signal.SIGTERM)
+    wait(lambda: not alive(pid) and not drover.processes("worker job"), "it has ended, and its worker, too")
+    for role in roles:
+        os.kill(role, signal.SIGCONT)
+        time.sleep(0.1)
+    drover.wait_log("that is all")
+    assert all(f"line {n} " in drover.log() for n in range(1, 41))
 
 
 def test_age_and_memory_recycle(drover):

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -64,4 +65,5 @@ def test_nothing_grows(drover):
         descriptors = {row[name][0] for row in seen[WARM_UP:]}
         memory = [row[name][1] for row in seen[WARM_UP:]]
         assert max(descriptors) <= seen[WARM_UP][name][0] + 1, f"{name}: {descriptors}"
-        assert min(memory[ROUNDS // 2:]) - min(memory[:ROUNDS // 2]) <= 64, f"{name}: {memory}"
+        # By medians: what an allocator gives back for a moment is no less, and what it takes at once is no growth.
+        assert median(memory[ROUNDS // 2:]) - median(memory[:ROUNDS // 2]) <= 64, f"{name}: {memory}"

@@ -422,7 +422,8 @@ int64_t consumer_grace_ms(const struct dispatcher *d); /* for it to end after SI
 int talk_open(struct worker *worker, int ret_theirs[TALK_FDS]); /* as `fork` has them */
 void talk_send(struct worker *worker, struct buf *frames);      /* takes what it holds */
 bool talk_unread(const struct worker *worker);                  /* it has not read all we wrote */
-void talk_finish(struct worker *worker); /* reads what is left after its end */
+void talk_hang_up(struct worker *worker); /* no more frames; what it printed is still read */
+void talk_finish(struct worker *worker);  /* reads what is left after its end */
 void talk_close(struct worker *worker);
 
 /* report.c */

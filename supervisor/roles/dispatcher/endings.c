@@ -63,7 +63,7 @@ void worker_condemn(struct worker *worker, enum doom doom, int64_t now_ms)
 
 void worker_gone(struct worker *worker)
 {
-	talk_close(worker);
+	talk_hang_up(worker);
 	worker_set_state(worker, WORKER_GONE);
 	worker->deadline_ms = NEVER;
 	worker->dispatcher->unbalanced = true;

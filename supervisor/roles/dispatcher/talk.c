@@ -325,7 +325,7 @@ int talk_open(struct worker *worker, int ret_theirs[TALK_FDS])
 	return r;
 }
 
-static void close_frames(struct worker *worker)
+void talk_hang_up(struct worker *worker)
 {
 	worker->socket = sd_event_source_disable_unref(worker->socket);
 	worker->answers = sd_event_source_disable_unref(worker->answers);
@@ -342,7 +342,7 @@ void talk_finish(struct worker *worker)
 {
 	while (worker->answers && read_some(worker) > 0)
 		;
-	close_frames(worker);
+	talk_hang_up(worker);
 	read_whole_log(worker);
 	lines_end(&worker->lines, log_one, worker);
 	close_log(worker);
@@ -350,6 +350,6 @@ void talk_finish(struct worker *worker)
 
 void talk_close(struct worker *worker)
 {
-	close_frames(worker);
+	talk_hang_up(worker);
 	close_log(worker);
 }
