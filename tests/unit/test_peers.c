@@ -100,8 +100,8 @@ static void end(void)
 	peers_close(&supervisor);
 }
 
-/* "ID" is alive, "ID-" is not, "ID~" leaves; separated by blanks. */
-static void members(const char *text)
+/* Rows of a list: "ID" is alive, "ID-" is not, "ID~" leaves; separated by blanks. */
+static void name(const char *text)
 {
 	char copy[256], *rest = copy, *word;
 
@@ -128,6 +128,11 @@ static void members(const char *text)
 		peers_member(&supervisor, &view);
 		message_free(&message);
 	}
+}
+
+static void members(const char *text)
+{
+	name(text);
 	peers_members(&supervisor);
 }
 
@@ -309,6 +314,28 @@ static void test_who_counts(void **unused)
 	end();
 }
 
+static void test_rounds_in_the_middle_of_a_list(void **unused)
+{
+	(void)unused;
+	begin(true);
+	members("a");
+	name("a b");
+	peers_round(&supervisor, 1000);
+	assert_true(counts("a") && !counts("b"));
+	peers_members(&supervisor);
+	peers_round(&supervisor, 1010);
+	assert_true(counts("a") && counts("b"));
+	/* Who is named in none any more is dropped. */
+	name("b");
+	peers_round(&supervisor, 1020);
+	peers_members(&supervisor);
+	peers_round(&supervisor, 1030);
+	peers_round(&supervisor, 1030 + SETTLED_MS);
+	assert_null(peer_find(&supervisor, "a"));
+	assert_true(counts("b"));
+	end();
+}
+
 static void test_nobody_is_lost_with_the_registry(void **unused)
 {
 	(void)unused;
@@ -469,6 +496,7 @@ int main(void)
 		cmocka_unit_test(test_peers_are_joined_by_id),
 		cmocka_unit_test(test_what_a_node_says_replaces_what_it_said),
 		cmocka_unit_test(test_who_counts),
+		cmocka_unit_test(test_rounds_in_the_middle_of_a_list),
 		cmocka_unit_test(test_nobody_is_lost_with_the_registry),
 		cmocka_unit_test(test_a_new_leader_counts_the_nodes_of_the_plan),
 		cmocka_unit_test(test_nodes_count_when_the_registry_lost_its_data),

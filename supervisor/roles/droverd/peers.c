@@ -376,7 +376,8 @@ static void settle(struct supervisor *supervisor, struct peer *peer, int64_t now
 
 static bool is_left(const struct peer *peer)
 {
-	return !peer->listed && !peer->settle.member;
+	/* A list that names it may be on its way still. */
+	return !peer->listed && !peer->heard && !peer->settle.member;
 }
 
 /* What nodes left behind that are gone for good. The registry removes nothing by itself. */
