@@ -26,8 +26,7 @@
 
 #define WAIT_MS  20000
 #define QUIET_MS 2500 /* so long nothing may be told without a reason */
-#define SOON_MS \
-	4000 /* on a busy machine; who polls, or waits for the end of a session, takes longer */
+#define SOON_MS  4000 /* who polls, or waits for a session to end, takes longer */
 
 #define STARTED_MS INT64_C(1790000000123)
 #define WEB1_ID    "00000000000000000000000000000001"
