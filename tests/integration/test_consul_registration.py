@@ -343,6 +343,28 @@ def test_an_agent_that_lost_everything_has_it_back_within_5_s(two_hosts):
         made.kill()
 
 
+def test_texts_are_back_also_when_the_agent_was_lost_over_a_registration(two_hosts, proxy):
+    """Its answer never came, and what comes next is an agent that has nothing."""
+    server, client = two_hosts
+    front = proxy(client.port)
+    front.delay(400)
+    made = Node(client, address=f"127.0.0.1:{front.port}")
+    try:
+        made.report(mail=(WARNING, "late"))
+        wait_check(server, "type:mail", Output="late")
+        front.refuse()
+        front.reset()
+        client.kill()
+        client.wipe()
+        made.wait_state(SUSPENDED)
+        client.start(ready=False).wait_answers()
+        front.heal()
+        wait(lambda: client.checks().get("drover-web1:type:mail", {}).get("Output") == "late",
+             lambda: f"its text is back: {client.checks()} {made.log}")
+    finally:
+        made.kill()
+
+
 def test_an_agent_whose_name_the_servers_reserve_for_another_id_is_told_of(two_hosts):
     """
     Its id was lost with its data: the servers take nothing from it. By chance it is registered with the agent, or the

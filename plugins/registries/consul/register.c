@@ -329,6 +329,14 @@ static void next(struct consul *consul, int64_t now)
 		admit_ask(consul);
 		return;
 	}
+	/*
+	 * The agent was away, or misses a check, and may have nothing of ours: before that is seen,
+	 * a registration would pass for one that has brought texts along.
+	 */
+	if (registration->placed && !registration->compare_ms && !registration->urgent) {
+		compare_begin(consul);
+		return;
+	}
 	if (register_at_ms(consul) <= now && !registration->urgent && !beat_telling(consul) &&
 	    beat_hidden(consul)) {
 		beat_tell(consul);
