@@ -193,8 +193,9 @@ configure_drover
 start_drover
 say "Publishing the sample events, and a burst of both types"
 ctl publish user.registered --ndjson --file "$top/etc/examples/events.ndjson"
-publish_burst 300
-published=$(($(wc -l <"$top/etc/examples/events.ndjson") + 2 * 300))
+burst=300 # of each type
+publish_burst $burst
+published=$(($(wc -l <"$top/etc/examples/events.ndjson") + 2 * burst))
 if [ $once = yes ]; then
 	watch_until_settled
 else

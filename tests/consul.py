@@ -171,7 +171,7 @@ class Agent:
                     check for check in self.api("GET", f"health/node/{self.name}", timeout=2) or []
                     if check["CheckID"] == "serfHealth" and check["Status"] == "passing"]
         self.wait_answers()
-        wait(is_up, lambda: f"{self.name} has a leader:\n{self.log()[-4000:]}", START_PATIENCE, every=0.05)
+        wait(is_up, lambda: f"{self.name} is up:\n{self.log()[-4000:]}", START_PATIENCE, every=0.05)
         return self
 
     def end(self, number):

@@ -377,11 +377,8 @@ static long long thousandths(double rate)
 
 bool load_encode(const struct load *load, struct buf *out)
 {
-	buf_printf(out, "{\"format\":%d,\"workers\":%d,\"busy\":%d,", OFFER_FORMAT, load->workers,
-		   load->busy);
-	if (load->drained_known)
-		buf_printf(out, "\"drained\":%s,", load->drained ? "true" : "false");
-	buf_append_text(out, "\"types\":{");
+	buf_printf(out, "{\"format\":%d,\"workers\":%d,\"busy\":%d,\"drained\":%s,\"types\":{",
+		   OFFER_FORMAT, load->workers, load->busy, load->drained ? "true" : "false");
 	for (size_t i = 0; i < load->n_types; i++) {
 		const struct load_type *type = &load->types[i];
 

@@ -95,9 +95,9 @@ struct load_type {
 };
 
 struct load {
-	int workers, busy; /* of all types of the node, those of its own brokers included */
-	bool drained;      /* it was told to take nothing more, and nothing runs */
-	bool drained_known;
+	int workers, busy;  /* of all types of the node, those of its own brokers included */
+	bool drained;       /* it was told to take nothing more, and nothing runs */
+	bool drained_known; /* read, it says so; what is written always does */
 	struct load_type *types;
 	size_t n_types; /* sorted by name; those in motion */
 };

@@ -260,9 +260,10 @@ while :; do sleep 0.1; done
         os.kill(role, signal.SIGSTOP)
     os.kill(pid, signal.SIGTERM)
     wait(lambda: not alive(pid) and not drover.processes("worker job"), "it has ended, and its worker, too")
-    for role in roles:
-        os.kill(role, signal.SIGCONT)
-        time.sleep(0.1)
+    dispatcher, template = roles
+    os.kill(dispatcher, signal.SIGCONT)
+    drover.wait_type("job", lambda t: t["workers"]["consuming"] == 0, "is seen to have ended")
+    os.kill(template, signal.SIGCONT)
     drover.wait_log("that is all")
     assert all(f"line {n} " in drover.log() for n in range(1, 41))
 

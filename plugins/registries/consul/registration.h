@@ -48,7 +48,8 @@ struct registration {
 	int64_t admitted_ms;                  /* when that was found out last */
 	int64_t retry_ms;                     /* nothing before */
 	int64_t texts_ms, tags_ms, repair_ms; /* not before, for these */
-	int64_t compare_ms, verify_ms;
+	int64_t compare_ms; /* 0: at once, for the agent may have less than we believe */
+	int64_t verify_ms;
 };
 
 /* register.c */

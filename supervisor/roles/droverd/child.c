@@ -29,13 +29,14 @@ static const struct {
 	const char *name;
 	int64_t patience_ms; /* to answer a ping */
 	bool trusted;        /* may read the node's credentials: no handler's code runs in it */
+	enum { OF_NONE, OF_TYPE, OF_BROKER } of; /* what its title names after the role */
 } programs[PROGRAMS] = {
-	[PROGRAM_REGISTRAR] = {"registrar", 5000, true},
-	[PROGRAM_GAUGE] = {"gauge", 5000, true},
-	[PROGRAM_API] = {"api", 5000, false},
-	[PROGRAM_ERRAND] = {"errand", 5000, true},
-	[PROGRAM_DISPATCHER] = {"dispatcher", 2000, true},
-	[PROGRAM_TEMPLATE] = {"template", 2000, false},
+	[PROGRAM_REGISTRAR] = {"registrar", 5000, true, OF_NONE},
+	[PROGRAM_GAUGE] = {"gauge", 5000, true, OF_BROKER},
+	[PROGRAM_API] = {"api", 5000, false, OF_NONE},
+	[PROGRAM_ERRAND] = {"errand", 5000, true, OF_NONE},
+	[PROGRAM_DISPATCHER] = {"dispatcher", 2000, true, OF_TYPE},
+	[PROGRAM_TEMPLATE] = {"template", 2000, false, OF_TYPE},
 };
 
 const char *program_name(enum program program)
@@ -58,10 +59,8 @@ static void ping(struct child *child, int64_t now_ms)
 
 void child_give_up(struct child *child, const char *what)
 {
-	/* The title names it after the role. */
-	const char *name = strchr(child->title, ' ');
-	bool of_type = child->program == PROGRAM_DISPATCHER || child->program == PROGRAM_TEMPLATE;
-	bool of_broker = child->program == PROGRAM_GAUGE;
+	const char *blank = strchr(child->title, ' '), *name = blank ? blank + 1 : NULL;
+	int of = programs[child->program].of;
 
 	child->killed = true;
 	if (!child->said[0])
@@ -69,8 +68,8 @@ void child_give_up(struct child *child, const char *what)
 			 child->ready ? "it did not answer in time"
 				      : "it did not become ready in time");
 	log_change(KIND_ROLE_HUNG,
-		   LOG_ABOUT(.type = name && of_type ? name + 1 : NULL,
-			     .broker = name && of_broker ? name + 1 : NULL),
+		   LOG_ABOUT(.type = of == OF_TYPE ? name : NULL,
+			     .broker = of == OF_BROKER ? name : NULL),
 		   "%s (pid %d) does not %s; it is killed", child->title, (int)child->pid, what);
 	child_kill(child);
 }

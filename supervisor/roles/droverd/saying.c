@@ -218,7 +218,6 @@ static bool build_load(const struct supervisor *supervisor, struct load *load)
 {
 	*load = (struct load){
 		.drained = cluster_drained(supervisor),
-		.drained_known = true,
 		.types = calloc(supervisor->n_types + 1, sizeof *load->types),
 	};
 	if (!load->types)
